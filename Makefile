@@ -1,0 +1,49 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Both build .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+# SEAL's own build fetches third-party sources; these switches build it from what the source package holds.
+SEAL_TOOLCHAIN := $(CURDIR)/build/seal.cmake
+
+.PHONY: demo test test-all check bench protos clean
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[sim]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[dev,ckks]'
+	touch $@
+
+demo: $(VENV)/.run
+	$(BIN)/fedtwin demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m 'not slow and not bench'
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m 'not bench'
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy protocols privacy deid node coordinator sim fedtwin
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory protos
+	git diff --exit-code -- protocols/wire
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+protos: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protocols/wire/fedtwin.proto
+
+clean:
+	rm -rf $(VENV) build demo-run

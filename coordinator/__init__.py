@@ -1,0 +1,1 @@
+"""What the consortium runs: it sees totals only."""

@@ -1,0 +1,1 @@
+"""The Flower side of the coordinator: SuperLink, fleet gateway, ServerApp."""

@@ -1,0 +1,1 @@
+"""Identity out: pseudonyms, dates, ages and structured fields."""

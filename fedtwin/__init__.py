@@ -1,0 +1,1 @@
+"""The command `fedtwin` and the researcher's client."""

@@ -1,0 +1,1 @@
+"""Raw sources in: the only reader of what the hospital has."""

@@ -1,0 +1,1 @@
+"""The OMOP CDM 5.4 store of one hospital."""

@@ -1,0 +1,1 @@
+"""Questions about cohorts, compiled to queries on the OMOP store."""

@@ -1,0 +1,1 @@
+"""Local training: features in, clipped gradient sums out."""

@@ -1,0 +1,65 @@
+"""The closed list of reasons that may leave a hospital. Nothing else about an error ever does."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RefusalCode(StrEnum):
+    """Why a node, or the coordinator, did not do what it was asked."""
+
+    NO_POLICY = "no-policy"
+    NOT_ALLOWED = "not-allowed"
+    NOT_APPROVED = "not-approved"
+    BUDGET_EXHAUSTED = "budget-exhausted"
+    REPLAYED = "replayed"
+    EXPIRED = "expired"
+    BAD_SIGNATURE = "bad-signature"
+    UNKNOWN_SIGNER = "unknown-signer"
+    MALFORMED = "malformed"
+    ROSTER_MISMATCH = "roster-mismatch"
+    TOO_FEW_SITES = "too-few-sites"
+    TOO_MANY_DROPOUTS = "too-many-dropouts"
+    PROTOCOL_VIOLATION = "protocol-violation"
+    UNKNOWN_CONCEPT = "unknown-concept"
+    NO_DATA = "no-data"
+    NOT_READY = "not-ready"
+    DEADLINE = "deadline"
+    REVOKED = "revoked"
+    INTERNAL = "internal"
+
+    @property
+    def help(self) -> str:
+        """One sentence for a person: what happened and what to do."""
+        return _HELP[self]
+
+
+_HELP = {
+    RefusalCode.NO_POLICY: "The node has no policy file; its staff make one with `fedtwin node policy init`.",
+    RefusalCode.NOT_ALLOWED: "The hospital's policy does not allow this.",
+    RefusalCode.NOT_APPROVED: "The hospital has not approved this plan: `fedtwin node approve STUDY.toml`.",
+    RefusalCode.BUDGET_EXHAUSTED: "The privacy budget does not cover this; see `fedtwin node budget`.",
+    RefusalCode.REPLAYED: "This question was already answered or is being answered; ask a new one.",
+    RefusalCode.EXPIRED: "The request is older than its own deadline; send it again.",
+    RefusalCode.BAD_SIGNATURE: "A signature does not hold.",
+    RefusalCode.UNKNOWN_SIGNER: "The signer is not in the consortium's roster, or was revoked.",
+    RefusalCode.MALFORMED: "The request is malformed.",
+    RefusalCode.ROSTER_MISMATCH: "The roster does not match what this node has pinned or accepted.",
+    RefusalCode.TOO_FEW_SITES: "Fewer sites can take part than the minimum.",
+    RefusalCode.TOO_MANY_DROPOUTS: "More sites dropped out than the noise tolerates; ask again.",
+    RefusalCode.PROTOCOL_VIOLATION: "A message breaks the secure-sum protocol; the session is closed.",
+    RefusalCode.UNKNOWN_CONCEPT: "A concept of the question is unknown to the vocabulary.",
+    RefusalCode.NO_DATA: "The node holds no data of this kind; ingest first.",
+    RefusalCode.NOT_READY: "The node or coordinator is still starting.",
+    RefusalCode.DEADLINE: "It took longer than the deadline.",
+    RefusalCode.REVOKED: "This node or researcher has been revoked.",
+    RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
+}
+
+
+class Refused(Exception):
+    """An expected refusal. Carries its code and nothing else, so that it may leave the hospital."""
+
+    def __init__(self, code: RefusalCode) -> None:
+        super().__init__(f"{code.value}: {code.help}")
+        self.code = code

@@ -1,0 +1,433 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JoinRequest(_message.Message):
+    __slots__ = ("invitation_secret", "csr_der", "identity_key", "identity_proof", "flower_public_key", "name")
+    INVITATION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_PROOF_FIELD_NUMBER: _ClassVar[int]
+    FLOWER_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    invitation_secret: bytes
+    csr_der: bytes
+    identity_key: bytes
+    identity_proof: bytes
+    flower_public_key: str
+    name: str
+    def __init__(self, invitation_secret: _Optional[bytes] = ..., csr_der: _Optional[bytes] = ..., identity_key: _Optional[bytes] = ..., identity_proof: _Optional[bytes] = ..., flower_public_key: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("node_id", "certificate_pem", "ca_pem", "roster_envelope", "roster_key", "broker_address", "fleet_address")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_KEY_FIELD_NUMBER: _ClassVar[int]
+    BROKER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FLEET_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: bytes
+    certificate_pem: bytes
+    ca_pem: bytes
+    roster_envelope: bytes
+    roster_key: bytes
+    broker_address: str
+    fleet_address: str
+    def __init__(self, node_id: _Optional[bytes] = ..., certificate_pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ..., roster_envelope: _Optional[bytes] = ..., roster_key: _Optional[bytes] = ..., broker_address: _Optional[str] = ..., fleet_address: _Optional[str] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("csr_der",)
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    csr_der: bytes
+    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+
+class RenewReply(_message.Message):
+    __slots__ = ("certificate_pem",)
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: bytes
+    def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
+
+class NodeFrame(_message.Message):
+    __slots__ = ("hello", "offer_reply", "study_reply", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
+    STUDY_REPLY_FIELD_NUMBER: _ClassVar[int]
+    SUM_ADVERT_FIELD_NUMBER: _ClassVar[int]
+    SUM_SHARES_FIELD_NUMBER: _ClassVar[int]
+    SUM_INPUT_FIELD_NUMBER: _ClassVar[int]
+    SUM_REVEAL_FIELD_NUMBER: _ClassVar[int]
+    SUM_WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    offer_reply: OfferReply
+    study_reply: StudyReply
+    sum_advert: SumAdvert
+    sum_shares: SumShares
+    sum_input: SumInput
+    sum_reveal: SumReveal
+    sum_withdraw: SumWithdraw
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ...) -> None: ...
+
+class CoordinatorFrame(_message.Message):
+    __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    SUM_OPEN_FIELD_NUMBER: _ClassVar[int]
+    SUM_ADVERTS_FIELD_NUMBER: _ClassVar[int]
+    SUM_DELIVER_FIELD_NUMBER: _ClassVar[int]
+    SUM_SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    SUM_RESULT_FIELD_NUMBER: _ClassVar[int]
+    SUM_CLOSE_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    offer: Offer
+    run: Run
+    cancel: Cancel
+    study: StudyProposal
+    roster: RosterUpdate
+    revoked: Revoked
+    sum_open: SumOpen
+    sum_adverts: SumAdverts
+    sum_deliver: SumDeliver
+    sum_survivors: SumSurvivors
+    sum_result: SumResult
+    sum_close: SumClose
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("software_version", "roster_version", "unanswered")
+    SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    software_version: str
+    roster_version: int
+    unanswered: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, software_version: _Optional[str] = ..., roster_version: _Optional[int] = ..., unanswered: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("roster_envelope", "heartbeat_s")
+    ROSTER_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    roster_envelope: bytes
+    heartbeat_s: float
+    def __init__(self, roster_envelope: _Optional[bytes] = ..., heartbeat_s: _Optional[float] = ...) -> None: ...
+
+class RosterUpdate(_message.Message):
+    __slots__ = ("roster_envelope",)
+    ROSTER_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    roster_envelope: bytes
+    def __init__(self, roster_envelope: _Optional[bytes] = ...) -> None: ...
+
+class Revoked(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("question_id", "question_envelope", "attempt")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    question_id: bytes
+    question_envelope: bytes
+    attempt: int
+    def __init__(self, question_id: _Optional[bytes] = ..., question_envelope: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class OfferReply(_message.Message):
+    __slots__ = ("question_id", "attempt", "refusal")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    question_id: bytes
+    attempt: int
+    refusal: str
+    def __init__(self, question_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("question_id", "attempt", "session_id", "step")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    question_id: bytes
+    attempt: int
+    session_id: bytes
+    step: int
+    def __init__(self, question_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., session_id: _Optional[bytes] = ..., step: _Optional[int] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("question_id", "attempt")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    question_id: bytes
+    attempt: int
+    def __init__(self, question_id: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class StudyProposal(_message.Message):
+    __slots__ = ("study_envelope",)
+    STUDY_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    study_envelope: bytes
+    def __init__(self, study_envelope: _Optional[bytes] = ...) -> None: ...
+
+class StudyReply(_message.Message):
+    __slots__ = ("plan_hash", "refusal")
+    PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    plan_hash: bytes
+    refusal: str
+    def __init__(self, plan_hash: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class SumOpen(_message.Message):
+    __slots__ = ("session_id", "participants", "threshold", "steps", "purpose", "round")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    participants: _containers.RepeatedScalarFieldContainer[bytes]
+    threshold: int
+    steps: int
+    purpose: str
+    round: int
+    def __init__(self, session_id: _Optional[bytes] = ..., participants: _Optional[_Iterable[bytes]] = ..., threshold: _Optional[int] = ..., steps: _Optional[int] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+
+class SumAdvert(_message.Message):
+    __slots__ = ("session_id", "envelope")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    envelope: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., envelope: _Optional[bytes] = ...) -> None: ...
+
+class SumAdverts(_message.Message):
+    __slots__ = ("session_id", "envelopes")
+    class EnvelopesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPES_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    envelopes: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., envelopes: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class SumShares(_message.Message):
+    __slots__ = ("session_id", "sealed", "wraps")
+    class SealedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    WRAPS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    sealed: _containers.ScalarMap[str, bytes]
+    wraps: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., sealed: _Optional[_Mapping[str, bytes]] = ..., wraps: _Optional[bytes] = ...) -> None: ...
+
+class SumDeliver(_message.Message):
+    __slots__ = ("session_id", "sealed")
+    class SealedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    sealed: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., sealed: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class SumInput(_message.Message):
+    __slots__ = ("session_id", "step", "context", "masked")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    context: bytes
+    masked: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., context: _Optional[bytes] = ..., masked: _Optional[bytes] = ...) -> None: ...
+
+class SumSurvivors(_message.Message):
+    __slots__ = ("session_id", "step", "survivors")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    survivors: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., survivors: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SumReveal(_message.Message):
+    __slots__ = ("session_id", "step", "shares")
+    class SharesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    shares: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., shares: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class SumResult(_message.Message):
+    __slots__ = ("session_id", "step", "total", "contributors")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    total: bytes
+    contributors: int
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., contributors: _Optional[int] = ...) -> None: ...
+
+class SumWithdraw(_message.Message):
+    __slots__ = ("session_id", "refusal")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    refusal: str
+    def __init__(self, session_id: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class SumClose(_message.Message):
+    __slots__ = ("session_id", "refusal")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    refusal: str
+    def __init__(self, session_id: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class AskRequest(_message.Message):
+    __slots__ = ("question_envelope",)
+    QUESTION_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    question_envelope: bytes
+    def __init__(self, question_envelope: _Optional[bytes] = ...) -> None: ...
+
+class AskEvent(_message.Message):
+    __slots__ = ("progress", "count", "refusal")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    progress: AskProgress
+    count: CountAnswer
+    refusal: str
+    def __init__(self, progress: _Optional[_Union[AskProgress, _Mapping]] = ..., count: _Optional[_Union[CountAnswer, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class AskProgress(_message.Message):
+    __slots__ = ("stage", "sites")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    sites: int
+    def __init__(self, stage: _Optional[str] = ..., sites: _Optional[int] = ...) -> None: ...
+
+class CountAnswer(_message.Message):
+    __slots__ = ("question_id", "scaled_total", "contributors", "participants", "tolerance")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    SCALED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    question_id: bytes
+    scaled_total: int
+    contributors: int
+    participants: int
+    tolerance: int
+    def __init__(self, question_id: _Optional[bytes] = ..., scaled_total: _Optional[int] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ...) -> None: ...
+
+class ListNodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodeState(_message.Message):
+    __slots__ = ("node_id", "name", "connected", "last_seen_unix_s", "certificate_expires", "revoked")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    node_id: bytes
+    name: str
+    connected: bool
+    last_seen_unix_s: float
+    certificate_expires: str
+    revoked: bool
+    def __init__(self, node_id: _Optional[bytes] = ..., name: _Optional[str] = ..., connected: _Optional[bool] = ..., last_seen_unix_s: _Optional[float] = ..., certificate_expires: _Optional[str] = ..., revoked: _Optional[bool] = ...) -> None: ...
+
+class ListNodesReply(_message.Message):
+    __slots__ = ("nodes", "roster_version")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeState]
+    roster_version: int
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeState, _Mapping]]] = ..., roster_version: _Optional[int] = ...) -> None: ...
+
+class ProposeStudyRequest(_message.Message):
+    __slots__ = ("study_envelope",)
+    STUDY_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    study_envelope: bytes
+    def __init__(self, study_envelope: _Optional[bytes] = ...) -> None: ...
+
+class ProposeStudyReply(_message.Message):
+    __slots__ = ("plan_hash", "approved", "pending")
+    PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    plan_hash: bytes
+    approved: int
+    pending: int
+    def __init__(self, plan_hash: _Optional[bytes] = ..., approved: _Optional[int] = ..., pending: _Optional[int] = ...) -> None: ...
+
+class OpenRoundRequest(_message.Message):
+    __slots__ = ("plan_hash", "round", "steps")
+    PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    plan_hash: bytes
+    round: int
+    steps: int
+    def __init__(self, plan_hash: _Optional[bytes] = ..., round: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class RoundEvent(_message.Message):
+    __slots__ = ("opened", "sum", "refusal")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    opened: RoundOpened
+    sum: SumResult
+    refusal: str
+    def __init__(self, opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., sum: _Optional[_Union[SumResult, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class RoundOpened(_message.Message):
+    __slots__ = ("session_id", "participants")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    participants: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., participants: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Hospitals that do not exist, and networks of them on one machine."""
