@@ -1,0 +1,250 @@
+"""The hospital's OMOP CDM 5.4 database: DuckDB behind Ibis, one process, many readers, one writer.
+
+Guarantee: a load is one transaction, so a crash leaves either all of a file or nothing. Readers never wait
+for the writer and see the data as of their statement. The data epoch names the content: it changes with every
+load and with nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import ibis
+from ibis.backends.duckdb import Backend
+from ibis.expr.types import Table as IbisTable
+
+from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
+from node.omop.loading import Again, Load, Loaded, Source
+from node.omop.side_tables import SIDE_TABLES
+from node.omop.tables import EVENT_TABLES, cdm_tables
+
+_SORT_WHEN_NEW = (
+    0.1  # rewrite a table once a tenth of it is out of order: amortised, each row moves ~10 times
+)
+
+
+class OmopStore:
+    """An open store. Close it, or use it as a context manager."""
+
+    def __init__(self, root: duckdb.DuckDBPyConnection, *, path: Path, schema: str, read_only: bool) -> None:
+        """Use `open`."""
+        self._root = root
+        self._writer = root.cursor()
+        self._writing = threading.Lock()
+        self._local = threading.local()
+        self.path = path
+        self.schema = schema
+        self.read_only = read_only
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        schema: str = "main",
+        threads: int | None = None,
+        memory_limit: str | None = None,
+    ) -> Self:
+        """Open the store at `path`, making it (0600) if it is not there and `read_only` is not asked.
+
+        Args:
+            schema: where the CDM's tables lie; another hospital tool's CDM is often in `cdm`.
+            threads: how many cores one statement may use; all of them by default.
+            memory_limit: in DuckDB's notation, "2GB"; 80 % of the machine by default.
+        Raises: StoreBusy if another process has it open; NotAStore if it is no DuckDB file.
+        """
+        path = Path(path)
+        config: dict[str, Any] = {
+            # an SQL statement never reads a file, fetches an extension or opens a connection
+            "enable_external_access": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        if threads is not None:
+            config["threads"] = threads
+        if memory_limit is not None:
+            config["memory_limit"] = memory_limit
+        fresh = not path.exists()
+        if fresh and read_only:
+            raise NotAStore(f"{path}: no such file")
+        previous_mask = os.umask(0o077) if fresh else None
+        try:
+            root = duckdb.connect(str(path), read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            if "lock" in str(error).lower():
+                raise StoreBusy(f"{path}: open in another process") from None
+            raise NotAStore(f"{path}: not a DuckDB database that this version reads") from None
+        finally:
+            if previous_mask is not None:
+                os.umask(previous_mask)
+        store = cls(root, path=path, schema=schema, read_only=read_only)
+        if not read_only:
+            store._make_tables()
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection. Threads that still hold a table of this store get errors."""
+        self._writer.close()
+        self._root.close()
+
+    @property
+    def connection(self) -> Backend:
+        """The calling thread's own Ibis connection for reading. Do not hand it to another thread."""
+        backend = getattr(self._local, "backend", None)
+        if backend is None:
+            cursor = self._root.cursor()
+            cursor.execute("SET schema = " + _quoted(self.schema))
+            backend = self._local.backend = Backend.from_connection(cursor)
+            self._local.tables = {}
+        return backend
+
+    def table(self, name: str) -> IbisTable:
+        """Return a table of the CDM (or one of the node's side tables) as an Ibis relation of this thread.
+
+        Raises: NoSuchTable.
+        """
+        backend = self.connection
+        tables: dict[str, IbisTable] = self._local.tables
+        if name not in tables:
+            try:
+                tables[name] = backend.table(name)
+            except ibis.common.exceptions.TableNotFound:
+                raise NoSuchTable(name) from None
+        return tables[name]
+
+    def has(self, name: str) -> bool:
+        """Return whether the store holds a table of this name."""
+        try:
+            self.table(name)
+        except NoSuchTable:
+            return False
+        return True
+
+    def epoch(self) -> str:
+        """Return a name for the present content: it changes when, and only when, data is loaded.
+
+        A CDM that another tool made has no load records; there it is derived from the tables' row counts.
+        """
+        digest = hashlib.sha256()
+        cursor = self.connection.con
+        if self.has("fedtwin_load"):
+            rows = cursor.execute(
+                "SELECT source_sha256, mapping_sha256, loaded_at::VARCHAR FROM fedtwin_load ORDER BY load_id"
+            ).fetchall()
+        else:
+            rows = [
+                (name, str(cursor.execute(f"SELECT count(*) FROM {name}").fetchone()[0]))  # noqa: S608 (our names)
+                for name in ("person", *EVENT_TABLES)
+                if self.has(name)
+            ]
+        for row in rows:
+            digest.update("\x00".join(row).encode() + b"\x01")
+        return digest.hexdigest()[:32]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of records per table. For the hospital's own eyes."""
+        cursor = self.connection.con
+        return {
+            name: int(cursor.execute(f"SELECT count(*) FROM {name}").fetchone()[0])  # noqa: S608 (our names)
+            for name in cdm_tables()
+            if self.has(name)
+        }
+
+    def loaded(self, *, source_sha256: str, mapping_sha256: str) -> Loaded | None:
+        """Return the record of an earlier load of these bytes under this mapping, if there is one."""
+        row = self.connection.con.execute(
+            "SELECT load_id, rows, quarantined, events FROM fedtwin_load"
+            " WHERE source_sha256 = ? AND mapping_sha256 = ?",
+            [source_sha256, mapping_sha256],
+        ).fetchone()
+        return None if row is None else Loaded(*row)
+
+    @contextmanager
+    def load(self, source: Source, *, now: datetime, again: Again = Again.REFUSE) -> Iterator[Load]:
+        """Open a load of one source; leaving the block commits it, an exception leaves nothing of it.
+
+        Args:
+            now: aware; goes into the provenance.
+            again: what to do if the same source was loaded before with other content or another mapping.
+        Raises: AlreadyLoaded, if `again` is REFUSE and so it was.
+        """
+        with self._writing:
+            self._writer.execute("BEGIN")
+            try:
+                earlier = self._earlier(source)
+                if earlier and again is Again.REFUSE:
+                    raise AlreadyLoaded(source.name)
+                load = Load(self._writer, source, now=now, replaces=earlier if again is Again.REPLACE else ())
+                yield load
+                load.finish()
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+
+    def settle(self, *, always: bool = False) -> None:
+        """Put the event tables in order of concept and person, where enough has come in out of order.
+
+        A question about one concept then reads few row groups: 4 to 20 times faster. Readers are not held up.
+        """
+        with self._writing:
+            for table in EVENT_TABLES.values():
+                total = int(self._writer.execute(f"SELECT count(*) FROM {table.name}").fetchone()[0])  # type: ignore[index]  # noqa: S608
+                row = self._writer.execute(
+                    "SELECT sorted_rows FROM fedtwin_layout WHERE table_name = ?", [table.name]
+                ).fetchone()
+                new = total - (int(row[0]) if row else 0)
+                if total and (always or new > _SORT_WHEN_NEW * total or new < 0):
+                    self._sort(table.name, by=(table.concept, "person_id", table.start), rows=total)
+
+    def _sort(self, name: str, *, by: tuple[str, ...], rows: int) -> None:
+        fresh = f"{name}__sorted"
+        self._writer.execute("BEGIN")
+        try:
+            self._writer.execute(cdm_tables()[name].ddl(fresh))
+            self._writer.execute(f"INSERT INTO {fresh} SELECT * FROM {name} ORDER BY {', '.join(by)}")  # noqa: S608
+            self._writer.execute(f"DROP TABLE {name}")
+            self._writer.execute(f"ALTER TABLE {fresh} RENAME TO {name}")
+            self._writer.execute("DELETE FROM fedtwin_layout WHERE table_name = ?", [name])
+            self._writer.execute("INSERT INTO fedtwin_layout VALUES (?, ?)", [name, rows])
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    def _earlier(self, source: Source) -> tuple[int, ...]:
+        rows = self._writer.execute(
+            "SELECT load_id FROM fedtwin_load WHERE source_sha256 = ? OR (source_name = ? AND mapping_name = ?)",
+            [source.sha256, source.name, source.mapping_name],
+        ).fetchall()
+        return tuple(row[0] for row in rows)
+
+    def _make_tables(self) -> None:
+        self._writer.execute("BEGIN")
+        for table in cdm_tables().values():
+            self._writer.execute(table.ddl())
+        for statement in SIDE_TABLES:
+            self._writer.execute(statement)
+        self._writer.execute("COMMIT")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,159 @@
+"""The OMOP CDM 5.4 tables that are used so far, as data: `cdm54.csv` beside this file.
+
+The list of fields, datatypes and required flags is OHDSI's (CommonDataModel 5.4, Apache-2.0). Two datatypes
+are wider here: every `*_id` and `integer` is a BIGINT, because pseudonyms are 63-bit and real CDMs (MIMIC)
+hold signed 64-bit ids; `numeric` is a DOUBLE, because DuckDB's NUMERIC keeps three decimals only.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+import pyarrow as pa
+
+CDM_VERSION = "v5.4"
+CDM_VERSION_CONCEPT_ID = 756265  # "OMOP CDM Version 5.4.0"
+LOCAL_CONCEPTS_ABOVE = 2_000_000_000  # OMOP's convention: ids above are a site's own
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column: its OHDSI datatype, and whether every record must have it."""
+
+    name: str
+    datatype: str
+    required: bool
+
+    @property
+    def sql_type(self) -> str:
+        """The column's type in DuckDB."""
+        if self.datatype.startswith("varchar") or self.datatype == "text":
+            return "VARCHAR"
+        return {"integer": "BIGINT", "numeric": "DOUBLE", "date": "DATE", "timestamp": "TIMESTAMP"}[
+            self.datatype
+        ]
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's type in Arrow."""
+        return _ARROW[self.sql_type]
+
+
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "DATE": pa.date32(),
+    "TIMESTAMP": pa.timestamp("us"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the CDM."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the fields in OHDSI's order."""
+        return tuple(field.name for field in self.fields)
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema; required fields are not nullable."""
+        return pa.schema([pa.field(f.name, f.arrow_type, nullable=not f.required) for f in self.fields])
+
+    def ddl(self, name: str | None = None) -> str:
+        """Return the CREATE TABLE statement, under another `name` if given."""
+        lines = (f"{f.name} {f.sql_type}{' NOT NULL' if f.required else ''}" for f in self.fields)
+        return f"CREATE TABLE IF NOT EXISTS {name or self.name} ({', '.join(lines)})"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """How the records of a clinical table are addressed: the names of the columns that play each role."""
+
+    name: str
+    id: str
+    concept: str
+    start: str
+    end: str | None
+    type_concept: str
+    source_value: str
+    source_concept: str
+
+
+EVENT_TABLES: MappingProxyType[str, EventTable] = MappingProxyType(
+    {
+        table.name: table
+        for table in (
+            EventTable(
+                "condition_occurrence",
+                "condition_occurrence_id",
+                "condition_concept_id",
+                "condition_start_date",
+                "condition_end_date",
+                "condition_type_concept_id",
+                "condition_source_value",
+                "condition_source_concept_id",
+            ),
+            EventTable(
+                "drug_exposure",
+                "drug_exposure_id",
+                "drug_concept_id",
+                "drug_exposure_start_date",
+                "drug_exposure_end_date",
+                "drug_type_concept_id",
+                "drug_source_value",
+                "drug_source_concept_id",
+            ),
+            EventTable(
+                "procedure_occurrence",
+                "procedure_occurrence_id",
+                "procedure_concept_id",
+                "procedure_date",
+                "procedure_end_date",
+                "procedure_type_concept_id",
+                "procedure_source_value",
+                "procedure_source_concept_id",
+            ),
+            EventTable(
+                "measurement",
+                "measurement_id",
+                "measurement_concept_id",
+                "measurement_date",
+                None,
+                "measurement_type_concept_id",
+                "measurement_source_value",
+                "measurement_source_concept_id",
+            ),
+            EventTable(
+                "observation",
+                "observation_id",
+                "observation_concept_id",
+                "observation_date",
+                None,
+                "observation_type_concept_id",
+                "observation_source_value",
+                "observation_source_concept_id",
+            ),
+        )
+    }
+)
+
+
+@cache
+def cdm_tables() -> MappingProxyType[str, Table]:
+    """Return the tables by name."""
+    found: dict[str, list[Field]] = {}
+    text = resources.files("node.omop").joinpath("cdm54.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        found.setdefault(row["table"], []).append(
+            Field(row["field"], row["datatype"], row["required"] == "yes")
+        )
+    return MappingProxyType({name: Table(name, tuple(fields)) for name, fields in found.items()})
