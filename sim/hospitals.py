@@ -145,7 +145,9 @@ def _population(hospital: int, size: int, *, rng: np.random.Generator) -> Popula
     )
 
 
-def _visits(index_day: NDArray[np.datetime64], latent: dict[str, Floats], *, rng: np.random.Generator) -> Visits:
+def _visits(
+    index_day: NDArray[np.datetime64], latent: dict[str, Floats], *, rng: np.random.Generator
+) -> Visits:
     """Draw each patient's visits: one on the index day, the others over the two years up to it."""
     size = len(index_day)
     counts = rng.poisson(MEAN_VISITS, size)
