@@ -1,0 +1,237 @@
+"""A training plan: who is in, what goes into the model, what comes out, at which privacy price.
+
+A study is written as TOML by a consortium lead, read strictly, and approved by each hospital by its hash.
+Everything that decides what leaves a hospital stands in it (clip norm, steps, ε), so nothing of that kind is
+ever taken from a message:
+
+    [study]     name, project, model = "logistic" | "mlp", hidden = [16]
+    [cohort]    a cohort form (protocols.cohort): who is in, and each person's index date
+    [outcome]   table, concept_id, kind = "present" | "value" (then at_least), window = [from_day, to_day]
+    [[features]] name, kind = "value" | "present" | "category" | "age" | "sex", ...
+    [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
+    [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
+                train_fraction
+    [sites]     minimum, tolerance
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from protocols import canonical
+from protocols.cohort import Cohort, MalformedCohort
+from protocols.study_features import SHORT_NAME, Feature, Outcome, parse_feature, parse_outcome
+from protocols.study_fields import (
+    MAX_BYTES,
+    Fields,
+    MalformedStudy,
+    checked_flag,
+    checked_float,
+    checked_int,
+    checked_list,
+    checked_name,
+    checked_text,
+)
+
+FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
+MODELS = ("logistic", "mlp")
+MAX_FEATURES = 256
+MAX_LAYERS = 3
+MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
+MAX_STEPS = 10_000  # of a whole run
+MAX_SITES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What the whole run costs and promises: (ε, δ) for one patient seen at up to `max_sites_per_patient`."""
+
+    epsilon: float
+    delta: float
+    clip_norm: float
+    max_sites_per_patient: int
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 distance that one patient can move one step's sum over all sites."""
+        return self.clip_norm * self.max_sites_per_patient
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Full-batch gradient descent. `expected_patients` is a public guess that sets the step's scale."""
+
+    rounds: int
+    steps_per_round: int
+    learning_rate: float
+    momentum: float
+    l2: float
+    average: bool
+    expected_patients: int
+    train_fraction: float
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of the whole run: what the accountant composes."""
+        return self.rounds * self.steps_per_round
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The fewest sites a round runs with, and how many dropouts or colluders its noise tolerates."""
+
+    minimum: int
+    tolerance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A validated plan. Equal plans have equal hashes, whatever the order of keys in their files."""
+
+    name: str
+    project: str
+    model: str
+    hidden: tuple[int, ...]
+    cohort: Cohort
+    outcome: Outcome
+    features: tuple[Feature, ...]
+    privacy: Privacy
+    training: Training
+    sites: Sites
+    columns: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(name for f in self.features for name in f.columns))
+        if len(set(self.columns)) != len(self.columns):
+            raise MalformedStudy("features", "two columns share a name")
+        if (self.model == "mlp") != bool(self.hidden):
+            raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Widths from the input to the single output."""
+        return (len(self.columns), *self.hidden, 1)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has: each layer's weights and biases."""
+        return sum((before + 1) * after for before, after in zip(self.layers, self.layers[1:], strict=False))
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The CDM tables that features and outcome read (the cohort's come on top)."""
+        named = {f.records.table for f in self.features if f.records is not None}
+        return frozenset({"person", self.outcome.records.table} | named)
+
+    @classmethod
+    def parse(cls, toml: bytes) -> Self:
+        """Return the study written in `toml`. Raises: MalformedStudy, naming the path of what is wrong."""
+        if len(toml) > MAX_BYTES:
+            raise MalformedStudy("$", f"at most {MAX_BYTES} bytes")
+        try:
+            value = tomllib.loads(toml.decode())
+        except (ValueError, RecursionError) as error:
+            raise MalformedStudy("$", "is not TOML") from error
+        return cls.from_json(value)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Return the study that a parsed form (of TOML or of `to_json`) describes. Raises: MalformedStudy."""
+        top = Fields(value, "$")
+        head = top.section("study")
+        name, project = (checked_text(*head.take(key), SHORT_NAME) for key in ("name", "project"))
+        model = checked_name(*head.take("model"), MODELS)
+        hidden = tuple(
+            checked_int(width, "study.hidden", low=1, high=MAX_HIDDEN)
+            for width in checked_list(*head.take("hidden", []), at_most=MAX_LAYERS)
+        )
+        head.done()
+        try:
+            cohort = Cohort.parse(top.take("cohort")[0])
+        except MalformedCohort as error:
+            raise MalformedStudy(f"cohort.{error.path}", error.reason) from error
+        features = checked_list(*top.take("features"), at_most=MAX_FEATURES)
+        if not features:
+            raise MalformedStudy("features", "a study has at least one feature")
+        study = cls(
+            name=name,
+            project=project,
+            model=model,
+            hidden=hidden,
+            cohort=cohort,
+            outcome=parse_outcome(top.section("outcome")),
+            features=tuple(parse_feature(Fields(f, f"features[{n}]")) for n, f in enumerate(features)),
+            privacy=_privacy(top.section("privacy")),
+            training=_training(top.section("training")),
+            sites=_sites(top.section("sites")),
+        )
+        top.done()
+        return study
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that `from_json` reads, with every default written out."""
+        head: dict[str, Any] = {"name": self.name, "project": self.project, "model": self.model}
+        if self.hidden:
+            head["hidden"] = list(self.hidden)
+        return {
+            "study": head,
+            "cohort": self.cohort.to_json(),
+            "outcome": self.outcome.to_json(),
+            "features": [f.to_json() for f in self.features],
+            "privacy": _as_json(self.privacy),
+            "training": _as_json(self.training),
+            "sites": _as_json(self.sites),
+        }
+
+    def canonical(self) -> bytes:
+        """Return one encoding per plan."""
+        return canonical.encode(self.to_json())
+
+    def plan_hash(self) -> bytes:
+        """Return the 32 bytes by which hospitals approve this plan and by which messages name it."""
+        return canonical.digest({"format": FORMAT, "plan": self.to_json()})
+
+
+def _as_json(part: Privacy | Training | Sites) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in type(part).__slots__}
+
+
+def _privacy(fields: Fields) -> Privacy:
+    found = Privacy(
+        epsilon=checked_float(*fields.take("epsilon"), above=0.0, high=100.0),
+        delta=checked_float(*fields.take("delta"), above=0.0, high=0.01),
+        clip_norm=checked_float(*fields.take("clip_norm"), above=0.0, high=1e6),
+        max_sites_per_patient=checked_int(*fields.take("max_sites_per_patient"), low=1, high=MAX_SITES),
+    )
+    fields.done()
+    return found
+
+
+def _training(fields: Fields) -> Training:
+    found = Training(
+        rounds=checked_int(*fields.take("rounds"), low=1, high=MAX_STEPS),
+        steps_per_round=checked_int(*fields.take("steps_per_round"), low=1, high=MAX_STEPS),
+        learning_rate=checked_float(*fields.take("learning_rate"), above=0.0, high=1e6),
+        momentum=checked_float(*fields.take("momentum", 0.0), low=0.0, high=0.999),
+        l2=checked_float(*fields.take("l2", 0.0), low=0.0, high=1e6),
+        average=checked_flag(*fields.take("average", False)),
+        expected_patients=checked_int(*fields.take("expected_patients"), low=1, high=10**9),
+        train_fraction=checked_float(*fields.take("train_fraction"), above=0.0, high=1.0),
+    )
+    fields.done()
+    if found.steps > MAX_STEPS:
+        raise MalformedStudy("training.rounds", f"at most {MAX_STEPS} steps in all")
+    return found
+
+
+def _sites(fields: Fields) -> Sites:
+    found = Sites(
+        minimum=checked_int(*fields.take("minimum"), low=2, high=MAX_SITES),
+        tolerance=checked_int(*fields.take("tolerance"), low=0, high=MAX_SITES),
+    )
+    fields.done()
+    if found.tolerance >= found.minimum - 1:
+        raise MalformedStudy("sites.tolerance", "at least two sites must remain when the tolerated ones fall")
+    return found

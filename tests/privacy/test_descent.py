@@ -1,0 +1,93 @@
+"""The same sums lead to the same model, on every machine and for everyone."""
+
+import numpy as np
+import pytest
+
+from privacy import descent
+from privacy.descent import Descent, NotFinite
+from protocols.study import Study
+from tests.protocols.study_forms import study_form
+
+LOGISTIC = Study.from_json(study_form())
+MLP = Study.from_json(study_form(study__model="mlp", study__hidden=[5, 3]))
+
+
+def sums(study: Study, seed: int, count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0.0, 30.0, study.parameters) for _ in range(count)]
+
+
+def test_the_same_plan_gives_the_same_initial_parameters_and_another_plan_others() -> None:
+    again = Study.from_json(study_form(study__model="mlp", study__hidden=[5, 3]))
+    other = Study.from_json(study_form(study__model="mlp", study__hidden=[5, 3], study__name="other"))
+    assert np.array_equal(descent.initial(MLP), descent.initial(again))
+    assert not np.array_equal(descent.initial(MLP), descent.initial(other))
+    assert not descent.initial(LOGISTIC).any()
+
+
+def test_initial_parameters_are_pinned_so_that_releases_agree() -> None:
+    """A vector: if it changes, nodes of two releases start apart and every digest check fails."""
+    assert descent.digest(descent.initial(MLP)).hex()[:16] == "7a60cb4a3ab9d094"
+
+
+def test_initial_weights_stay_inside_their_glorot_limits_and_biases_are_zero() -> None:
+    for weights, biases in descent.unpacked(MLP, descent.initial(MLP)):
+        limit = np.sqrt(6.0 / sum(weights.shape))
+        assert np.abs(weights).max() <= limit
+        assert np.abs(weights).max() > limit / 4
+        assert not biases.any()
+
+
+def test_two_machines_with_the_same_sums_hold_the_same_bytes() -> None:
+    runs = []
+    for _ in range(2):
+        round_ = Descent(MLP, descent.initial(MLP))
+        for noisy in sums(MLP, seed=1):
+            round_.apply(noisy)
+        runs.append(descent.digest(round_.params))
+    assert runs[0] == runs[1]
+
+
+def test_one_step_divides_by_the_public_number_and_follows_the_momentum() -> None:
+    first, second, _ = sums(LOGISTIC, seed=2)
+    round_ = Descent(LOGISTIC, descent.initial(LOGISTIC))
+    one = round_.apply(first).copy()
+    two = round_.apply(second)
+    assert np.allclose(one, -first / 200)
+    assert np.allclose(two, one - (0.5 * first + second) / 200)
+
+
+def test_averaging_ends_the_round_at_the_mean_of_its_iterates() -> None:
+    plain = Descent(LOGISTIC, descent.initial(LOGISTIC))
+    averaging = Study.from_json(study_form(training__average=True))
+    averaged = Descent(averaging, descent.initial(averaging))
+    iterates = [plain.apply(noisy).copy() for noisy in sums(LOGISTIC, seed=3)]
+    for noisy in sums(LOGISTIC, seed=3):
+        averaged.apply(noisy)
+    assert np.allclose(averaged.params, np.mean(iterates, axis=0))
+
+
+def test_descent_finds_the_minimum_of_a_quadratic() -> None:
+    study = Study.from_json(study_form(training__steps_per_round=200, training__learning_rate=0.2))
+    target = np.linspace(-1.0, 1.0, study.parameters)
+    round_ = Descent(study, descent.initial(study))
+    for _ in range(200):
+        round_.apply(200.0 * (round_.params - target))
+    assert np.allclose(round_.params, target, atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.full(7, np.nan), np.full(7, np.inf), np.zeros(6), np.zeros((7, 1))])
+def test_a_sum_that_is_not_finite_or_has_another_shape_changes_nothing(broken: np.ndarray) -> None:
+    round_ = Descent(LOGISTIC, descent.initial(LOGISTIC))
+    with pytest.raises(NotFinite):
+        round_.apply(broken)
+    assert round_.steps_done == 0
+    assert not round_.params.any()
+
+
+def test_a_round_has_no_more_steps_than_its_plan() -> None:
+    round_ = Descent(LOGISTIC, descent.initial(LOGISTIC))
+    for noisy in sums(LOGISTIC, seed=4):
+        round_.apply(noisy)
+    with pytest.raises(ValueError, match="no further step"):
+        round_.apply(np.zeros(7))

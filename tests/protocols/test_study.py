@@ -1,0 +1,125 @@
+"""A plan means one thing, and what nobody defined is refused."""
+
+import json
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols import canonical
+from protocols.study import Study
+from protocols.study_fields import MalformedStudy
+from tests.protocols.study_forms import study_form
+
+
+def test_a_plan_reads_the_same_from_toml_and_from_its_canonical_form() -> None:
+    study = Study.parse(tomli_w.dumps(study_form()).encode())
+    again = Study.from_json(canonical.decode(study.canonical(), max_bytes=100_000))
+    assert again == study
+    assert again.plan_hash() == study.plan_hash()
+
+
+def test_columns_layers_and_parameter_count_follow_from_the_features() -> None:
+    study = Study.from_json(study_form(study__model="mlp", study__hidden=[4]))
+    assert study.columns == ("age", "male", "sbp", "sbp:missing", "af", "smoker=4188539")
+    assert study.layers == (6, 4, 1)
+    assert study.parameters == (6 + 1) * 4 + (4 + 1)
+    assert study.tables == {"person", "measurement", "observation", "condition_occurrence"}
+
+
+def test_the_order_of_keys_and_written_defaults_change_no_hash() -> None:
+    form = study_form()
+    turned = json.loads(json.dumps(form))
+    turned = {key: turned[key] for key in reversed(list(turned))}
+    turned["features"][2]["fill"] = 140
+    turned["training"]["l2"] = 0
+    assert Study.from_json(turned).plan_hash() == Study.from_json(form).plan_hash()
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("privacy__epsilon", 1.1),
+        ("privacy__clip_norm", 2.0),
+        ("privacy__max_sites_per_patient", 2),
+        ("training__rounds", 3),
+        ("training__expected_patients", 201),
+        ("sites__tolerance", 0),
+        ("study__project", "other"),
+        ("cohort", {"include": [{"kind": "age", "min_years": 1}]}),
+    ],
+)
+def test_whatever_changes_the_plan_changes_its_hash(change: str, value: object) -> None:
+    assert (
+        Study.from_json(study_form(**{change: value})).plan_hash()
+        != Study.from_json(study_form()).plan_hash()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "path"),
+    [
+        ("study__modle", "mlp", "study.modle"),
+        ("extra", {}, "extra"),
+        ("privacy__noise_multiplier", 0.1, "privacy.noise_multiplier"),
+        ("privacy__epsilon", 0, "privacy.epsilon"),
+        ("privacy__epsilon", True, "privacy.epsilon"),
+        ("privacy__epsilon", float("nan"), "privacy.epsilon"),
+        ("privacy__delta", 0.5, "privacy.delta"),
+        ("privacy__clip_norm", float("inf"), "privacy.clip_norm"),
+        ("training__rounds", 10_001, "training.rounds"),
+        ("training__rounds", 2.0, "training.rounds"),
+        ("sites__minimum", 1, "sites.minimum"),
+        ("sites__tolerance", 2, "sites.tolerance"),
+        ("study__hidden", [4], "study.hidden"),
+        ("study__name", "Ärzte\n", "study.name"),
+        ("features", [], "features"),
+        ("features", [{"name": "age", "kind": "age", "range": [90, 30]}], "features[0].range"),
+        ("features", [{"name": "age", "kind": "age", "range": [30, 90], "unit": "a"}], "features[0].unit"),
+        ("features", [{"name": "a", "kind": "age", "range": [0, 9]}] * 2, "features"),
+        (
+            "features",
+            [{"name": "a", "kind": "present", "table": "person", "concept_id": 1}],
+            "features[0].table",
+        ),
+        (
+            "features",
+            [{"name": "a", "kind": "present", "table": "observation", "concept_id": []}],
+            "features[0].concept_id",
+        ),
+        ("outcome__table", "note", "outcome.table"),
+        ("outcome__at_least", 1, "outcome.at_least"),
+        ("cohort", {"include": [{"kind": "age", "min": 0}]}, "cohort.include[0].min"),
+    ],
+)
+def test_a_wrong_plan_is_refused_with_the_path_of_the_mistake(change: str, value: object, path: str) -> None:
+    with pytest.raises(MalformedStudy) as refused:
+        Study.from_json(study_form(**{change: value}))
+    assert refused.value.path == path
+
+
+def test_a_missing_key_is_named() -> None:
+    form = study_form()
+    del form["privacy"]["delta"]
+    with pytest.raises(MalformedStudy, match=r"privacy\.delta: is missing"):
+        Study.from_json(form)
+
+
+@given(st.binary(max_size=300))
+def test_bytes_that_are_no_plan_are_refused_and_nothing_else_happens(data: bytes) -> None:
+    with pytest.raises(MalformedStudy):
+        Study.parse(data)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from(["study", "cohort", "outcome", "features", "privacy", "training", "sites"]),
+)
+def test_no_value_in_any_section_raises_anything_but_a_refusal(value: object, section: str) -> None:
+    with pytest.raises(MalformedStudy):
+        Study.from_json(study_form(**{section: value}))
