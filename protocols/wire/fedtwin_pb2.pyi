@@ -185,20 +185,22 @@ class StudyReply(_message.Message):
     def __init__(self, plan_hash: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class SumOpen(_message.Message):
-    __slots__ = ("session_id", "participants", "threshold", "steps", "purpose", "round")
+    __slots__ = ("session_id", "participants", "threshold", "steps", "purpose", "round", "tolerance")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     participants: _containers.RepeatedScalarFieldContainer[bytes]
     threshold: int
     steps: int
     purpose: str
     round: int
-    def __init__(self, session_id: _Optional[bytes] = ..., participants: _Optional[_Iterable[bytes]] = ..., threshold: _Optional[int] = ..., steps: _Optional[int] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+    tolerance: int
+    def __init__(self, session_id: _Optional[bytes] = ..., participants: _Optional[_Iterable[bytes]] = ..., threshold: _Optional[int] = ..., steps: _Optional[int] = ..., purpose: _Optional[str] = ..., round: _Optional[int] = ..., tolerance: _Optional[int] = ...) -> None: ...
 
 class SumAdvert(_message.Message):
     __slots__ = ("session_id", "envelope")
@@ -347,18 +349,20 @@ class AskProgress(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., sites: _Optional[int] = ...) -> None: ...
 
 class CountAnswer(_message.Message):
-    __slots__ = ("question_id", "scaled_total", "contributors", "participants", "tolerance")
+    __slots__ = ("question_id", "scaled_total", "contributors", "participants", "tolerance", "releases")
     QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
     SCALED_TOTAL_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
     question_id: bytes
     scaled_total: int
     contributors: int
     participants: int
     tolerance: int
-    def __init__(self, question_id: _Optional[bytes] = ..., scaled_total: _Optional[int] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ...) -> None: ...
+    releases: int
+    def __init__(self, question_id: _Optional[bytes] = ..., scaled_total: _Optional[int] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ..., releases: _Optional[int] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()
