@@ -1,8 +1,8 @@
 """A profile: the directory of credentials with which a researcher or a lead speaks to the coordinator.
 
-    profile.toml   name, role, consortium, broker_address
-    identity.key   Ed25519, signs questions and studies (0600)
-    tls.key tls.crt ca.crt   mutual TLS with the broker (the key 0600)
+profile.toml   name, role, consortium, broker_address
+identity.key   Ed25519, signs questions and studies (0600)
+tls.key tls.crt ca.crt   mutual TLS with the broker (the key 0600)
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Profile:
 
     def tls(self) -> tuple[bytes, bytes, bytes]:
         """Return (CA, private key, certificate) in PEM."""
-        ca, key, certificate = ((self.directory / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+        ca, key, certificate = (
+            (self.directory / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt")
+        )
         return ca, key, certificate
 
 

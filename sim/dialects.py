@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """One quantity as a hospital records it: written = round((true + offset) × factor, decimals)."""
+    """One quantity as a hospital records it: written = round(true × factor, decimals)."""
 
     code: str
     unit: str
-    unit_concept: int
     factor: float = 1.0
-    offset: float = 0.0
     decimals: int = 1
+
+    @property
+    def scale(self) -> float:
+        """What a written value is multiplied by to get the standard unit."""
+        return 1.0 / self.factor
 
     def to_standard(self, written: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the values in the standard unit, as a mapping would compute them."""
-        return written / self.factor - self.offset
+        return written * self.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,15 @@ CONDITION_CONCEPTS = {
 }
 DRUG_CONCEPTS = {"metformin": 1503297, "statin": 1545958}  # metformin, atorvastatin (ingredients)
 VISIT_CONCEPTS = {"outpatient": 9202, "inpatient": 9201, "emergency": 9203}
+LAB_PLAUSIBLE = {  # outside, in the standard unit, is a typing error
+    "sbp_mmhg": (40, 300),
+    "cholesterol_mg_dl": (50, 600),
+    "hba1c_percent": (3, 20),
+    "creatinine_mg_dl": (0.1, 20),
+    "bmi_kg_m2": (10, 80),
+}
 SEX_CONCEPTS = (8507, 8532)  # male, female
 SMOKER_CONCEPT = 4298794  # Smoker
-YES_NO_CONCEPTS = (4188539, 4188540)  # Yes, No
 
 _ICD10 = {
     "diabetes": "E11.9",
@@ -86,11 +95,11 @@ NORTHGATE = Dialect(
     sex=("M", "F"),
     yes_no=("Y", "N"),
     labs={
-        "sbp_mmhg": Lab("8480-6", "mm[Hg]", 8876, decimals=0),
-        "cholesterol_mg_dl": Lab("2093-3", "mg/dL", 8840, decimals=0),
-        "hba1c_percent": Lab("4548-4", "%", 8554),
-        "creatinine_mg_dl": Lab("2160-0", "mg/dL", 8840, decimals=2),
-        "bmi_kg_m2": Lab("39156-5", "kg/m2", 9531),
+        "sbp_mmhg": Lab("8480-6", "mm[Hg]", decimals=0),
+        "cholesterol_mg_dl": Lab("2093-3", "mg/dL", decimals=0),
+        "hba1c_percent": Lab("4548-4", "%"),
+        "creatinine_mg_dl": Lab("2160-0", "mg/dL", decimals=2),
+        "bmi_kg_m2": Lab("39156-5", "kg/m2"),
     },
     conditions=_ICD10,
     drugs={"metformin": "RX6809", "statin": "RX83367"},
@@ -107,11 +116,11 @@ SAINT_AUREL = Dialect(
     sex=("m", "w"),
     yes_no=("1", "0"),
     labs={
-        "sbp_mmhg": Lab("RRSYS", "mmHg", 8876, decimals=0),
-        "cholesterol_mg_dl": Lab("CHOL", "mmol/L", 8753, factor=1 / 38.67, decimals=2),
-        "hba1c_percent": Lab("HBA1C", "%", 8554),
-        "creatinine_mg_dl": Lab("KREA", "umol/L", 8749, factor=88.42, decimals=0),
-        "bmi_kg_m2": Lab("BMI", "kg/m2", 9531),
+        "sbp_mmhg": Lab("RRSYS", "mmHg", decimals=0),
+        "cholesterol_mg_dl": Lab("CHOL", "mmol/L", factor=1 / 38.67, decimals=2),
+        "hba1c_percent": Lab("HBA1C", "%"),
+        "creatinine_mg_dl": Lab("KREA", "umol/L", factor=88.42, decimals=0),
+        "bmi_kg_m2": Lab("BMI", "kg/m2"),
     },
     conditions={
         "diabetes": "DM2",
@@ -150,10 +159,10 @@ LAKESIDE = Dialect(
     sex=("Male", "Female"),
     yes_no=("current", "never"),
     labs={  # body mass index is not recorded at all
-        "sbp_mmhg": Lab("sys_bp", "mmHg", 8876, decimals=0),
-        "cholesterol_mg_dl": Lab("chol_total", "mg/dL", 8840, decimals=0),
-        "hba1c_percent": Lab("a1c", "%", 8554),
-        "creatinine_mg_dl": Lab("creat", "mg/dL", 8840, decimals=2),
+        "sbp_mmhg": Lab("sys_bp", "mmHg", decimals=0),
+        "cholesterol_mg_dl": Lab("chol_total", "mg/dL", decimals=0),
+        "hba1c_percent": Lab("a1c", "%"),
+        "creatinine_mg_dl": Lab("creat", "mg/dL", decimals=2),
     },
     conditions=_ICD10,
     drugs={"metformin": "0093-1048", "statin": "0071-0155"},
@@ -172,10 +181,10 @@ VALLEY = Dialect(
     sex=("1", "2"),
     yes_no=None,  # smoking is not recorded
     labs={  # cholesterol is not recorded
-        "sbp_mmhg": Lab("BP-S", "kPa", 44777602, factor=0.133322, decimals=1),
-        "hba1c_percent": Lab("GLYHB", "%", 8554),
-        "creatinine_mg_dl": Lab("CREA", "umol/L", 8749, factor=88.42, decimals=0),
-        "bmi_kg_m2": Lab("BMI", "kg/m2", 9531),
+        "sbp_mmhg": Lab("BP-S", "kPa", factor=0.133322, decimals=1),
+        "hba1c_percent": Lab("GLYHB", "%"),
+        "creatinine_mg_dl": Lab("CREA", "umol/L", factor=88.42, decimals=0),
+        "bmi_kg_m2": Lab("BMI", "kg/m2"),
     },
     conditions={
         "diabetes": "250",

@@ -40,7 +40,7 @@ def write_files(people: Population, dialect: Dialect, folder: Path, *, rng: np.r
     ]
     dates = _Dates(dialect.date_format)
     dirty = _write_patients(people, dialect, folder / "patients.csv", numbers, dates, rng=rng)
-    _write_visits(people, dialect, folder / "visits.csv", numbers, dates)
+    _write_visits(people, dialect, folder, numbers, dates)
     labs, dirty_labs = _write_labs(people, dialect, folder / "labs.csv", numbers, dates, rng=rng)
     diagnosed = _write_diagnoses(people, dialect, folder / "diagnoses.csv", numbers, dates, rng=rng)
     _write_drugs(people, dialect, folder / "medications.csv", numbers, dates)
@@ -94,14 +94,16 @@ def _write_patients(
 
 
 def _write_visits(
-    people: Population, dialect: Dialect, path: Path, numbers: list[str], dates: _Dates
+    people: Population, dialect: Dialect, folder: Path, numbers: list[str], dates: _Dates
 ) -> None:
+    """Write one file per kind of visit, named in the hospital's way."""
     visits = people.visits
     days = dates.write(visits.day)
-    kinds = [dialect.visit_kinds[kind] for kind in visits.kind]
-    whose = [numbers[person] for person in visits.person]
-    names = [dialect.column(name) for name in ("visit", "mrn", "date", "kind")]
-    _write(path, names, zip(range(1, len(days) + 1), whose, days, kinds, strict=True), [])
+    names = [dialect.column(name) for name in ("visit", "mrn", "date")]
+    for kind, local in dialect.visit_kinds.items():
+        places = np.flatnonzero(visits.kind == kind)
+        rows = ((place + 1, numbers[visits.person[place]], days[place]) for place in places)
+        _write(folder / f"visits_{local}.csv", names, rows, [])
 
 
 def _write_labs(
@@ -118,7 +120,7 @@ def _write_labs(
     days, whose = dates.write(visits.day), [numbers[person] for person in visits.person]
     written: dict[str, NDArray[np.float64]] = {}
     for name, lab in dialect.labs.items():
-        values = np.round((visits.values[name] + lab.offset) * lab.factor, lab.decimals)
+        values = np.round(visits.values[name] * lab.factor, lab.decimals)
         values[rng.random(size) < dialect.missing_share.get(name, 0.0)] = np.nan
         written[name] = values
     dirty_count = max(2, round(DIRTY_SHARE * size))

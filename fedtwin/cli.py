@@ -1,0 +1,114 @@
+"""The command `fedtwin`: groups of verbs, and what an exit code means.
+
+Everything heavy (gRPC, DuckDB, torch, Flower) is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from fedtwin.cli_coordinator import coordinator
+from fedtwin.cli_demo import demo
+from fedtwin.cli_node import node
+from fedtwin.cli_query import query
+from fedtwin.cli_train import train
+from fedtwin.screen import Exit, Stop, emit_json, say
+
+EXIT_CODES = "Exit codes: 0 done, 1 fault, 2 wrong command or file, 3 refused."
+OURS = ("protocols", "privacy", "deid", "node", "coordinator", "sim", "fedtwin")
+
+app = typer.Typer(
+    name="fedtwin",
+    help="Records stay in the hospital; only noised sums leave.\n\n" + EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(coordinator, name="coordinator")
+app.add_typer(node, name="node")
+app.add_typer(query, name="query")
+app.add_typer(train, name="train")
+app.command("demo")(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"fedtwin {version('fedtwin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Records stay in the hospital; only noised sums leave."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run the command `fedtwin ARGV…` and return its exit code."""
+    try:
+        outcome = app(args=argv, prog_name="fedtwin", standalone_mode=False)
+        return int(outcome) if isinstance(outcome, int) else Exit.OK
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        return Exit.USAGE
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        say("stopped")
+        return 130  # 128 + SIGINT, as shells say it
+    except Exception as error:
+        return _explain(error, as_json="--json" in argv)
+
+
+def _explain(error: Exception, *, as_json: bool) -> int:
+    """Say what went wrong in words, and as JSON on stdout where that was asked for."""
+    from protocols.refusal import Refused
+
+    if os.environ.get("FEDTWIN_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, Refused):
+        say(f"[yellow]refused[/yellow] ({error.code.value}): {error.code.help}")
+        if as_json:
+            emit_json({"refused": error.code.value, "help": error.code.help})
+        return Exit.REFUSED
+    if isinstance(error, Stop):
+        say(str(error))
+        code = error.code
+    elif isinstance(error, ValueError) and type(error).__module__.split(".")[0] in OURS:
+        say(f"[red]error[/red]: {error}")  # the caller's mistake; ours never carry patient values
+        code = Exit.USAGE
+    elif isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):
+        say(f"[red]error[/red]: {error.strerror}: {error.filename}")
+        code = Exit.USAGE
+    elif type(error).__module__.split(".")[0] in OURS:
+        say(f"[red]fault[/red]: {type(error).__name__}: {error}")
+        code = Exit.FAULT
+    else:  # a library's own words may quote what it was reading
+        say(
+            f"[red]fault[/red]: {type(error).__module__}.{type(error).__name__} (FEDTWIN_DEBUG=1 shows where)"
+        )
+        code = Exit.FAULT
+    if as_json:
+        emit_json({"error": type(error).__name__, "exit_code": int(code)})
+    return code
