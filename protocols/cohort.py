@@ -92,7 +92,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class EventCriterion:
-    """At least `at_least` records of one domain, with one of `concepts` (and, if asked, their descendants)."""
+    """At least `at_least` records of one domain with one of `concepts` (or, if asked, their descendants)."""
 
     kind: Kind
     concepts: tuple[int, ...]

@@ -100,7 +100,8 @@ class Load:
         if not len(self._known):
             return np.zeros(len(person_ids), dtype=bool)
         place = np.minimum(np.searchsorted(self._known, person_ids), len(self._known) - 1)
-        return self._known[place] == person_ids
+        found: np.ndarray = self._known[place] == person_ids
+        return found
 
     def add_persons(self, persons: pa.Table, source_rows: np.ndarray) -> None:
         """Add the persons that are not there yet: the first row that names a person describes them."""
@@ -174,7 +175,7 @@ class Load:
             )
 
     def finish(self) -> None:
-        """Derive what follows from the records and write the load's own record. Called by `OmopStore.load`."""
+        """Derive what follows from the records, and write the load's own. Called by `OmopStore.load`."""
         if self._replaced_persons:
             self._keep_persons_with_records()
         self._derive_observation_periods()
@@ -201,22 +202,25 @@ class Load:
         self._cursor.execute(
             "INSERT INTO cdm_source BY NAME SELECT 'fedtwin node' AS cdm_source_name,"
             " 'fedtwin' AS cdm_source_abbreviation, 'this hospital' AS cdm_holder, ? AS source_release_date,"
-            " ? AS cdm_release_date, ? AS cdm_version, ? AS cdm_version_concept_id, 'none' AS vocabulary_version",
+            " ? AS cdm_release_date, ? AS cdm_version, ? AS cdm_version_concept_id,"
+            " 'none' AS vocabulary_version",
             [today, today, CDM_VERSION, CDM_VERSION_CONCEPT_ID],
         )
 
     def _derive_observation_periods(self) -> None:
+        """One period per person, from the first to the last day of their records."""
+        columns = [(table.name, table.start, table.end or table.start) for table in EVENT_TABLES.values()]
+        columns.append(("visit_occurrence", "visit_start_date", "visit_end_date"))
         spans = " UNION ALL ".join(
-            f"SELECT person_id, {table.start} AS first, coalesce({table.end or table.start}, {table.start}) AS last"  # noqa: S608
-            f" FROM {table.name}"
-            for table in EVENT_TABLES.values()
+            f"SELECT person_id, {start} AS first, greatest({start}, coalesce({end}, {start})) AS last"  # noqa: S608
+            f" FROM {name}"
+            for name, start, end in columns
         )
         self._cursor.execute("DELETE FROM observation_period")
         self._cursor.execute(
-            "INSERT INTO observation_period SELECT row_number() OVER (ORDER BY person_id), person_id, first, last,"  # noqa: S608
-            f" {PERIOD_TYPE_CONCEPT_ID} FROM (SELECT person_id, min(first) AS first, max(greatest(first, last)) AS last"
-            f" FROM (SELECT person_id, first, last FROM ({spans})"
-            " UNION ALL SELECT person_id, visit_start_date, visit_end_date FROM visit_occurrence) GROUP BY person_id)"
+            "INSERT INTO observation_period"  # noqa: S608 (our names)
+            f" SELECT row_number() OVER (ORDER BY person_id), person_id, first, last, {PERIOD_TYPE_CONCEPT_ID}"
+            f" FROM (SELECT person_id, min(first) AS first, max(last) AS last FROM ({spans}) GROUP BY person_id)"
         )
 
     def _cap_ages(self) -> None:

@@ -232,7 +232,8 @@ class OmopStore:
 
     def _earlier(self, source: Source) -> tuple[int, ...]:
         rows = self._writer.execute(
-            "SELECT load_id FROM fedtwin_load WHERE source_sha256 = ? OR (source_name = ? AND mapping_name = ?)",
+            "SELECT load_id FROM fedtwin_load"
+            " WHERE source_sha256 = ? OR (source_name = ? AND mapping_name = ?)",
             [source.sha256, source.name, source.mapping_name],
         ).fetchall()
         return tuple(row[0] for row in rows)

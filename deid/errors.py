@@ -1,0 +1,20 @@
+"""What can go wrong while identity is taken out.
+
+DeidError
+├── WrongKey        a fault: the vault was made with another key
+└── NotRedacted     a refusal: a text could not be checked, so it does not pass
+"""
+
+from __future__ import annotations
+
+
+class DeidError(Exception):
+    """Anything about de-identification."""
+
+
+class WrongKey(DeidError):
+    """The vault belongs to another pseudonym key; using both would split every patient in two."""
+
+
+class NotRedacted(DeidError):
+    """The text could not be checked for identifiers. It must not be stored."""

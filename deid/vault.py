@@ -1,0 +1,158 @@
+"""Who is who: the one place in a hospital that leads from a patient to a pseudonym.
+
+A pseudonym may not be derived from the patient's own information (45 CFR 164.514(c)). So each patient gets
+a random secret when first seen; it is kept here, found again by a keyed hash of the source id, and the person
+id and the date shift are keyed hashes of that secret. Without vault *and* key neither can be computed, not even
+by someone who knows every medical record number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deid.dates import shift_of
+from deid.errors import WrongKey
+
+KEY_BYTES = 32  # the strength of the HMAC-SHA256 it keys
+SECRET_BYTES = 16  # two patients never draw the same one
+_BATCH = 20_000  # ids per statement: bounds the memory of one look-up
+_ID_MASK = 2**63 - 1  # OMOP ids are signed 64-bit; ours are positive
+
+
+class RandomBytes(Protocol):
+    """A source of secret bytes: `privacy.rng.SecureBits`; tests pass a seeded one in plain sight."""
+
+    def bytes(self, n: int, /) -> bytes:
+        """Return `n` secret bytes."""
+        ...
+
+
+class PseudonymKey:
+    """The hospital's key for pseudonyms: 32 secret bytes that never leave it. Prints as hidden."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != KEY_BYTES:
+            raise ValueError(f"a pseudonym key has {KEY_BYTES} bytes, got {len(raw)}")
+        self._raw = raw
+
+    def __repr__(self) -> str:
+        return "PseudonymKey(<hidden>)"
+
+    def keyed(self, label: bytes, *parts: bytes) -> bytes:
+        """Return HMAC-SHA256 under this key of the label and the parts, each with its length."""
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in (label, *parts))
+        return hmac.digest(self._raw, message, hashlib.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """For each source id asked for: its person id and its shift in whole days."""
+
+    ids: NDArray[np.int64]
+    shift_days: NDArray[np.int64]
+
+
+class Vault:
+    """The SQLite file of patients' secrets (0600), in the node's home.
+
+    Guarantee: the same source id in the same namespace always leads to the same pseudonym; a secret is
+    durable before the pseudonym made from it is returned; the file holds no source id. Thread-safe.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, key: PseudonymKey, bits: RandomBytes) -> None:
+        """Use `open`."""
+        self._connection = connection
+        self._key = key
+        self._bits = bits
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path | str, *, key: PseudonymKey, bits: RandomBytes) -> Self:
+        """Open the vault at `path`, making it if it is not there.
+
+        Raises: WrongKey if it was made with another key.
+        """
+        path = Path(path)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # never a moment with wider rights
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS key_check (tag BLOB NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS patient (lookup BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID"
+        )
+        tag = key.keyed(b"fedtwin vault key check")
+        row = connection.execute("SELECT tag FROM key_check").fetchone()
+        if row is None:
+            connection.execute("INSERT INTO key_check VALUES (?)", [tag])
+        elif not hmac.compare_digest(row[0], tag):
+            connection.close()
+            raise WrongKey(f"{path}: made with another pseudonym key")
+        return cls(connection, key=key, bits=bits)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM patient").fetchone()[0])
+
+    def pseudonyms(self, source_ids: Sequence[str], *, namespace: str) -> Pseudonyms:
+        """Return the pseudonyms of `source_ids`, drawing secrets for those that are new.
+
+        Args:
+            source_ids: as the hospital's system writes them; repeats are fine.
+            namespace: what kind of id this is ("mrn", "encounter"): the same text elsewhere is somebody else.
+        """
+        label = namespace.encode()
+        lookups = [self._key.keyed(b"lookup", label, source_id.encode()) for source_id in source_ids]
+        secrets: dict[bytes, bytes] = {}
+        with self._lock:
+            for start in range(0, len(lookups), _BATCH):
+                self._find(lookups[start : start + _BATCH], secrets)
+            fresh = [lookup for lookup in dict.fromkeys(lookups) if lookup not in secrets]
+            if fresh:
+                drawn = self._bits.bytes(SECRET_BYTES * len(fresh))
+                for place, lookup in enumerate(fresh):
+                    secrets[lookup] = drawn[place * SECRET_BYTES : (place + 1) * SECRET_BYTES]
+                self._keep([(lookup, secrets[lookup]) for lookup in fresh])
+        ids = np.empty(len(lookups), dtype=np.int64)
+        shifts = np.empty(len(lookups), dtype=np.int64)
+        for place, lookup in enumerate(lookups):
+            ids[place], shifts[place] = self._derive(secrets[lookup])
+        return Pseudonyms(ids, shifts)
+
+    def _derive(self, secret: bytes) -> tuple[int, int]:
+        person = int.from_bytes(self._key.keyed(b"person", secret)[:8], "big") & _ID_MASK
+        return person or 1, shift_of(self._key.keyed(b"date shift", secret))
+
+    def _find(self, lookups: list[bytes], secrets: dict[bytes, bytes]) -> None:
+        marks = ",".join("?" * len(lookups))
+        rows = self._connection.execute(
+            f"SELECT lookup, secret FROM patient WHERE lookup IN ({marks})",  # noqa: S608 (only question marks)
+            lookups,
+        )
+        secrets.update(rows)
+
+    def _keep(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany("INSERT INTO patient VALUES (?, ?)", sorted(pairs))
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")

@@ -1,0 +1,147 @@
+"""Delimited text, read in batches of rows. Columns that no record needs are never parsed."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from node.ingest.errors import UnreadableSource
+from node.ingest.mapping import Kind, Mapping
+
+_BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
+_HEADER_BYTES = 1 << 20  # a header line of ten thousand columns
+
+
+@dataclass(slots=True)
+class Delimited:
+    """An open file. Iterate `batches` once."""
+
+    path: Path
+    mapping: Mapping
+    bytes_total: int
+    unknown_columns: tuple[str, ...]
+    wrong_width: list[int] = field(default_factory=list)  # rows with too few or too many fields
+    bytes_done: int = 0
+    _names: tuple[str, ...] = ()
+
+    def batches(self, *, batch_rows: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Yield the used columns as text, and the number of each row in the file (from 1).
+
+        Raises: UnreadableSource. Its text never quotes the file.
+        """
+        used = sorted(self.mapping.used_columns())
+        with self.path.open("rb") as raw:
+            stream = pa.PythonFile(raw, mode="r")
+            if self.path.suffix == ".gz":
+                stream = pa.CompressedInputStream(stream, "gzip")
+            try:
+                reader = pyarrow.csv.open_csv(
+                    stream,
+                    read_options=pyarrow.csv.ReadOptions(
+                        use_threads=False,  # rows keep their numbers
+                        block_size=_BLOCK_BYTES,
+                        column_names=list(self._names),
+                        skip_rows=1 if self.mapping.header else 0,
+                        encoding=self.mapping.encoding,
+                    ),
+                    parse_options=pyarrow.csv.ParseOptions(
+                        delimiter=self.mapping.delimiter,
+                        newlines_in_values=any(event.kind is Kind.TEXT for event in self.mapping.events),
+                        invalid_row_handler=self._note_wrong_width,
+                    ),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        column_types=dict.fromkeys(used, pa.string()),
+                        include_columns=used,
+                        strings_can_be_null=False,
+                    ),
+                )
+                yield from self._numbered(reader, raw, batch_rows)
+            except StopIteration:
+                return
+            except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError):
+                if self.bytes_total == 0 or self._only_header():
+                    return
+                raise UnreadableSource(
+                    self.path.name, f"not {self.mapping.encoding} text delimited as the mapping says"
+                ) from None  # Arrow's message quotes the row
+
+    def _numbered(
+        self, reader: pyarrow.csv.CSVStreamingReader, raw: io.BufferedReader, batch_rows: int
+    ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        next_row = 1
+        noted = 0
+        for block in reader:
+            numbers = np.arange(next_row, next_row + block.num_rows + len(self.wrong_width) - noted)
+            numbers = numbers[~np.isin(numbers, self.wrong_width[noted:])]
+            while len(numbers) < block.num_rows:  # pragma: no cover (a wrong row counted for a later block)
+                numbers = np.append(numbers, numbers[-1] + 1 if len(numbers) else next_row)
+            numbers = numbers[: block.num_rows]
+            if len(numbers):
+                next_row = int(numbers[-1]) + 1
+                noted = int(np.searchsorted(self.wrong_width, next_row))
+            self.bytes_done = min(raw.tell(), self.bytes_total)
+            for start in range(0, block.num_rows, batch_rows):
+                yield block.slice(start, batch_rows), numbers[start : start + batch_rows]
+
+    def _note_wrong_width(self, row: pyarrow.csv.InvalidRow) -> str:
+        self.wrong_width.append(row.number - (1 if self.mapping.header else 0))
+        return "skip"
+
+    def _only_header(self) -> bool:
+        with _opened(self.path) as raw:
+            if self.mapping.header:
+                raw.readline()
+            return not raw.read(_HEADER_BYTES).strip()
+
+
+def open_delimited(path: Path, mapping: Mapping) -> Delimited:
+    """Open a file and check its columns against the mapping.
+
+    Raises: UnreadableSource if a column that the mapping uses is not there, or a name stands twice.
+    """
+    names = mapping.columns
+    size = path.stat().st_size
+    if mapping.header and size:
+        names = _header(path, mapping)
+        if len(set(names)) != len(names):
+            raise UnreadableSource(path.name, "a column name stands twice in the header")
+        for name in sorted(mapping.used_columns() - set(names)):
+            raise UnreadableSource(path.name, f"the mapping's column '{name}' is not in the header")
+    known = mapping.used_columns() | mapping.identifiers | mapping.ignored
+    unknown = tuple(name for name in names if name not in known)
+    return Delimited(path, mapping, size, unknown, _names=names)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _header(path: Path, mapping: Mapping) -> tuple[str, ...]:
+    with _opened(path) as raw:
+        line = raw.readline(_HEADER_BYTES)
+    try:
+        encoding = "utf-8-sig" if codecs.lookup(mapping.encoding).name == "utf-8" else mapping.encoding
+        text = line.decode(encoding)
+    except (LookupError, UnicodeError):
+        raise UnreadableSource(path.name, f"the header is not {mapping.encoding} text") from None
+    rows = list(csv.reader([text], delimiter=mapping.delimiter))
+    return tuple(name.strip() for name in rows[0]) if rows else ()
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    if path.suffix == ".gz":
+        import gzip
+
+        return gzip.open(path, "rb")
+    return path.open("rb")

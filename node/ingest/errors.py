@@ -1,0 +1,40 @@
+"""What can go wrong while raw files come in. None of these ever carries a value from a file.
+
+IngestError
+├── MalformedMapping    the caller's mistake: names the mapping file and the key
+├── NoMapping           the caller's mistake: no mapping fits the file
+└── UnreadableSource    a fault: the file is not what its mapping says (encoding, columns, quoting)
+"""
+
+from __future__ import annotations
+
+
+class IngestError(Exception):
+    """Anything about taking in a file."""
+
+
+class MalformedMapping(IngestError, ValueError):
+    """A mapping file breaks a rule."""
+
+    def __init__(self, file: str, key: str, reason: str) -> None:
+        super().__init__(f"{file}: {key}: {reason}")
+        self.file = file
+        self.key = key
+        self.reason = reason
+
+
+class NoMapping(IngestError, ValueError):
+    """No mapping's file pattern fits."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source}: no mapping fits this file; see the 'files' patterns of the mappings")
+        self.source = source
+
+
+class UnreadableSource(IngestError):
+    """The file cannot be read the way its mapping says."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
