@@ -70,9 +70,10 @@ class Records:
 class Feature:
     """One feature. `value` and `age` are scaled by the public `range` to [-1, 1] and clipped.
 
-    `present`, `category` (one column per category) and `sex` (1 for `concept_ids`) are 0 or 1. A missing
-    value or age takes `fill` (the midpoint of the range by default); with `missing_flag` a column says so.
-    With `exclude_missing`, a person without it is not in the study.
+    `present`, `category` and `sex` (1 for `concept_ids`) are 0 or 1; a category has one column for each of
+    its `categories` (concepts in value_as_concept_id) or `codes` (numbers in value_as_number). Values outside
+    `plausible` are not believed. A missing value takes `fill` (the midpoint of the range by default); with
+    `missing_flag` a column says so. With `exclude_missing`, a person without it is not in the study.
     """
 
     name: str
@@ -83,14 +84,21 @@ class Feature:
     fill: float | None = None
     missing_flag: bool = False
     exclude_missing: bool = False
+    plausible: tuple[float, float] | None = None
     categories: tuple[int, ...] = ()
+    codes: tuple[float, ...] = ()
     concept_ids: tuple[int, ...] = ()  # of `sex`: which gender concepts count as 1
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The categories or codes, one column each."""
+        return self.codes or tuple(float(concept) for concept in self.categories)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns it becomes."""
         if self.kind == "category":
-            names = tuple(f"{self.name}={category}" for category in self.categories)
+            names = tuple(f"{self.name}={value:.15g}" for value in self.levels)
         else:
             names = (self.name,)
         return (*names, f"{self.name}:missing") if self.missing_flag else names
@@ -105,8 +113,9 @@ class Feature:
             found["fill"] = self.fill
         if self.kind in ("value", "category"):
             found["pick"] = self.pick
-        if self.categories:
-            found["categories"] = list(self.categories)
+        for key in ("plausible", "categories", "codes"):
+            if getattr(self, key):
+                found[key] = list(getattr(self, key))
         if self.concept_ids:
             found["concept_id"] = list(self.concept_ids)
         found |= {key: True for key in ("missing_flag", "exclude_missing") if getattr(self, key)}
@@ -158,12 +167,17 @@ def parse_feature(fields: Fields) -> Feature:
         found["pick"] = checked_name(*fields.take("pick", "latest"), PICKS)
         found["missing_flag"] = checked_flag(*fields.take("missing_flag", False))
         found["exclude_missing"] = checked_flag(*fields.take("exclude_missing", False))
+    if kind == "value" and "plausible" in fields:
+        found["plausible"] = _range(*fields.take("plausible"))
     if kind in ("value", "age"):
         low, high = found["range"] = _range(*fields.take("range"))
         fill = fields.take("fill", (low + high) / 2)
         found["fill"] = checked_float(*fill, low=low, high=high)
     if kind == "category":
-        found["categories"] = _concepts(*fields.take("categories"))
+        if "codes" in fields:
+            found["codes"] = _codes(*fields.take("codes"))
+        else:
+            found["categories"] = _concepts(*fields.take("categories"))
         if found["pick"] not in ("latest", "earliest"):
             raise MalformedStudy(f"{fields.path}.pick", "a category is the latest or the earliest one")
     if kind == "sex":
@@ -180,6 +194,15 @@ def _range(value: Any, path: str) -> tuple[float, float]:
     if not low < high:
         raise MalformedStudy(path, "the range is empty")
     return low, high
+
+
+def _codes(value: Any, path: str) -> tuple[float, ...]:
+    codes = tuple(
+        sorted({checked_float(one, path) for one in checked_list(value, path, at_most=MAX_CONCEPTS)})
+    )
+    if not codes:
+        raise MalformedStudy(path, "needs at least one code")
+    return codes
 
 
 def _concepts(value: Any, path: str) -> tuple[int, ...]:
