@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.figure import Figure
 
-BENCHES = ("count_latency", "gradient_step", "flower_round", "heart")
+BENCHES = ("ingest", "count_latency", "gradient_step", "flower_round", "heart")
 
 
 def main() -> int:
