@@ -1,0 +1,288 @@
+"""Questions under way: offer them to the nodes, run the secure sum among those that accept, keep the answer.
+
+Guarantee: one question has one run at a time, and one outcome: asked again, it is not run again. What a
+researcher is told besides the noisy total is how many sites take part, or one code of the closed list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from coordinator.bell import Bell
+from coordinator.broker import Broker
+from coordinator.question_book import QuestionBook
+from coordinator.standing import StandingSessions
+from coordinator.sums import StepTotal, SumSession, Withdrawn
+from protocols.clock import Clock
+from protocols.ids import MalformedId, NodeId, QuestionId
+from protocols.question import CountQuestion
+from protocols.refusal import RefusalCode, Refused
+from protocols.wire import fedtwin_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+OFFER_DEADLINE_S = 10.0  # a node checks and reserves in milliseconds; who is slower is left out
+INPUT_DEADLINE_S = 90.0  # above the longest SQL a node allows itself
+MAX_OPEN = 64  # questions at one time; each costs the nodes an SQL statement
+SESSION_TRIES = 3  # a node may vanish while a session is opened; nothing was charged by then
+
+
+@dataclass(eq=False)
+class Asking:
+    """One question that is being answered."""
+
+    question: CountQuestion
+    researcher: str
+    envelope: bytes
+    attempt: int = 0
+    stage: str = "asked"
+    sites: int = 0
+    outcome: pb.CountAnswer | RefusalCode | None = None
+    offered: set[NodeId] = field(default_factory=set)
+    replies: dict[NodeId, RefusalCode | None] = field(default_factory=dict)  # None: accepted
+    step: tuple[SumSession, int] | None = None
+    bell: Bell = field(default_factory=Bell)
+
+    @property
+    def id(self) -> QuestionId:
+        """The question's id."""
+        return self.question.question_id
+
+    @property
+    def accepted(self) -> set[NodeId]:
+        """The nodes that accepted the attempt and have not taken it back."""
+        return {node for node, refusal in self.replies.items() if refusal is None}
+
+    def reached(self, stage: str, sites: int) -> None:
+        """Tell whoever watches how far it is."""
+        self.stage, self.sites = stage, sites
+        self.bell.ring()
+
+
+class QuestionDesk:
+    """Runs questions. A Listener of the broker, to be named after the SumService."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        standing: StandingSessions,
+        book: QuestionBook,
+        *,
+        minimum_sites: int,
+        clock: Clock,
+    ) -> None:
+        self._broker = broker
+        self._standing = standing
+        self._book = book
+        self._minimum_sites = minimum_sites
+        self._clock = clock
+        self._open: dict[QuestionId, Asking] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(
+        self, question: CountQuestion, *, researcher: str, envelope: bytes
+    ) -> AsyncIterator[pb.AskEvent]:
+        """Yield progress, then the answer or a refusal. Goes on without the caller if they leave.
+
+        Raises: Refused if it is another's question, or too many are open.
+        """
+        asking = self._open.get(question.question_id) or self._begin(question, researcher, envelope)
+        if asking.researcher != researcher or asking.envelope != envelope:
+            raise Refused(RefusalCode.REPLAYED)
+        seen = ("", 0)
+        while asking.outcome is None:
+            if (asking.stage, asking.sites) != seen:
+                seen = asking.stage, asking.sites
+                yield pb.AskEvent(progress=pb.AskProgress(stage=seen[0], sites=seen[1]))
+                continue
+            before = seen
+            await asking.bell.until(
+                lambda before=before: asking.outcome is not None or (asking.stage, asking.sites) != before,  # type: ignore[misc]
+                timeout_s=3600,
+            )
+        if isinstance(asking.outcome, RefusalCode):
+            yield pb.AskEvent(refusal=asking.outcome.value)
+        else:
+            yield pb.AskEvent(count=asking.outcome)
+
+    async def stop(self) -> None:
+        """End what is under way with NOT_READY; nodes keep what they charged and release the rest."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- Listener ----
+
+    def connected(self, node: NodeId, hello: pb.Hello) -> None:
+        """Offer a node that came back what it had accepted and is still wanted; cancel the rest."""
+        for raw in hello.unanswered:
+            try:
+                asking = self._open.get(QuestionId(raw))
+            except MalformedId:
+                continue
+            if asking is not None and asking.step is None and node in asking.offered:
+                self._offer(asking, [node])
+            else:
+                attempt = asking.attempt if asking else 0
+                cancel = pb.Cancel(question_id=raw, attempt=attempt)
+                self._broker.send(node, pb.CoordinatorFrame(cancel=cancel))
+
+    def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
+        """Take a node's reply to an offer, or its word that it will not answer after all."""
+        if frame.WhichOneof("body") != "offer_reply":
+            return
+        reply = frame.offer_reply
+        try:
+            asking = self._open.get(QuestionId(reply.question_id))
+        except MalformedId as error:
+            raise Refused(RefusalCode.MALFORMED) from error
+        if asking is None or reply.attempt != asking.attempt or node not in asking.offered:
+            return  # late
+        asking.replies[node] = _code(reply.refusal) if reply.refusal else None
+        if reply.refusal and asking.step is not None:
+            session, step = asking.step
+            session.excuse(node, step=step)
+        asking.bell.ring()
+
+    def lost(self, node: NodeId) -> None:
+        """Stop waiting for a node."""
+        for asking in self._open.values():
+            if asking.step is None:
+                asking.replies.pop(node, None)
+            asking.bell.ring()
+
+    # ---- one question ----
+
+    def _begin(self, question: CountQuestion, researcher: str, envelope: bytes) -> Asking:
+        asking = Asking(question, researcher, envelope)
+        known = self._book.find(question.question_id)
+        if known is not None:
+            asking.outcome, asking.attempt = known.outcome, known.attempts
+            asking.researcher, asking.envelope = known.researcher, known.envelope
+            if known.outcome is not None or (known.researcher, known.envelope) != (researcher, envelope):
+                return asking
+        if len(self._open) >= MAX_OPEN:
+            raise Refused(RefusalCode.NOT_READY)
+        if known is None:
+            self._book.asked(question.question_id, researcher=researcher, envelope=envelope)
+        self._open[asking.id] = asking
+        task = asyncio.create_task(self._run(asking))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return asking
+
+    async def _run(self, asking: Asking) -> None:
+        outcome: pb.CountAnswer | RefusalCode = RefusalCode.INTERNAL
+        try:
+            outcome = await self._answer(asking)
+        except Refused as refused:
+            outcome = refused.code
+        except asyncio.CancelledError:
+            outcome = RefusalCode.NOT_READY
+        except Exception:
+            log.exception("question %s failed", asking.id)
+        finally:
+            self._cancel(asking, asking.accepted)
+            self._book.finished(asking.id, outcome)
+            del self._open[asking.id]
+            asking.outcome = outcome
+            asking.bell.ring()
+
+    async def _answer(self, asking: Asking) -> pb.CountAnswer:
+        nodes = set(self._broker.connected())
+        refused = Refused(RefusalCode.TOO_MANY_DROPOUTS)
+        while asking.attempt < asking.question.attempts:
+            asking.attempt += 1
+            try:
+                session, total = await self._attempt(asking, nodes)
+            except Refused as error:
+                if error.code is not RefusalCode.TOO_MANY_DROPOUTS:
+                    raise
+                refused = error
+                nodes = asking.accepted & self._broker.connected()
+                if len(nodes) < self._minimum_sites:
+                    raise
+                continue
+            return pb.CountAnswer(
+                question_id=asking.id.raw,
+                scaled_total=int(total.total.view("<i8")[0]),
+                contributors=len(total.contributors),
+                participants=len(session.participants),
+                tolerance=session.tolerance,
+                releases=asking.attempt,
+            )
+        raise refused
+
+    async def _attempt(self, asking: Asking, nodes: set[NodeId]) -> tuple[SumSession, StepTotal]:
+        asking.step, asking.replies, asking.offered = None, {}, set(nodes)
+        if len(nodes) < self._minimum_sites:
+            raise Refused(RefusalCode.TOO_FEW_SITES)
+        self._must_be_valid(asking)
+        asking.reached("offered", len(nodes))
+        self._offer(asking, nodes)
+        await asking.bell.until(
+            lambda: set(asking.replies) >= asking.offered & self._broker.connected(),
+            timeout_s=OFFER_DEADLINE_S,
+        )
+        session, step = await self._session(asking)
+        asking.step = session, step
+        asking.reached("summing", len(session.participants))
+        self._cancel(asking, asking.accepted - set(session.participants))
+        self._book.attempted(asking.id, attempt=asking.attempt)
+        run = pb.Run(question_id=asking.id.raw, attempt=asking.attempt, session_id=session.id.raw, step=step)
+        self._broker.send_all(session.participants, pb.CoordinatorFrame(run=run))
+        try:
+            total = await session.step(step, deadline_s=INPUT_DEADLINE_S)
+        except Refused as refused:
+            parties = set(session.participants)
+            raise Refused(_reason(asking, among=parties, otherwise=refused.code)) from refused
+        if total.total.shape != (1,):
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        for node in total.contributors:
+            asking.replies.pop(node, None)  # they are done: nothing to cancel
+        return session, total
+
+    async def _session(self, asking: Asking) -> tuple[SumSession, int]:
+        """Return a session and a step among those who accepted. Nothing is charged before it is there."""
+        for _ in range(SESSION_TRIES):
+            ready = asking.accepted & self._broker.connected()
+            if len(ready) < self._minimum_sites:
+                raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
+            asking.reached("accepted", len(ready))
+            try:
+                return await self._standing.take(ready)
+            except Withdrawn as withdrawn:
+                asking.replies[withdrawn.node] = withdrawn.code
+            except Refused as refused:
+                log.info("question %s: no session: %s", asking.id, refused.code.value)
+        raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
+
+    def _offer(self, asking: Asking, nodes: Iterable[NodeId]) -> None:
+        offer = pb.Offer(question_id=asking.id.raw, question_envelope=asking.envelope, attempt=asking.attempt)
+        self._broker.send_all(nodes, pb.CoordinatorFrame(offer=offer))
+
+    def _cancel(self, asking: Asking, nodes: Iterable[NodeId]) -> None:
+        cancel = pb.Cancel(question_id=asking.id.raw, attempt=asking.attempt)
+        self._broker.send_all(nodes, pb.CoordinatorFrame(cancel=cancel))
+
+    def _must_be_valid(self, asking: Asking) -> None:
+        if asking.question.expired(self._clock.now()):
+            raise Refused(RefusalCode.EXPIRED)
+
+
+def _reason(asking: Asking, *, among: set[NodeId], otherwise: RefusalCode) -> RefusalCode:
+    """Return the code that most refusing nodes gave, if refusals are why it failed."""
+    given = ((node, code) for node, code in asking.replies.items() if node in among)
+    codes = Counter(code for _, code in given if code is not None)
+    return codes.most_common(1)[0][0] if codes else otherwise
+
+
+def _code(text: str) -> RefusalCode:
+    try:
+        return RefusalCode(text)
+    except ValueError:
+        return RefusalCode.INTERNAL  # a code this version does not know
