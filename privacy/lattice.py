@@ -1,0 +1,246 @@
+"""From values to integers modulo 2^64 and back, with a share of noise that is enough for the sum.
+
+What a `NoisePlan` guarantees. Let at least n − t of n sites add their share honestly. Then the total they
+open is, up to a total-variation distance of `plan.distance` (never above 2^-128), a post-processing of
+
+    (sum of the sites' exact values) + N(0, σ²·I)
+
+with the σ the plan was made with, so `GaussianEvent(plan.noise_multiplier)` is what it costs. Four steps,
+each with its own constant below:
+
+1. Integers. Values are multiplied by a power of two and rounded. Counts are integers already: no rounding.
+   For real vectors of dimension d, one patient more or less moves each site's rounded sum by at most
+   scale·(its part of the sensitivity) + 2√d in L2: √d for the rounding of two neighbouring sums, √d for what
+   floating-point summation may add (float64 sums over up to 100,000 patients stay within it at any order;
+   `encode_rows` sums in integers and needs none). A patient known to m sites counts m times. The noise is
+   scaled up with this sensitivity, so the noise multiplier stays exact.
+2. Shares. Each site draws N_Z(0, V/(n−t)); n − t of them add up to N_Z(0, V) within the max-divergence of
+   Kairouz, Liu, Steinke 2021. Shares of dropouts below t are surplus; colluders know theirs, up to t of them.
+3. Discrete against continuous. Drawing G ~ N(0, s²) and then N_Z centred at G with variance r² gives
+   N_Z(0, s² + r²) with every probability within (1 ± e)-factors, e = 2·exp(−2π²r²). So N_Z(0, V) is a
+   post-processing of N(0, V − r²): V is chosen as (lattice σ)² + r², with r² = 6.
+4. No wrap. The samplers are bounded, so n·(largest value + largest noise) < 2^63 holds with certainty, and
+   two's complement brings the signed total back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy import discrete_gaussian
+from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
+from privacy.discrete_gaussian import Bits
+
+Words = NDArray[np.uint64]
+Reals = NDArray[np.float64]
+
+COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of shares collapse; r² costs 0.1 %
+REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
+ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
+ROUNDING_UNITS = 2  # lattice units a coordinate: one for rounding, one for floating-point summation
+KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
+SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
+MAX_SITES = 2**14
+MAX_DIMENSION = 2**32
+
+
+class NotEncodable(ValueError):
+    """The values do not fit the plan: shape, type, range or finiteness. Says which, never the values."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoisePlan:
+    """How a site turns its values into its masked-sum input. Build with `for_counts` or `for_reals`.
+
+    `scale_bits` depends on public parameters only, not on the tolerance: sites with different tolerances add
+    on the same lattice.
+    """
+
+    sigma: float
+    sensitivity: float
+    participants: int
+    tolerance: int
+    dimension: int
+    largest: float
+    integral: bool
+    sites_per_patient: int
+    scale_bits: int = field(init=False)
+    share_sigma: Fraction = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "sensitivity", "largest"):
+            value = getattr(self, name)
+            if not (isinstance(value, float) and math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a finite float above 0")
+        if not 1 <= self.participants <= MAX_SITES or not 0 <= self.tolerance < self.participants:
+            raise ValueError("needs 0 <= tolerance < participants")
+        if not 1 <= self.dimension <= MAX_DIMENSION or self.sites_per_patient < 1:
+            raise ValueError("dimension and sites_per_patient must be at least 1")
+        object.__setattr__(self, "scale_bits", self._scale_bits())
+        object.__setattr__(self, "share_sigma", self._share_sigma())
+        bound = math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
+        if self.participants * (bound + 1) >= 2**63:
+            raise ValueError("the sum could wrap modulo 2^64: fewer sites, smaller values or more noise")
+        if self.distance > DISTANCE_PER_RELEASE:
+            raise ValueError("the noise would be too far from the ideal one")
+
+    @classmethod
+    def for_counts(
+        cls,
+        *,
+        sigma: float,
+        sensitivity: int,
+        participants: int,
+        tolerance: int,
+        dimension: int = 1,
+        largest: int = 2**32,
+    ) -> NoisePlan:
+        """Return the plan for whole numbers.
+
+        Args: sigma, standard deviation of the total; sensitivity, L2, of one patient over all their sites (a
+        patient who is in one cell at each of m sites: m); largest, the largest absolute value of one site.
+        Raises: ValueError.
+        """
+        return cls(
+            float(sigma), float(sensitivity), participants, tolerance, dimension, float(largest), True, 1
+        )
+
+    @classmethod
+    def for_reals(
+        cls,
+        *,
+        sigma: float,
+        l2_clip_norm: float,
+        sites_per_patient: int,
+        participants: int,
+        tolerance: int,
+        dimension: int,
+        largest: float,
+    ) -> NoisePlan:
+        """Return the plan for a real vector: a sum over patients, each clipped to `l2_clip_norm` at a site.
+
+        Args: sigma, standard deviation of the total, per coordinate; largest, the largest absolute value of
+        one coordinate at one site (patients × clip norm).
+        Raises: ValueError.
+        """
+        sensitivity = float(l2_clip_norm) * sites_per_patient
+        return cls(
+            float(sigma),
+            sensitivity,
+            participants,
+            tolerance,
+            dimension,
+            float(largest),
+            False,
+            sites_per_patient,
+        )
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise over L2 sensitivity, discretisation included."""
+        return self.sigma / self.sensitivity
+
+    def event(self, *, count: int = 1) -> GaussianEvent:
+        """Return what `count` totals under this plan cost."""
+        return GaussianEvent(self.noise_multiplier, count)
+
+    @property
+    def scale(self) -> Fraction:
+        """Lattice units per unit of the value: a power of two."""
+        return Fraction(2) ** self.scale_bits
+
+    @property
+    def distance(self) -> float:
+        """Total-variation distance of one total to a post-processing of the Gaussian that is charged."""
+        sampling = self.participants * discrete_gaussian.distance(self.share_sigma)
+        summing = discrete_gaussian.sum_divergence(self.share_sigma, self.participants)
+        kernel = 4.0 * discrete_gaussian.smoothing_error(KERNEL_VARIANCE)
+        return self.dimension * (sampling + summing + kernel)
+
+    def standard_deviation(self, *, contributors: int) -> float:
+        """Return the standard deviation of one coordinate of a total that `contributors` sites are in.
+
+        Raises: ValueError for fewer contributors than the noise tolerates, or more than there are.
+        """
+        if not self.participants - self.tolerance <= contributors <= self.participants:
+            raise ValueError("the noise of this total is not what the plan promises")
+        return math.sqrt(contributors) * float(self.share_sigma / self.scale)
+
+    def encode(self, vector: NDArray[Any]) -> Words:
+        """Return `vector` on the lattice, rounded to the nearest unit. Raises: NotEncodable."""
+        values = np.asarray(vector)
+        if values.shape != (self.dimension,):
+            raise NotEncodable("another dimension than the plan's")
+        if self.integral and values.dtype.kind not in "iu":
+            raise NotEncodable("the plan is for integers")
+        if self.integral:
+            if values.size and max(abs(int(values.max())), abs(int(values.min()))) > self.largest:
+                raise NotEncodable("a value is larger than the plan's largest")
+            return (values.astype(np.int64) * np.int64(2**self.scale_bits)).view(np.uint64)
+        return self._rounded(values).view(np.uint64)
+
+    def encode_rows(self, rows: NDArray[Any]) -> Words:
+        """Return the sum of clipped per-patient rows, each rounded to the lattice first.
+
+        The sum is over integers, so no order of summation matters and a neighbour differs by one row exactly.
+        Raises: NotEncodable.
+        """
+        values = np.asarray(rows)
+        if values.ndim != 2 or values.shape[1] != self.dimension or self.integral:
+            raise NotEncodable("encode_rows takes one row per patient, of real values")
+        total = self._rounded(values).sum(axis=0, dtype=np.int64)
+        if values.size and int(np.abs(total).max()) > math.ceil(Fraction(self.largest) * self.scale):
+            raise NotEncodable("a sum is larger than the plan's largest")
+        words: Words = total.view(np.uint64)
+        return words
+
+    def noise(self, *, bits: Bits) -> Words:
+        """Return a fresh share of the noise. Never use one twice."""
+        return discrete_gaussian.sample(self.share_sigma, self.dimension, bits=bits).view(np.uint64)
+
+    def contribution(self, vector: NDArray[Any], *, bits: Bits) -> Words:
+        """Return `vector` on the lattice plus a fresh share of the noise. Raises: NotEncodable."""
+        return self.encode(vector) + self.noise(bits=bits)
+
+    def decode(self, total: Words) -> Reals:
+        """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for other shapes."""
+        if total.dtype != np.uint64 or total.shape != (self.dimension,):
+            raise NotEncodable("a total is uint64, of the plan's dimension")
+        return np.ascontiguousarray(total).view(np.int64).astype(np.float64) * 2.0**-self.scale_bits
+
+    def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        if values.dtype.kind != "f":
+            raise NotEncodable("the plan is for real values")
+        exact = values.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            if exact.size and not float(np.abs(exact).max()) <= self.largest:  # also catches NaN
+                raise NotEncodable("a value is not finite, or larger than the plan's largest")
+        # a product with a power of two is exact, and rint rounds to the nearest integer
+        return np.rint(exact * 2.0**self.scale_bits).astype(np.int64)
+
+    def _scale_bits(self) -> int:
+        """Return the smallest power of two that gives the smallest share (tolerance 0) its sigma."""
+        share = self.sigma / math.sqrt(self.participants)
+        target = COUNT_SHARE_SIGMA if self.integral else REAL_SHARE_SIGMA
+        bits = math.ceil(math.log2(target / share))
+        if self.integral:
+            return max(0, bits)
+        fine = self._rounding() / (ROUNDING_SHARE * self.sensitivity)
+        return max(bits, math.ceil(math.log2(fine)))
+
+    def _rounding(self) -> float:
+        return self.sites_per_patient * ROUNDING_UNITS * math.sqrt(self.dimension) * (1.0 + 1e-12)
+
+    def _share_sigma(self) -> Fraction:
+        on_lattice = Fraction(self.sigma) * self.scale
+        if not self.integral:
+            on_lattice *= 1 + Fraction(self._rounding()) / (Fraction(self.sensitivity) * self.scale)
+        variance = (on_lattice**2 + KERNEL_VARIANCE) / (self.participants - self.tolerance)
+        steps = math.isqrt(math.floor(variance * SIGMA_GRID**2)) + 1  # rounded up
+        return Fraction(steps, SIGMA_GRID)
