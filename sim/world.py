@@ -1,4 +1,4 @@
-"""What a demo or a test needs of hospitals that do not exist: files, mappings, a question, a plan, the truth."""
+"""What a demo or a test needs of hospitals that do not exist: files, mappings, question, plan, truth."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ COHORT: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Hospital:
-    """One hospital's folder: `files` to take in, `mappings` for them."""
+    """One hospital: `files` is what it takes in, with the mapping of each beside it."""
 
     slug: str
     title: str
     files: Path
-    mappings: Path
     patients: int
 
 
@@ -71,10 +70,10 @@ def write_world(folder: Path, *, seed: int, sizes: tuple[int, ...] = SIZES) -> W
     streams = np.random.SeedSequence([seed, len(sizes)]).spawn(len(sizes))
     for people, stream in zip(populations(seed=seed, sizes=sizes), streams, strict=True):
         dialect, slug, title = _named(people.hospital)
-        place = folder / slug
-        recorded = write_files(people, dialect, place / "files", rng=np.random.default_rng(stream))
-        write_mappings(dialect, place / "mappings")
-        hospitals.append(Hospital(slug, title, place / "files", place / "mappings", people.patients))
+        place = folder / "hospitals" / slug
+        recorded = write_files(people, dialect, place, rng=np.random.default_rng(stream))
+        write_mappings(dialect, place)
+        hospitals.append(Hospital(slug, title, place, people.patients))
         level = people.visits.values["hba1c_percent"]
         counts[slug] = _cohort_count(people, recorded, recorded.labs["hba1c_percent"])
         in_fact += _cohort_count(people, recorded, level)

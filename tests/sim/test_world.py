@@ -35,8 +35,8 @@ def test_a_fifth_hospital_gets_its_own_name(world: World) -> None:
 
 def test_every_file_has_exactly_one_mapping(world: World) -> None:
     for hospital in world.hospitals:
-        mappings = [read_mapping(path) for path in sorted(hospital.mappings.iterdir())]
-        for file in hospital.files.iterdir():
+        mappings = [read_mapping(path) for path in sorted(hospital.files.glob("*.toml"))]
+        for file in hospital.files.glob("*.csv"):
             assert sum(mapping.fits(file.name) for mapping in mappings) == 1, file.name
 
 

@@ -1,0 +1,90 @@
+"""What the node takes in from a world is what its truth says, dirty rows and dialects included."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from deid.vault import PseudonymKey, Vault
+from node.features import feature_table
+from node.ingest.intake import IngestReport, ingest
+from node.omop.store import OmopStore
+from node.queries.cohort import count
+from privacy.rng import SecureBits
+from protocols.clock import FixedClock
+from protocols.cohort import Cohort
+from protocols.study import Study
+from sim.world import World, write_world
+
+CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
+SIZES = (200, 120, 90, 80)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return write_world(tmp_path_factory.mktemp("world"), seed=2, sizes=SIZES)
+
+
+@pytest.fixture(scope="module")
+def stores(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[OmopStore, IngestReport]]:
+    found = {}
+    for hospital in world.hospitals:
+        home = tmp_path_factory.mktemp(hospital.slug)
+        bits = SecureBits()
+        vault = Vault.open(home / "vault.sqlite", key=PseudonymKey(bits.bytes(32)), bits=bits)
+        store = OmopStore.open(home / "omop.duckdb")
+        found[hospital.slug] = (store, ingest(hospital.files, None, store, vault, clock=CLOCK))
+    return found
+
+
+def test_every_patient_and_no_other_is_found(
+    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+) -> None:
+    for hospital in world.hospitals:
+        store, _ = stores[hospital.slug]
+        assert store.counts()["person"] == hospital.patients, hospital.slug
+
+
+def test_the_count_is_the_recorded_truth(
+    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+) -> None:
+    cohort = Cohort.parse(world.cohort.read_bytes())
+    found = {slug: count(cohort, store) for slug, (store, _) in stores.items()}
+    assert found == world.truth["count"]["by_hospital"]
+
+
+def test_dirty_rows_are_quarantined(stores: dict[str, tuple[OmopStore, IngestReport]]) -> None:
+    for slug, (_, report) in stores.items():
+        assert report.quarantined >= 5, slug
+        assert not report.without_mapping
+        assert not report.unknown_columns
+
+
+def test_no_direct_identifier_reaches_a_store(
+    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+) -> None:
+    for hospital in world.hospitals:
+        store, _ = stores[hospital.slug]
+        people = (hospital.files / "patients.csv").read_text().splitlines()[1:40]
+        content = store.path.read_bytes()
+        for line in people:
+            number, name, address, *_ = line.split(",")
+            assert name.encode() not in content
+            assert address.encode() not in content
+            assert number.encode() not in content or number.isdigit()  # digits alone may occur by chance
+
+
+def test_the_plan_reads_every_feature_and_the_outcome(
+    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+) -> None:
+    study = Study.parse(world.study.read_bytes())
+    tables = [feature_table(study, store) for store, _ in stores.values()]
+    assert sum(len(table) for table in tables) == sum(SIZES)
+    rate = float(np.concatenate([table.y for table in tables]).mean())
+    assert rate == pytest.approx(world.truth["outcome_rate"], abs=1e-6)
+    seen = {name: [float(t.mask[:, i].mean()) for t in tables] for i, name in enumerate(study.columns)}
+    assert seen["systolic-pressure"] == [1.0] * 4
+    assert seen["cholesterol"][3] == 0.0  # never recorded at the fourth hospital
+    assert seen["body-mass-index"][2] == 0.0  # nor this at the third
