@@ -10,10 +10,10 @@ each with its own constant below:
 
 1. Integers. Values are multiplied by a power of two and rounded. Counts are integers already: no rounding.
    For real vectors of dimension d, one patient more or less moves each site's rounded sum by at most
-   scale·(its part of the sensitivity) + 2√d in L2: √d for the rounding of two neighbouring sums, √d for what
-   floating-point summation may add (float64 sums over up to 100,000 patients stay within it at any order;
-   `encode_rows` sums in integers and needs none). A patient known to m sites counts m times. The noise is
-   scaled up with this sensitivity, so the noise multiplier stays exact.
+   scale·(clip norm) + √d·(1 + f) in L2: 1 for the rounding of two neighbouring sums, f for what float64
+   summation over N = largest/clip norm patients may add (N·2^-53·largest, Higham 2002, section 4.2, for each
+   of the two, twice over for the products inside; `encode_rows` sums in integers and needs none). A patient
+   known to m sites counts m times. The noise is scaled up with it, so the noise multiplier stays exact.
 2. Shares. Each site draws N_Z(0, V/(n−t)); n − t of them add up to N_Z(0, V) within the max-divergence of
    Kairouz, Liu, Steinke 2021. Shares of dropouts below t are surplus; colluders know theirs, up to t of them.
 3. Discrete against continuous. Drawing G ~ N(0, s²) and then N_Z centred at G with variance r² gives
@@ -43,7 +43,7 @@ Reals = NDArray[np.float64]
 COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of shares collapse; r² costs 0.1 %
 REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
 ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
-ROUNDING_UNITS = 2  # lattice units a coordinate: one for rounding, one for floating-point summation
+FLOAT_ERROR = 4 * 2.0**-53  # of patients × largest: two neighbouring sums, and the products inside each
 KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
 SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
 MAX_SITES = 2**14
@@ -209,7 +209,7 @@ class NoisePlan:
         return self.encode(vector) + self.noise(bits=bits)
 
     def decode(self, total: Words) -> Reals:
-        """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for other shapes."""
+        """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for a shape."""
         if total.dtype != np.uint64 or total.shape != (self.dimension,):
             raise NotEncodable("a total is uint64, of the plan's dimension")
         return np.ascontiguousarray(total).view(np.int64).astype(np.float64) * 2.0**-self.scale_bits
@@ -231,16 +231,21 @@ class NoisePlan:
         bits = math.ceil(math.log2(target / share))
         if self.integral:
             return max(0, bits)
-        fine = self._rounding() / (ROUNDING_SHARE * self.sensitivity)
+        fine = self._coordinates() / (ROUNDING_SHARE * self.sensitivity)
         return max(bits, math.ceil(math.log2(fine)))
 
-    def _rounding(self) -> float:
-        return self.sites_per_patient * ROUNDING_UNITS * math.sqrt(self.dimension) * (1.0 + 1e-12)
+    def _coordinates(self) -> float:
+        """Return the L2 norm of one lattice unit in each coordinate at each of a patient's sites."""
+        return self.sites_per_patient * math.sqrt(self.dimension) * (1.0 + 1e-12)
 
     def _share_sigma(self) -> Fraction:
         on_lattice = Fraction(self.sigma) * self.scale
         if not self.integral:
-            on_lattice *= 1 + Fraction(self._rounding()) / (Fraction(self.sensitivity) * self.scale)
+            patients = Fraction(self.largest) * self.sites_per_patient / Fraction(self.sensitivity)
+            units = 1 + self.scale * Fraction(FLOAT_ERROR) * patients * Fraction(self.largest)
+            on_lattice *= 1 + Fraction(self._coordinates()) * units / (
+                Fraction(self.sensitivity) * self.scale
+            )
         variance = (on_lattice**2 + KERNEL_VARIANCE) / (self.participants - self.tolerance)
         steps = math.isqrt(math.floor(variance * SIGMA_GRID**2)) + 1  # rounded up
         return Fraction(steps, SIGMA_GRID)
