@@ -1,1 +1,1 @@
-"""The Flower side of the coordinator: SuperLink, fleet gateway, ServerApp."""
+"""Flower at the coordinator: SuperLink on loopback, a gateway before it, the training app's server side."""

@@ -1,0 +1,328 @@
+"""The one door to Flower for hospitals: a TLS listener that passes the fleet calls and nothing else.
+
+The SuperLink serves control and runtime calls on the same port without authentication. Whatever is not, byte
+for byte, one of the paths below is answered 404 here and never reaches the SuperLink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+from google.protobuf.message import DecodeError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# Every call that a registered SuperNode makes. Registration is not among them: the roster decides it.
+CALLS = (
+    "activate-node",
+    "deactivate-node",
+    "send-node-heartbeat",
+    "pull-messages",
+    "push-messages",
+    "get-run",
+    "get-fab",
+    "push-object",
+    "pull-object",
+    "confirm-message-received",
+)
+PULL = b"/v1/fleet/pull-messages"
+ALLOWED = frozenset({("GET", b"/health"), *(("POST", f"/v1/fleet/{call}".encode()) for call in CALLS)})
+FORWARDED = frozenset(
+    {
+        b"accept",
+        b"content-type",
+        b"flwr-public-key",
+        b"flwr-timestamp",
+        b"flwr-signature",
+        b"flwr-package-name",
+        b"flwr-package-version",
+        b"flwr-component-name",
+    }
+)
+RETURNED = frozenset({"content-type", "content-length", "flwr-version-incompatibility-message"})
+
+MAX_BODY_BYTES = 64 * 2**20  # Flower sends arrays in 5 MB objects
+MAX_PULL_BYTES = 64 * 2**10  # a pull names a node and nothing else
+MAX_AT_ONCE = 256  # connections; more wait or are told to come again
+CALLS_PER_S = 400.0  # from one address; a SuperNode at work makes about 20
+BURST_CALLS = 800.0
+BODY_TIMEOUT_S = 60.0  # for a whole body of MAX_BODY_BYTES: a slow sender does not hold a place for ever
+UPSTREAM_TIMEOUT_S = 60.0
+
+# A SuperNode sleeps 3 s after an empty pull. While a run is on, an empty pull is held here and asked again, so
+# a message arrives at once. The SuperNode waits 30 s for an answer, its signature is good for 300 s.
+HOLD_S = 15.0
+HOLD_AFTER_MESSAGE_S = 60.0  # a run counts as on for this long after the last message
+HOLD_POLL_S = 0.1
+HOLD_POLL_PER_PULL_S = 0.02  # held pulls together ask the SuperLink at most 50 times a second
+
+
+class TooLarge(Exception):
+    """A body is longer than allowed."""
+
+
+class SlowSender(Exception):
+    """A body did not arrive in time."""
+
+
+class _Caller(Exception):
+    """The caller went away."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class Rate:
+    """A token bucket per caller's address. `clock` counts seconds, monotonic."""
+
+    def __init__(
+        self, *, per_s: float, burst: float, clock: Callable[[], float] = time.monotonic, callers: int = 4096
+    ) -> None:
+        self._per_s, self._burst, self._clock, self._callers = per_s, burst, clock, callers
+        self._buckets: dict[str, _Bucket] = {}
+
+    def allows(self, caller: str) -> bool:
+        """Take one token of the caller's, if there is one."""
+        now = self._clock()
+        bucket = self._buckets.pop(caller, None) or _Bucket(self._burst, now)
+        self._buckets[caller] = bucket  # most recently seen last
+        while len(self._buckets) > self._callers:
+            del self._buckets[next(iter(self._buckets))]
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_s)
+        bucket.at = now
+        if bucket.tokens < 1.0:
+            return False
+        bucket.tokens -= 1.0
+        return True
+
+
+class FleetGateway:
+    """Listens on `host:port` with the coordinator's certificate; passes fleet calls to the SuperLink."""
+
+    def __init__(
+        self,
+        *,
+        upstream: str,
+        upstream_ca: Path,
+        certificate: Path,
+        key: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rate: Rate | None = None,
+    ) -> None:
+        """`upstream` is the SuperLink's host:port; `port` 0 takes a free one."""
+        self._client = httpx.AsyncClient(
+            base_url=f"https://{upstream}",
+            verify=ssl.create_default_context(cafile=str(upstream_ca)),
+            trust_env=False,  # a proxy from the environment must not see loopback traffic
+            headers={"accept-encoding": "identity"},  # bytes pass as they are
+            timeout=UPSTREAM_TIMEOUT_S,
+            limits=httpx.Limits(max_connections=MAX_AT_ONCE, max_keepalive_connections=32),
+        )
+        self._rate = rate or Rate(per_s=CALLS_PER_S, burst=BURST_CALLS)
+        self._held = 0
+        self._last_message_at = float("-inf")
+        self._stopping = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=128)
+        self._server = _Server(
+            uvicorn.Config(
+                self,
+                ssl_certfile=str(certificate),
+                ssl_keyfile=str(key),
+                ws="none",
+                lifespan="off",
+                http="h11",  # one strict parser in front, another behind: no smuggling between two of a kind
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_AT_ONCE,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._server.config.load()
+        assert self._server.config.ssl is not None
+        self._server.config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+                raise RuntimeError("the fleet gateway did not start")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections. Safe to call twice."""
+        self._stopping.set()
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+            self._serving = None
+        self._socket.close()
+        await self._client.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        if scope["type"] != "http":
+            return
+        # The path as it stood in the request line: nothing is unquoted, normalised or joined.
+        path: bytes = scope.get("raw_path") or b""
+        if (scope["method"], path) not in ALLOWED or scope["query_string"]:
+            await _answer(send, 404)
+        elif not self._rate.allows(_address(scope)):
+            await _answer(send, 503)  # a SuperNode comes again after 503, and gives up after 429
+        else:
+            try:
+                await self._pass(scope, path, receive, send)
+            except TooLarge:
+                await _answer(send, 413)
+            except SlowSender:
+                await _answer(send, 408)
+            except _Caller:
+                return
+
+    async def _pass(self, scope: Scope, path: bytes, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
+        if path == PULL:
+            body = b"".join([part async for part in _body(scope, receive, most=MAX_PULL_BYTES)])
+            await self._pull(headers, body, send)
+            return
+        length = _content_length(scope)
+        content: AsyncIterator[bytes] | None = None
+        if scope["method"] == "POST":
+            content = _body(scope, receive, most=MAX_BODY_BYTES)
+            if length is not None:
+                headers.append((b"content-length", str(length).encode()))
+        request = self._client.build_request(scope["method"], path.decode(), headers=headers, content=content)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError:
+            await _answer(send, 503)
+            return
+        try:
+            await send(_start(response))
+            with contextlib.suppress(httpx.HTTPError):
+                async for part in response.aiter_raw():
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await response.aclose()
+
+    async def _pull(self, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:
+        """Pass a pull. While a run is on, hold an empty answer and ask again."""
+        ends = time.monotonic() + HOLD_S
+        self._held += 1
+        try:
+            while True:
+                try:
+                    response = await self._client.post(PULL.decode(), headers=headers, content=body)
+                except httpx.HTTPError:
+                    await _answer(send, 503)
+                    return
+                if not response.is_success or _has_message(response.content):
+                    if response.is_success:
+                        self._last_message_at = time.monotonic()
+                    break
+                now = time.monotonic()
+                if (
+                    now > ends
+                    or now - self._last_message_at > HOLD_AFTER_MESSAGE_S
+                    or self._stopping.is_set()
+                ):
+                    break
+                await asyncio.sleep(max(HOLD_POLL_S, HOLD_POLL_PER_PULL_S * self._held))
+        finally:
+            self._held -= 1
+        await send(_start(response))
+        await send({"type": "http.response.body", "body": response.content})
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signal handlers alone: the coordinator has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _has_message(body: bytes) -> bool:
+    found = PullMessagesResponse()
+    try:
+        found.ParseFromString(body)
+    except DecodeError:
+        return True  # not ours to judge: pass it on
+    return bool(found.messages_list)
+
+
+async def _body(scope: Scope, receive: Receive, *, most: int) -> AsyncIterator[bytes]:
+    length = _content_length(scope)
+    if length is not None and length > most:
+        raise TooLarge
+    ends = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+    seen, more = 0, True
+    while more:
+        try:
+            async with asyncio.timeout_at(ends):
+                event = await receive()
+        except TimeoutError as error:
+            raise SlowSender from error
+        if event["type"] == "http.disconnect":
+            raise _Caller
+        part: bytes = event.get("body", b"")
+        seen += len(part)
+        if seen > most:
+            raise TooLarge
+        more = event.get("more_body", False)
+        if part:
+            yield part
+
+
+def _content_length(scope: Scope) -> int | None:
+    found = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(found[0]) if found else None  # the parser has checked it
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _start(response: httpx.Response) -> dict[str, Any]:
+    headers = [
+        (name.encode(), value.encode())
+        for name, value in response.headers.items()
+        if name.lower() in RETURNED
+    ]
+    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
+
+
+async def _answer(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})

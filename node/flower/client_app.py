@@ -1,0 +1,87 @@
+"""The ClientApp: a strict parse, the hospital's trainer, and a reply that says nothing but the model's digest.
+
+This module is named by the bundle; the runner never loads it by name. It builds the app around the trainer that
+the node process holds, and the simulation engine builds it around a trainer of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from protocols.refusal import RefusalCode, Refused
+from protocols.round import MESSAGE_TYPE, RECORD, MalformedRound, RoundReply, RoundRequest
+
+# Flower error codes 0 to 99 are its own; ours say which refusal by their place in the closed list.
+FIRST_ERROR_CODE = 100
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """Trains one round at one hospital, under the hospital's own policy and budget."""
+
+    def train(self, request: RoundRequest) -> RoundReply:
+        """Run the steps of the round in its secure-sum session. Raises: Refused, or anything else: a fault."""
+        ...
+
+
+def make_client_app(
+    trainer: Trainer, *, to_code: Callable[[BaseException], RefusalCode] | None = None
+) -> ClientApp:
+    """Return an app that trains with `trainer` and answers every error with a code.
+
+    Guarantee: a reply holds a digest and a step count, or a code of the closed list; no text of an exception
+    and nothing from `run_config` is ever used.
+    """
+    app = ClientApp()
+    coded = to_code or code_of
+
+    @app.train()
+    def train(message: Message, _context: Context) -> Message:
+        try:
+            reply = trainer.train(parse_request(message))
+            fields = {str(name): value for name, value in reply.fields().items()}
+            return Message(RecordDict({RECORD: ConfigRecord(fields)}), reply_to=message)  # type: ignore[dict-item]
+        except Exception as error:  # the boundary: whatever happened leaves as a code
+            code = coded(error)
+            # The kind of the error, never its text: a message may quote a value.
+            _log.warning("round refused: %s (%s)", code.value, type(error).__name__)
+            return refusal(message, code)
+
+    return app
+
+
+def parse_request(message: Message) -> RoundRequest:
+    """Return the request in a Flower message, refusing whatever is not exactly one. Raises: MalformedRound."""
+    if message.metadata.message_type != MESSAGE_TYPE or not message.has_content():
+        raise MalformedRound("not a training message")
+    content = message.content
+    if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
+        raise MalformedRound("needs exactly one record")
+    return RoundRequest.parse(dict(content[RECORD]))
+
+
+def refusal(message: Message, code: RefusalCode) -> Message:
+    """Return the reply that carries `code` and nothing else."""
+    return Message(Error(FIRST_ERROR_CODE + list(RefusalCode).index(code), code.value), reply_to=message)
+
+
+def code_of(error: BaseException) -> RefusalCode:
+    """Return the code under which an error leaves the hospital; a fault is INTERNAL."""
+    if isinstance(error, Refused):
+        return error.code
+    return RefusalCode.MALFORMED if isinstance(error, MalformedRound) else RefusalCode.INTERNAL
+
+
+class _NoTrainer:
+    def train(self, request: RoundRequest) -> RoundReply:
+        raise Refused(RefusalCode.NOT_READY)
+
+
+# What the bundle's reference resolves to, where somebody runs it with Flower's stock runner: it trains nothing.
+app = make_client_app(_NoTrainer())
