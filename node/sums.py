@@ -1,0 +1,350 @@
+"""This hospital's side of the secure sums: it joins a session only among peers it has verified itself.
+
+Guarantee: whatever the coordinator sends, this node shows its masked vector once per session and step, and
+opens masks only when at least `max(threshold, minimum sites, participants - tolerance)` of the participants
+are said to have survived. Participants must stand in the verified roster with the key this node has pinned. A
+frame that breaks the protocol costs the session, never the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from numpy.typing import NDArray
+
+from privacy.rng import SecureBits
+from privacy.secure_sum import SessionParameters, SumParty, threshold_for
+from protocols.ids import NodeId, SessionId
+from protocols.refusal import RefusalCode, Refused
+from protocols.wire import fedtwin_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+QUESTIONS = "questions"
+TRAINING = "training:"  # followed by the plan's hash in hex
+MAX_SESSIONS = 16  # open at one time: a few sets of participants, their successors, a training run
+MAX_SHARES = 2**16  # participants times steps of one session: about 8 MB held
+INLINE_VALUES = 4_096  # up to here masking takes less than handing it to a thread
+SESSION_DEADLINE_S = 30.0  # from hearing of a session to holding its shares
+REVEAL_DEADLINE_S = 300.0  # from one's own input until the slowest participant's
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What this hospital asks of a session for one purpose."""
+
+    minimum_sites: int
+    tolerance: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session that is ready: everything a noise share depends on."""
+
+    parameters: SessionParameters
+    tolerance: int
+
+    @property
+    def participants(self) -> int:
+        """How many hospitals the noise is shared among."""
+        return len(self.parameters.participants)
+
+
+@dataclass
+class _Sent:
+    """One step that this node has contributed to."""
+
+    values: int
+    before_reveal: Callable[[], None] | None
+    total: asyncio.Future[NDArray[np.uint64]]
+    revealing: bool = False
+
+
+@dataclass
+class _Joined:
+    """One session from its opening until it is closed."""
+
+    party: SumParty
+    opened: OpenSession
+    ready: asyncio.Future[OpenSession]
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)  # frames of a session are handled in order
+    sent: dict[int, _Sent] = field(default_factory=dict)
+    adverts_seen: bool = False
+
+
+class SumSessions:
+    """The sessions this node takes part in. Lives in one event loop; masks are made in threads.
+
+    Args:
+        peers: the hospitals this node accepts at this moment, with their pinned identity keys, ours too.
+        rules: what a purpose requires; raises Refused for one that this hospital does not know.
+        send: queues a frame on the stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        signing_key: Ed25519PrivateKey,
+        peers: Callable[[], Mapping[NodeId, Ed25519PublicKey]],
+        rules: Callable[[str], Rules],
+        send: Callable[[pb.NodeFrame], None],
+        bits: SecureBits | None = None,
+    ) -> None:
+        self._me = me
+        self._signing_key = signing_key
+        self._peers = peers
+        self._rules = rules
+        self._send = send
+        self._bits = bits or SecureBits()
+        self._joined: dict[SessionId, _Joined] = {}
+        self._waiting: dict[SessionId, asyncio.Future[None]] = {}
+
+    # ---- for questions and training ----
+
+    async def opened(self, session: SessionId, *, deadline_s: float = SESSION_DEADLINE_S) -> OpenSession:
+        """Return the session once its keys and shares are here.
+
+        Raises: Refused(DEADLINE) if it does not come; Refused with the code it was left with.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                joined = self._joined.get(session)
+                if joined is None:
+                    waiting = self._waiting.setdefault(session, asyncio.get_running_loop().create_future())
+                    await asyncio.shield(waiting)
+                    joined = self._must_have(session)
+                return await asyncio.shield(joined.ready)
+        except TimeoutError as error:
+            raise Refused(RefusalCode.DEADLINE) from error
+        finally:
+            if session not in self._joined:
+                self._waiting.pop(session, None)
+
+    def is_open(self, session: SessionId) -> bool:
+        """Return whether a contribution to this session could leave now."""
+        joined = self._joined.get(session)
+        return joined is not None and joined.ready.done()
+
+    async def contribute(
+        self,
+        session: SessionId,
+        step: int,
+        context: bytes,
+        vector: NDArray[np.uint64],
+        *,
+        before_reveal: Callable[[], None] | None = None,
+    ) -> None:
+        """Send `vector` masked. What is paid for must be committed before.
+
+        Args:
+            context: 32 bytes naming what is summed; parties with another one do not add up.
+            before_reveal: runs in a thread before this node helps to open the total, or not if it raises.
+        Raises: Refused if the session is gone or the step was used.
+        """
+        joined = self._must_have(session)
+        await asyncio.shield(joined.ready)
+        async with joined.order:
+            if self._joined.get(session) is not joined or step in joined.sent:
+                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+            total: asyncio.Future[NDArray[np.uint64]] = asyncio.get_running_loop().create_future()
+            total.add_done_callback(lambda done: done.cancelled() or done.exception())  # few wait for it
+            joined.sent[step] = _Sent(len(vector), before_reveal, total)
+            try:
+                if len(vector) <= INLINE_VALUES:
+                    masked = joined.party.masked(vector, step=step, context=context)
+                else:
+                    masked = await asyncio.to_thread(joined.party.masked, vector, step=step, context=context)
+            except ValueError as error:
+                raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
+        data = masked.astype("<u8", copy=False).tobytes()
+        sent = pb.SumInput(session_id=session.raw, step=step, context=context, masked=data)
+        self._send(pb.NodeFrame(sum_input=sent))
+
+    async def result(
+        self, session: SessionId, step: int, *, deadline_s: float = REVEAL_DEADLINE_S
+    ) -> NDArray[np.uint64]:
+        """Return the total of a step this node contributed to, as the coordinator broadcast it (training).
+
+        Raises: Refused(DEADLINE), or with the code the session ended with.
+        """
+        sent = self._must_have(session).sent.get(step)
+        if sent is None:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.shield(sent.total)
+        except TimeoutError as error:
+            raise Refused(RefusalCode.DEADLINE) from error
+
+    # ---- frames ----
+
+    def disconnected(self) -> None:
+        """Forget every session: the coordinator drops a node from its sessions when the stream ends."""
+        for session in list(self._joined):
+            self._end(session, RefusalCode.NOT_READY)
+
+    async def handle(self, frame: pb.CoordinatorFrame) -> None:
+        """Take one sum frame. Frames of one session must be given in the order they came."""
+        name = frame.WhichOneof("body") or ""
+        body = getattr(frame, name)
+        try:
+            session = SessionId(body.session_id)
+        except ValueError:
+            log.warning("a %s frame without a session id is ignored", name)
+            return
+        try:
+            if name == "sum_open":
+                self._join(session, body)
+                return
+            joined = self._joined.get(session)
+            if joined is None:
+                return  # left, or closed, before this frame came
+            async with joined.order:
+                await self._follow(session, joined, name, body)
+            if name == "sum_survivors":
+                await self._reveal(session, joined, body)
+        except Refused as refused:
+            self._withdraw(session, refused.code)
+        except ValueError:
+            log.warning("a %s frame breaks the protocol of session %s: left", name, session)
+            self._withdraw(session, RefusalCode.PROTOCOL_VIOLATION)
+        except Exception:
+            log.exception("a %s frame of session %s failed: left", name, session)
+            self._withdraw(session, RefusalCode.INTERNAL)
+
+    def _join(self, session: SessionId, opening: pb.SumOpen) -> None:
+        if session in self._joined:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        if len(self._joined) >= MAX_SESSIONS:
+            raise Refused(RefusalCode.NOT_READY)
+        opened, keys = self._checked(session, opening)
+        rules = self._rules(opened.parameters.purpose)
+        party = SumParty(
+            opened.parameters,
+            me=self._me,
+            signing_key=self._signing_key,
+            peer_keys=keys,
+            bits=self._bits,
+            minimum_survivors=max(rules.minimum_sites, opened.participants - opened.tolerance),
+        )
+        ready: asyncio.Future[OpenSession] = asyncio.get_running_loop().create_future()
+        ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting
+        self._joined[session] = _Joined(party, opened, ready)
+        waiting = self._waiting.pop(session, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        self._send(pb.NodeFrame(sum_advert=pb.SumAdvert(session_id=session.raw, envelope=party.advert())))
+
+    def _checked(
+        self, session: SessionId, opening: pb.SumOpen
+    ) -> tuple[OpenSession, Mapping[NodeId, Ed25519PublicKey]]:
+        """Return the session's parameters and its participants' pinned keys. Raises: Refused."""
+        rules = self._rules(opening.purpose)
+        nodes = tuple(NodeId(raw) for raw in opening.participants)
+        if list(nodes) != sorted(set(nodes)) or self._me not in nodes:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        peers = self._peers()
+        if not set(nodes) <= set(peers):
+            raise Refused(RefusalCode.ROSTER_MISMATCH)
+        if len(nodes) < max(2, rules.minimum_sites):
+            raise Refused(RefusalCode.TOO_FEW_SITES)
+        if not rules.tolerance <= opening.tolerance < len(nodes):
+            raise Refused(RefusalCode.NOT_ALLOWED)  # too little noise for what this hospital tolerates
+        if opening.threshold != threshold_for(len(nodes), colluders=opening.tolerance):
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        if not 1 <= opening.steps <= MAX_SHARES // len(nodes):
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        parameters = SessionParameters(
+            session_id=session,
+            participants=nodes,
+            threshold=opening.threshold,
+            steps=opening.steps,
+            purpose=opening.purpose,
+            round=opening.round,
+        )
+        return OpenSession(parameters, opening.tolerance), {node: peers[node] for node in nodes}
+
+    async def _follow(self, session: SessionId, joined: _Joined, name: str, body: object) -> None:
+        match body:
+            case pb.SumAdverts():
+                if joined.adverts_seen:
+                    raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+                joined.adverts_seen = True
+                adverts = {NodeId.parse(node): data for node, data in body.envelopes.items()}
+                made = await asyncio.to_thread(joined.party.shares, adverts)
+                sealed = {str(node): data for node, data in made.sealed.items()}
+                shares = pb.SumShares(session_id=session.raw, sealed=sealed, wraps=made.wraps)
+                self._send(pb.NodeFrame(sum_shares=shares))
+            case pb.SumDeliver():
+                if joined.ready.done():
+                    raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+                delivered = {NodeId.parse(node): data for node, data in body.sealed.items()}
+                await asyncio.to_thread(joined.party.deliver, delivered)
+                joined.ready.set_result(joined.opened)
+            case pb.SumSurvivors():
+                sent = joined.sent.get(body.step)
+                if sent is None or sent.revealing:
+                    raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+                sent.revealing = True
+            case pb.SumResult():
+                self._result(joined, body)
+            case pb.SumClose():
+                self._end(session, _code(body.refusal))
+            case _:
+                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+
+    async def _reveal(self, session: SessionId, joined: _Joined, body: pb.SumSurvivors) -> None:
+        """Open shares for one step, after the mark that it was opened is durable."""
+        sent = joined.sent[body.step]
+        survivors = [NodeId(raw) for raw in body.survivors]
+        if len(set(survivors)) != len(survivors):
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        shares = joined.party.reveal(step=body.step, survivors=survivors)  # refuses before the mark is made
+        if sent.before_reveal is not None:
+            await asyncio.to_thread(sent.before_reveal)
+        by_peer = {str(peer): share for peer, share in shares.items()}
+        reveal = pb.SumReveal(session_id=session.raw, step=body.step, shares=by_peer)
+        self._send(pb.NodeFrame(sum_reveal=reveal))
+
+    def _result(self, joined: _Joined, body: pb.SumResult) -> None:
+        sent = joined.sent.get(body.step)
+        if sent is None or sent.total.done() or len(body.total) != 8 * sent.values:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        sent.total.set_result(np.frombuffer(body.total, dtype="<u8").astype(np.uint64, copy=False))
+
+    # ---- ends ----
+
+    def _must_have(self, session: SessionId) -> _Joined:
+        joined = self._joined.get(session)
+        if joined is None:
+            raise Refused(RefusalCode.NOT_READY)
+        return joined
+
+    def _withdraw(self, session: SessionId, code: RefusalCode) -> None:
+        self._end(session, code)
+        self._send(pb.NodeFrame(sum_withdraw=pb.SumWithdraw(session_id=session.raw, refusal=code.value)))
+
+    def _end(self, session: SessionId, code: RefusalCode) -> None:
+        joined = self._joined.pop(session, None)
+        waiting = self._waiting.pop(session, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        if joined is None:
+            return
+        futures = [joined.ready, *(sent.total for sent in joined.sent.values())]
+        for future in futures:
+            if not future.done():
+                future.set_exception(Refused(code))
+
+
+def _code(text: str) -> RefusalCode:
+    try:
+        return RefusalCode(text) if text else RefusalCode.NOT_READY
+    except ValueError:
+        return RefusalCode.INTERNAL  # a code this version does not know
