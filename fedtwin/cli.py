@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Records stay in the hospital; only noised sums leave.\n\n" + EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(coordinator, name="coordinator")

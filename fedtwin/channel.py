@@ -1,0 +1,56 @@
+"""The mutual-TLS channel from a profile to the broker, and what its failures mean to a person."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+
+from fedtwin.profile import Profile
+from protocols.refusal import RefusalCode, Refused
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class CoordinatorUnreachable(Exception):
+    """Nobody answers at the broker's address, or not with the consortium's certificate."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"no coordinator of this consortium answers at {address}: does `fedtwin coordinator serve` run,"
+            " and may this machine connect out to it?"
+        )
+        self.address = address
+
+
+@asynccontextmanager
+async def open_channel(profile: Profile) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel and wait until it is ready. Raises: CoordinatorUnreachable."""
+    ca, key, certificate = profile.tls()
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    async with grpc.aio.secure_channel(profile.broker_address, credentials) as channel:
+        yield channel
+
+
+@contextmanager
+def explained(profile: Profile) -> Iterator[None]:
+    """Turn gRPC's failures into refusals, or into words about the connection."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        code = error.code()
+        if code == grpc.StatusCode.UNAVAILABLE:
+            raise CoordinatorUnreachable(profile.broker_address) from None
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise Refused(RefusalCode.DEADLINE) from None
+        raise Refused(_code_in(error)) from None
+
+
+def _code_in(error: grpc.aio.AioRpcError) -> RefusalCode:
+    """Read the refusal that the coordinator put into the status; a closed list, whatever it says."""
+    try:
+        return RefusalCode((error.details() or "").split(":")[0].strip())
+    except ValueError:
+        denied = error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+        return RefusalCode.UNKNOWN_SIGNER if denied else RefusalCode.INTERNAL

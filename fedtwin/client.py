@@ -1,0 +1,158 @@
+"""The researcher's client: signed questions in, noisy totals with their error bars out.
+
+client = fedtwin.connect("~/.fedtwin/profile")
+answer = client.count({"index": {"kind": "condition", "concepts": [201826]}}, epsilon=0.5, project="demo")
+print(answer.estimate, answer.ci95)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fedtwin.channel import explained, open_channel
+from fedtwin.profile import Profile
+from privacy.counting import read_answer
+from protocols.clock import Clock, SystemClock
+from protocols.cohort import Cohort
+from protocols.ids import NodeId
+from protocols.question import CountAnswer, CountQuestion
+from protocols.refusal import RefusalCode, Refused
+from protocols.wire import fedtwin_pb2 as pb
+from protocols.wire import fedtwin_pb2_grpc
+
+DELTA = 1e-6  # below one in the number of patients of any consortium this is built for
+MAX_SITES_PER_PATIENT = 2  # until records are linked across hospitals, a patient may be in two
+TIMEOUT_S = 120.0
+
+Watcher = Callable[[str, int], None]  # called with a stage and the number of sites it concerns
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One hospital's node, as the coordinator sees it."""
+
+    node_id: str
+    name: str
+    connected: bool
+    last_seen: datetime | None
+    certificate_expires: str
+    revoked: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for a machine to read."""
+        return {
+            "node_id": self.node_id,
+            "name": self.name,
+            "connected": self.connected,
+            "last_seen": self.last_seen.isoformat() if self.last_seen else None,
+            "certificate_expires": self.certificate_expires,
+            "revoked": self.revoked,
+        }
+
+
+class Client:
+    """Asks in the name of one profile. Each call opens its own connection; calls may run in threads."""
+
+    def __init__(self, profile: Profile, *, clock: Clock | None = None) -> None:
+        self.profile = profile
+        self._clock = clock or SystemClock()
+
+    def count(
+        self,
+        cohort: Cohort | dict[str, Any] | str | bytes,
+        *,
+        epsilon: float,
+        project: str,
+        delta: float = DELTA,
+        max_sites_per_patient: int = MAX_SITES_PER_PATIENT,
+        timeout_s: float = TIMEOUT_S,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> CountAnswer:
+        """Ask every connected hospital how many of its patients are in `cohort`; return the noisy total.
+
+        Guarantee: what each hospital reveals is (epsilon, delta)-differentially private in one patient, and
+        each charges it to its own ledger before anything leaves.
+
+        Args:
+            epsilon, delta: of this answer.
+            project: one of the profile's projects; its budget at each hospital pays.
+            max_sites_per_patient: in how many of these hospitals one person may have records.
+            progress: called with a stage and the number of sites it concerns.
+        Raises: MalformedCohort, MalformedQuestion; Refused with a code; CoordinatorUnreachable.
+        """
+        form = cohort if isinstance(cohort, Cohort) else Cohort.parse(cohort)
+        question = CountQuestion.ask(
+            form,
+            project=project,
+            epsilon=epsilon,
+            delta=delta,
+            max_sites_per_patient=max_sites_per_patient,
+            now=self._clock.now(),
+        )
+        return asyncio.run(self._count(question, timeout_s=timeout_s, progress=progress))
+
+    def nodes(self) -> tuple[int, tuple[NodeView, ...]]:
+        """Return the roster's version and the nodes it lists (for a lead).
+
+        Raises: Refused, CoordinatorUnreachable.
+        """
+        return asyncio.run(self._nodes())
+
+    def propose(self, study_envelope: bytes) -> pb.ProposeStudyReply:
+        """Send a signed study to every connected hospital (for a lead).
+
+        Raises: Refused, CoordinatorUnreachable.
+        """
+        return asyncio.run(self._propose(study_envelope))
+
+    async def _count(
+        self, question: CountQuestion, *, timeout_s: float, progress: Watcher | None
+    ) -> CountAnswer:
+        signed = question.signed(signer=self.profile.name, key=self.profile.identity_key())
+        with explained(self.profile):
+            async with open_channel(self.profile) as channel:
+                stub = fedtwin_pb2_grpc.ResearchStub(channel)
+                async for event in stub.Ask(pb.AskRequest(question_envelope=signed), timeout=timeout_s):
+                    kind = event.WhichOneof("body")
+                    if kind == "progress" and progress is not None:
+                        progress(event.progress.stage, event.progress.sites)
+                    elif kind == "refusal":
+                        raise Refused(_known(event.refusal))
+                    elif kind == "count":
+                        return read_answer(question, event.count)
+        raise Refused(RefusalCode.INTERNAL)  # the stream ended without an answer
+
+    async def _nodes(self) -> tuple[int, tuple[NodeView, ...]]:
+        with explained(self.profile):
+            async with open_channel(self.profile) as channel:
+                reply = await fedtwin_pb2_grpc.ResearchStub(channel).ListNodes(
+                    pb.ListNodesRequest(), timeout=10
+                )
+        return reply.roster_version, tuple(_node_view(node) for node in reply.nodes)
+
+    async def _propose(self, study_envelope: bytes) -> pb.ProposeStudyReply:
+        with explained(self.profile):
+            async with open_channel(self.profile) as channel:
+                request = pb.ProposeStudyRequest(study_envelope=study_envelope)
+                reply: pb.ProposeStudyReply = await fedtwin_pb2_grpc.ResearchStub(channel).ProposeStudy(
+                    request, timeout=30
+                )
+                return reply
+
+
+def _known(text: str) -> RefusalCode:
+    try:
+        return RefusalCode(text)
+    except ValueError:
+        return RefusalCode.INTERNAL
+
+
+def _node_view(node: pb.NodeState) -> NodeView:
+    seen = datetime.fromtimestamp(node.last_seen_unix_s, UTC) if node.last_seen_unix_s else None
+    return NodeView(
+        str(NodeId(node.node_id)), node.name, node.connected, seen, node.certificate_expires, node.revoked
+    )
