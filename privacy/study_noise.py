@@ -1,0 +1,53 @@
+"""What a study's ε means in noise, and by what name a step is summed: the same at nodes and coordinator."""
+
+from __future__ import annotations
+
+import hashlib
+
+from privacy.accountant import GaussianEvent, calibrate
+from privacy.lattice import NoisePlan
+from protocols.study import Study
+
+PATIENTS_AT_ONE_SITE = 100_000  # largest site a training sum is for; lattice.py bounds float error up to it
+CONTEXT_LABEL = b"fedtwin training step v1"
+
+
+def noise_multiplier(study: Study) -> float:
+    """Return the noise multiplier with which all steps of the run together cost the study's (ε, δ)."""
+    return calibrate(epsilon=study.privacy.epsilon, delta=study.privacy.delta, count=study.training.steps)
+
+
+def event(study: Study, *, steps: int) -> GaussianEvent:
+    """Return what `steps` steps of the study cost."""
+    return GaussianEvent(noise_multiplier(study), steps)
+
+
+def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
+    """Return how a site turns its sum of clipped gradients into its input of a masked sum.
+
+    The total's noise has standard deviation noise multiplier × clip norm × max_sites_per_patient per
+    coordinate, as long as at most `tolerance` of the participants drop out or collude.
+    Raises: ValueError for parameters that no plan can serve.
+    """
+    privacy = study.privacy
+    return NoisePlan.for_reals(
+        sigma=noise_multiplier(study) * privacy.sensitivity,
+        l2_clip_norm=privacy.clip_norm,
+        sites_per_patient=privacy.max_sites_per_patient,
+        participants=participants,
+        tolerance=tolerance,
+        dimension=study.parameters,
+        largest=PATIENTS_AT_ONE_SITE * privacy.clip_norm,
+    )
+
+
+def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
+    """Return the 32 bytes that name one step: sites that mean different steps or plans do not add up."""
+    return hashlib.sha256(
+        CONTEXT_LABEL + plan_hash + round.to_bytes(4, "big") + step.to_bytes(4, "big")
+    ).digest()
+
+
+def session_purpose(plan_hash: bytes) -> str:
+    """Return the purpose of a secure-sum session that trains this plan."""
+    return f"training:{plan_hash.hex()}"
