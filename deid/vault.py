@@ -2,8 +2,8 @@
 
 A pseudonym may not be derived from the patient's own information (45 CFR 164.514(c)). So each patient gets
 a random secret when first seen; it is kept here, found again by a keyed hash of the source id, and the person
-id and the date shift are keyed hashes of that secret. Without vault *and* key neither can be computed, not even
-by someone who knows every medical record number.
+id and the date shift are keyed hashes of that secret. Without vault *and* key neither can be computed, not
+even by someone who knows every medical record number.
 """
 
 from __future__ import annotations
@@ -16,26 +16,19 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deid.dates import shift_of
 from deid.errors import WrongKey
+from privacy.rng import SecureBits
 
 KEY_BYTES = 32  # the strength of the HMAC-SHA256 it keys
 SECRET_BYTES = 16  # two patients never draw the same one
 _BATCH = 20_000  # ids per statement: bounds the memory of one look-up
 _ID_MASK = 2**63 - 1  # OMOP ids are signed 64-bit; ours are positive
-
-
-class RandomBytes(Protocol):
-    """A source of secret bytes: `privacy.rng.SecureBits`; tests pass a seeded one in plain sight."""
-
-    def bytes(self, n: int, /) -> bytes:
-        """Return `n` secret bytes."""
-        ...
 
 
 class PseudonymKey:
@@ -72,7 +65,7 @@ class Vault:
     durable before the pseudonym made from it is returned; the file holds no source id. Thread-safe.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, key: PseudonymKey, bits: RandomBytes) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, key: PseudonymKey, bits: SecureBits) -> None:
         """Use `open`."""
         self._connection = connection
         self._key = key
@@ -80,7 +73,7 @@ class Vault:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, *, key: PseudonymKey, bits: RandomBytes) -> Self:
+    def open(cls, path: Path | str, *, key: PseudonymKey, bits: SecureBits) -> Self:
         """Open the vault at `path`, making it if it is not there.
 
         Raises: WrongKey if it was made with another key.

@@ -67,7 +67,7 @@ class Column:
         return found
 
     def moments(self, form: str) -> np.ndarray:
-        """Return the distinct texts as microseconds since 1970-01-01, NOT_A_MOMENT where a text is no date."""
+        """Return the distinct texts as microseconds since 1970-01-01; NOT_A_MOMENT where one is no date."""
         parsed = pc.strptime(self.texts, format=form, unit="us", error_is_null=True)
         stamps: np.ndarray = (
             pc.fill_null(parsed.cast(pa.int64()), NOT_A_MOMENT).to_numpy(zero_copy_only=False).copy()
@@ -84,7 +84,8 @@ NOT_A_MOMENT = int(np.iinfo(np.int64).min)
 
 def days_of(moments: np.ndarray) -> np.ndarray:
     """Return whole days since 1970-01-01; NOT_A_MOMENT must be masked by the caller."""
-    return moments // _DAY_US
+    days: np.ndarray = moments // _DAY_US
+    return days
 
 
 def time_of_day(moments: np.ndarray) -> np.ndarray:
@@ -95,7 +96,8 @@ def time_of_day(moments: np.ndarray) -> np.ndarray:
 
 def moment_at(days: np.ndarray, time_of_day_us: np.ndarray) -> np.ndarray:
     """Return the moment of a day and a time of day."""
-    return days * _DAY_US + time_of_day_us
+    moments: np.ndarray = days * _DAY_US + time_of_day_us
+    return moments
 
 
 def _number(code: str) -> float | None:

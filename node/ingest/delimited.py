@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from node.ingest.errors import UnreadableSource
-from node.ingest.mapping import Kind, Mapping
+from node.ingest.mapping import Mapping
+from node.ingest.mapping_parts import Kind
 
 _BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
 _HEADER_BYTES = 1 << 20  # a header line of ten thousand columns

@@ -15,8 +15,10 @@ from deid.text import Redactor
 from deid.vault import Vault
 from node.ingest.delimited import open_delimited, sha256_of
 from node.ingest.errors import NoMapping
-from node.ingest.mapping import Kind, Mapping, packaged, read_mapping
-from node.ingest.records import Records, Redact, Rules, records_of
+from node.ingest.event_values import Redact
+from node.ingest.mapping import Mapping, packaged, read_mapping
+from node.ingest.mapping_parts import Kind
+from node.ingest.records import Records, Rules, records_of
 from node.omop.loading import Again, Load, Source
 from node.omop.store import OmopStore
 from protocols.clock import Clock

@@ -33,7 +33,8 @@
     identifier = true            # a direct identifier: never stored. Or ignore = true: known, not needed
 
     [[events]]                   # a record per row, if `column` has a value (see `kind`)
-    table = "measurement"        # observation, condition_occurrence, drug_exposure, procedure_occurrence, death
+    table = "measurement"        # observation, condition_occurrence, drug_exposure,
+                                 # procedure_occurrence, death
     column = "value"
     kind = "number"              # category | present | text (observation only, redacted first)
     concept_id = 3004249         # or concept = { column = "code", map = { "8480-6" = 3004249 } }; others: 0
@@ -53,7 +54,6 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from dataclasses import dataclass
-from datetime import date
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -61,6 +61,7 @@ from pathlib import Path
 from typing import Any
 
 from node.ingest.errors import MalformedMapping
+from node.ingest.mapping_parts import Codes, Event, Kind, Moment, Person, Visit, When
 from node.ingest.toml_section import Section
 from node.omop.loading import LocalConcept
 from node.omop.tables import EVENT_TABLES, LOCAL_CONCEPTS_ABOVE
@@ -77,91 +78,6 @@ _DOMAIN = {
     "observation": "Observation",
     "death": "Observation",
 }
-
-
-class Kind(StrEnum):
-    """What a value becomes."""
-
-    NUMBER = "number"
-    CATEGORY = "category"
-    PRESENT = "present"
-    TEXT = "text"
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """A column of codes and the concept id each stands for."""
-
-    column: str
-    map: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where a date stands, or one date for all rows."""
-
-    column: str | None
-    format: str
-    constant: date | None = None
-
-    @property
-    def with_time(self) -> bool:
-        """Whether the time of day is kept."""
-        return "%H" in self.format or "%I" in self.format
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Where a person's description stands."""
-
-    age: str | None
-    year_of_birth: str | None
-    birth_date: Moment | None
-    sex: Codes | None
-    race: Codes | None
-    ethnicity: Codes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """Which visit a row belongs to, and whether the row makes it."""
-
-    column: str | None
-    concept_id: int | None
-    end: Moment | None
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """Only rows whose `column` holds one of `values`."""
-
-    column: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One record per row. See the module's text."""
-
-    table: str
-    column: str
-    kind: Kind
-    concept_id: int | None
-    concept: Codes | None
-    name: str
-    unit_concept_id: int | None
-    unit: Codes | None
-    scale: float
-    range: tuple[float, float] | None
-    whole_row: bool
-    values: dict[str, float]
-    value_concepts: dict[str, int]
-    present: tuple[str, ...]
-    above: float | None
-    missing: tuple[str, ...]
-    date: Moment | None
-    end: Moment | None
-    when: When | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +147,15 @@ def packaged() -> tuple[Mapping, ...]:
 def read_mapping(path: Path | str) -> Mapping:
     """Return the mapping in a file. Raises: MalformedMapping, OSError."""
     return parse_mapping(Path(path).read_bytes(), file=Path(path).name)
+
+
+def read_mappings(path: Path | str) -> tuple[Mapping, ...]:
+    """Return the mapping in a file, or those in all `*.toml` of a directory.
+
+    Raises: MalformedMapping, OSError.
+    """
+    path = Path(path)
+    return tuple(read_mapping(file) for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path]))
 
 
 def parse_mapping(data: bytes, *, file: str) -> Mapping:

@@ -219,8 +219,8 @@ class Load:
         self._cursor.execute("DELETE FROM observation_period")
         self._cursor.execute(
             "INSERT INTO observation_period"  # noqa: S608 (our names)
-            f" SELECT row_number() OVER (ORDER BY person_id), person_id, first, last, {PERIOD_TYPE_CONCEPT_ID}"
-            f" FROM (SELECT person_id, min(first) AS first, max(last) AS last FROM ({spans}) GROUP BY person_id)"
+            f" SELECT row_number() OVER (ORDER BY person_id), person_id, min(first), max(last),"
+            f" {PERIOD_TYPE_CONCEPT_ID} FROM ({spans}) GROUP BY person_id"
         )
 
     def _cap_ages(self) -> None:
@@ -265,7 +265,7 @@ class Load:
     def _insert(self, table: str, records: pa.Table) -> None:
         known = cdm_tables().get(table)
         if known is not None:
-            records = _typed(records, {field.name: field.arrow_type for field in known.fields})
+            records = _typed(records, known.schema().to_pyarrow())
         self._cursor.register("incoming", records)
         try:
             self._cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 (our names)
@@ -289,8 +289,9 @@ class Load:
         return int(row[0])
 
 
-def _typed(records: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
-    for name in records.column_names:
-        if name not in types:
-            raise ValueError(f"no such field: {name}")
-    return records.cast(pa.schema([pa.field(name, types[name]) for name in records.column_names]))
+def _typed(records: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The records with the CDM's types. Raises: ValueError for a field that the table does not have."""
+    strange = set(records.column_names) - set(schema.names)
+    if strange:
+        raise ValueError(f"no such field: {', '.join(sorted(strange))}")
+    return records.cast(pa.schema([schema.field(name).with_nullable(True) for name in records.column_names]))

@@ -1,4 +1,4 @@
-"""The node's own tables beside the CDM: what was loaded, where each record came from, what was turned away."""
+"""The node's own tables beside the CDM: what was loaded, where records came from, what was turned away."""
 
 from __future__ import annotations
 

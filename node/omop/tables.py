@@ -1,8 +1,8 @@
 """The OMOP CDM 5.4 tables that are used so far, as data: `cdm54.csv` beside this file.
 
 The list of fields, datatypes and required flags is OHDSI's (CommonDataModel 5.4, Apache-2.0). Two datatypes
-are wider here: every `*_id` and `integer` is a BIGINT, because pseudonyms are 63-bit and real CDMs (MIMIC)
-hold signed 64-bit ids; `numeric` is a DOUBLE, because DuckDB's NUMERIC keeps three decimals only.
+are wider here: every `integer` is an int64, because pseudonyms are 63-bit and real CDMs (MIMIC)
+hold signed 64-bit ids; `numeric` is a float64, because DuckDB's NUMERIC keeps three decimals only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
-import pyarrow as pa
+import ibis
+import sqlglot as sg
+import sqlglot.expressions as sge
 
 CDM_VERSION = "v5.4"
 CDM_VERSION_CONCEPT_ID = 756265  # "OMOP CDM Version 5.4.0"
@@ -29,27 +31,13 @@ class Field:
     required: bool
 
     @property
-    def sql_type(self) -> str:
-        """The column's type in DuckDB."""
-        if self.datatype.startswith("varchar") or self.datatype == "text":
-            return "VARCHAR"
-        return {"integer": "BIGINT", "numeric": "DOUBLE", "date": "DATE", "timestamp": "TIMESTAMP"}[
-            self.datatype
-        ]
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        """The column's type in Arrow."""
-        return _ARROW[self.sql_type]
+    def ibis_type(self) -> ibis.expr.datatypes.DataType:
+        """The column's type, the same on every engine."""
+        name = "string" if self.datatype.startswith("varchar") else _IBIS[self.datatype]
+        return ibis.dtype(name, nullable=not self.required)
 
 
-_ARROW = {
-    "VARCHAR": pa.string(),
-    "BIGINT": pa.int64(),
-    "DOUBLE": pa.float64(),
-    "DATE": pa.date32(),
-    "TIMESTAMP": pa.timestamp("us"),
-}
+_IBIS = {"integer": "int64", "numeric": "float64", "date": "date", "timestamp": "timestamp", "text": "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +52,15 @@ class Table:
         """The names of the fields in OHDSI's order."""
         return tuple(field.name for field in self.fields)
 
-    def arrow_schema(self) -> pa.Schema:
-        """Return the Arrow schema; required fields are not nullable."""
-        return pa.schema([pa.field(f.name, f.arrow_type, nullable=not f.required) for f in self.fields])
+    def schema(self) -> ibis.Schema:
+        """Return the Ibis schema; required fields are not nullable."""
+        return ibis.schema({field.name: field.ibis_type for field in self.fields})
 
-    def ddl(self, name: str | None = None) -> str:
-        """Return the CREATE TABLE statement, under another `name` if given."""
-        lines = (f"{f.name} {f.sql_type}{' NOT NULL' if f.required else ''}" for f in self.fields)
-        return f"CREATE TABLE IF NOT EXISTS {name or self.name} ({', '.join(lines)})"
+    def ddl(self, name: str | None = None, *, dialect: str = "duckdb") -> str:
+        """Return the CREATE TABLE IF NOT EXISTS statement, under another `name` if given."""
+        columns = self.schema().to_sqlglot_column_defs(dialect)
+        body = sge.Schema(this=sg.to_identifier(name or self.name), expressions=columns)
+        return str(sge.Create(kind="TABLE", this=body, exists=True).sql(dialect))
 
 
 @dataclass(frozen=True, slots=True)

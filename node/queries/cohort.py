@@ -6,6 +6,9 @@ the store never changes it. This is what makes the sensitivity of a count 1 per 
 
 from __future__ import annotations
 
+from threading import Lock
+from weakref import WeakKeyDictionary
+
 from ibis import _
 from ibis.expr.types import BooleanValue, Table
 
@@ -20,6 +23,11 @@ TABLE_OF_KIND: dict[Kind, EventTable] = {
     Kind.MEASUREMENT: EVENT_TABLES["measurement"],
     Kind.OBSERVATION: EVENT_TABLES["observation"],
 }
+
+
+_KEPT_STATEMENTS = 256  # a few kilobytes each
+_compiled: WeakKeyDictionary[OmopStore, dict[Cohort, str]] = WeakKeyDictionary()
+_compiling = Lock()
 
 
 def tables(cohort: Cohort) -> frozenset[str]:
@@ -38,7 +46,20 @@ def count(cohort: Cohort, store: OmopStore) -> int:
 
     Raises: NoSuchTable if the store lacks a table that the question needs.
     """
-    return int(persons(cohort, store).count().execute())
+    row = store.connection.con.execute(_statement(cohort, store)).fetchone()
+    assert row is not None, "a count always returns one row"
+    return int(row[0])
+
+
+def _statement(cohort: Cohort, store: OmopStore) -> str:
+    """The SQL that counts. Compiling takes as long as counting a million events, so it is kept."""
+    with _compiling:
+        known = _compiled.setdefault(store, {})
+        if cohort not in known:
+            if len(known) >= _KEPT_STATEMENTS:
+                known.clear()
+            known[cohort] = str(store.connection.compile(persons(cohort, store).count()))
+        return known[cohort]
 
 
 def persons(cohort: Cohort, store: OmopStore) -> Table:
@@ -105,16 +126,14 @@ def _records(criterion: EventCriterion, store: OmopStore) -> Table:
         ancestors = store.table("concept_ancestor")
         below = ancestors.filter(ancestors.ancestor_concept_id.isin(criterion.concepts))
         wanted = wanted | concept.isin(below.descendant_concept_id)
-    matching = table.filter(wanted)
+    conditions = [wanted]
     if criterion.value is not None:
-        matching = matching.filter(
-            _between(matching.value_as_number, criterion.value.minimum, criterion.value.maximum)
-        )
+        conditions.append(_between(table.value_as_number, criterion.value.minimum, criterion.value.maximum))
     if criterion.value_concepts:
-        matching = matching.filter(_.value_as_concept_id.isin(criterion.value_concepts))
+        conditions.append(table.value_as_concept_id.isin(criterion.value_concepts))
     if criterion.unit is not None:
-        matching = matching.filter(_.unit_concept_id == criterion.unit)
-    return matching.select("person_id", shape.start)
+        conditions.append(table.unit_concept_id == criterion.unit)
+    return table.filter(conditions).select("person_id", shape.start)
 
 
 def _between(value, low: float | None, high: float | None) -> BooleanValue:  # type: ignore[no-untyped-def]

@@ -48,7 +48,9 @@ def make_store(path: Path, persons: int, events: int, seed: int) -> Path:
             for table, (share, concepts) in SHARES.items():
                 for start in range(0, int(events * share), _CHUNK):
                     count = min(_CHUNK, int(events * share) - start)
-                    load.add_events(table, _events(table, ids, count, concepts, rng), np.arange(count) + start + 1)
+                    load.add_events(
+                        table, _events(table, ids, count, concepts, rng), np.arange(count) + start + 1
+                    )
             load.rows = len(ids) + events
         store.settle(always=True)
     return path
