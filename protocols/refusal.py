@@ -26,6 +26,10 @@ class RefusalCode(StrEnum):
     NOT_READY = "not-ready"
     DEADLINE = "deadline"
     REVOKED = "revoked"
+    INVITATION_UNKNOWN = "invitation-unknown"
+    INVITATION_USED = "invitation-used"
+    INVITATION_EXPIRED = "invitation-expired"
+    WRONG_COORDINATOR = "wrong-coordinator"
     INTERNAL = "internal"
 
     @property
@@ -53,6 +57,10 @@ _HELP = {
     RefusalCode.NOT_READY: "The node or coordinator is still starting.",
     RefusalCode.DEADLINE: "It took longer than the deadline.",
     RefusalCode.REVOKED: "This node or researcher has been revoked.",
+    RefusalCode.INVITATION_UNKNOWN: "The coordinator knows no such invitation; ask the lead for a new one.",
+    RefusalCode.INVITATION_USED: "This invitation was used already; ask the lead for a new one.",
+    RefusalCode.INVITATION_EXPIRED: "This invitation has expired; ask the lead for a new one.",
+    RefusalCode.WRONG_COORDINATOR: "Who answers is not the coordinator the invitation names; nothing was sent.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

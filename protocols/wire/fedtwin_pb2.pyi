@@ -41,10 +41,10 @@ class JoinReply(_message.Message):
     def __init__(self, node_id: _Optional[bytes] = ..., certificate_pem: _Optional[bytes] = ..., ca_pem: _Optional[bytes] = ..., roster_envelope: _Optional[bytes] = ..., roster_key: _Optional[bytes] = ..., broker_address: _Optional[str] = ..., fleet_address: _Optional[str] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
-    __slots__ = ("csr_der",)
-    CSR_DER_FIELD_NUMBER: _ClassVar[int]
-    csr_der: bytes
-    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+    __slots__ = ("csr_envelope",)
+    CSR_ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    csr_envelope: bytes
+    def __init__(self, csr_envelope: _Optional[bytes] = ...) -> None: ...
 
 class RenewReply(_message.Message):
     __slots__ = ("certificate_pem",)
