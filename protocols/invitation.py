@@ -110,9 +110,7 @@ class Invitation:
                 expires_at=datetime.fromtimestamp(int.from_bytes(parts[0], "big"), UTC),
             )
         except (ValueError, OverflowError, OSError) as error:
-            raise BadToken(
-                "the invitation does not hold what it should: ask the lead for a new one"
-            ) from error
+            raise BadToken("this is no whole invitation: ask the lead for a new one") from error
 
 
 def handle_of(secret: bytes) -> str:

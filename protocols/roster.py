@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -142,7 +143,8 @@ class Roster:
             raise MalformedRoster("issued_at", "UTC, whole seconds")
         _ascending("nodes", [node.node_id.raw for node in self.nodes])
         _ascending("people", [person.name.encode() for person in self.people])
-        _distinct("identity_key", [entry.identity_key for entry in (*self.nodes, *self.people)])
+        keys = [node.identity_key for node in self.nodes] + [person.identity_key for person in self.people]
+        _distinct("identity_key", keys)
         _distinct("flower_key", [node.flower_key for node in self.nodes])
 
     def node(self, node_id: NodeId) -> NodeEntry | None:
@@ -294,7 +296,7 @@ def _check_key(key: bytes) -> None:
 
 
 def _ascending(field: str, keys: list[bytes]) -> None:
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(keys)):
         raise MalformedRoster(field, "ascending, each once")
 
 

@@ -1,0 +1,141 @@
+"""What the coordinator's state is made of, and how each record is written in a row of SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from protocols.ids import NodeId
+from protocols.peer import Role
+
+
+class StudyStatus(StrEnum):
+    """Where a study stands."""
+
+    PROPOSED = "proposed"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationRecord:
+    """An invitation without its secret. `node_id` names whom it lets in again, if anybody."""
+
+    handle: str
+    secret_hash: bytes
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    node_id: NodeId | None = None
+    used_by: NodeId | None = None
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A hospital that joined. Times are aware, in UTC."""
+
+    node_id: NodeId
+    name: str
+    identity_key: bytes
+    flower_key: str
+    tls_fingerprint: str
+    certificate_expires: datetime
+    joined_at: datetime
+    revoked_at: datetime | None = None
+    last_seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRecord:
+    """A researcher or lead."""
+
+    name: str
+    role: Role
+    identity_key: bytes
+    projects: tuple[str, ...]
+    added_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study that a lead proposed, as they signed it."""
+
+    plan_hash: bytes
+    envelope: bytes
+    status: StudyStatus
+    proposed_at: datetime
+    changed_at: datetime
+
+
+def column(value: Any) -> Any:
+    """Return a field as SQLite keeps it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, NodeId | Role):
+        return str(value)
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    return value
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def invitation_of(row: sqlite3.Row) -> InvitationRecord:
+    """Return the record in a row."""
+    return InvitationRecord(
+        handle=row["handle"],
+        secret_hash=row["secret_hash"],
+        name=row["name"],
+        created_at=_moment(row["created_at"]),
+        expires_at=_moment(row["expires_at"]),
+        node_id=NodeId.parse(row["node_id"]) if row["node_id"] else None,
+        used_by=NodeId.parse(row["used_by"]) if row["used_by"] else None,
+        used_at=_moment(row["used_at"]) if row["used_at"] else None,
+    )
+
+
+def node_of(row: sqlite3.Row) -> NodeRecord:
+    """Return the record in a row."""
+    return NodeRecord(
+        node_id=NodeId.parse(row["node_id"]),
+        name=row["name"],
+        identity_key=row["identity_key"],
+        flower_key=row["flower_key"],
+        tls_fingerprint=row["tls_fingerprint"],
+        certificate_expires=_moment(row["certificate_expires"]),
+        joined_at=_moment(row["joined_at"]),
+        revoked_at=_moment(row["revoked_at"]) if row["revoked_at"] else None,
+        last_seen=_moment(row["last_seen"]) if row["last_seen"] else None,
+    )
+
+
+def person_of(row: sqlite3.Row) -> PersonRecord:
+    """Return the record in a row."""
+    return PersonRecord(
+        name=row["name"],
+        role=Role(row["role"]),
+        identity_key=row["identity_key"],
+        projects=tuple(json.loads(row["projects"])),
+        added_at=_moment(row["added_at"]),
+        revoked_at=_moment(row["revoked_at"]) if row["revoked_at"] else None,
+    )
+
+
+def study_of(row: sqlite3.Row) -> StudyRecord:
+    """Return the record in a row."""
+    return StudyRecord(
+        plan_hash=row["plan_hash"],
+        envelope=row["envelope"],
+        status=StudyStatus(row["status"]),
+        proposed_at=_moment(row["proposed_at"]),
+        changed_at=_moment(row["changed_at"]),
+    )
