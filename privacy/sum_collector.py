@@ -1,0 +1,285 @@
+"""The coordinator's side of a secure sum. Pure: no sockets, no clock; the caller carries the messages.
+
+Late and repeated messages change nothing; the first of each kind counts. What breaks the protocol raises and
+is as if it had not come. The caller decides how long to wait: the `missing_*` queries say for whom.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, combinations, islice
+from typing import TypeAlias
+
+import numpy as np
+
+from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
+from privacy.masks import CONTEXT_BYTES, MAX_WORDS, add_mask, subtract_mask
+from privacy.rng import Words
+from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
+from privacy.shamir import is_share, recover
+from privacy.sum_channel import advertised_key, check_of, self_check, unwrap
+from protocols.envelope import BadEnvelope, SignedEnvelope
+from protocols.ids import NodeId
+
+MAX_SUBSETS = 2000  # tried when shares are wrong: a second or two for 50 parties, then it is given up
+
+Nodes: TypeAlias = tuple[NodeId, ...]
+Form: TypeAlias = tuple[bytes, int]  # the context and length of a vector; only vectors of one form are summed
+
+
+@dataclass
+class _Step:
+    """One step: running sums by form until it is closed, then the reveals."""
+
+    forms: dict[NodeId, Form] = field(default_factory=dict)
+    sums: dict[Form, Words] = field(default_factory=dict)
+    form: Form = (b"", 0)
+    survivors: Nodes | None = None  # None: open
+    revealed: dict[NodeId, dict[NodeId, bytes]] = field(default_factory=dict)
+    done: bool = False
+
+
+class SumCollector:
+    """Collects what the parties of one session send, and gives each step's total.
+
+    Guarantee: of a party's vector it holds no more than the sum of masked vectors. It cannot judge
+    signatures; the parties do.
+    """
+
+    def __init__(self, parameters: SessionParameters) -> None:
+        self.parameters = parameters
+        self._digest = parameters.digest()
+        self._adverts: dict[NodeId, bytes] = {}
+        self._shares: dict[NodeId, SealedShares] = {}
+        self._advertised: Nodes | None = None  # fixed when adverts are handed on
+        self._members: Nodes | None = None  # fixed when shares are handed on
+        self._gone: set[NodeId] = set()
+        self._steps: dict[int, _Step] = {}
+
+    # ---- what the parties send ----
+
+    def advert(self, node: NodeId, advert: bytes) -> None:
+        """Take a party's signed channel key. Ignored after `adverts`. Raises: ProtocolViolation."""
+        if self._ignored(node) or self._advertised is not None or node in self._adverts:
+            return
+        try:
+            envelope = SignedEnvelope.from_bytes(advert)
+        except BadEnvelope as error:
+            raise ProtocolViolation("an advert is a signed envelope") from error
+        advertised_key(envelope, digest=self._digest, node=node)
+        self._adverts[node] = advert
+
+    def adverts(self) -> dict[NodeId, bytes]:
+        """Return the adverts that came, for every party that sent one. The first call fixes who they are."""
+        if self._advertised is None:
+            self._advertised = tuple(sorted(set(self._adverts) - self._gone))
+        return {node: self._adverts[node] for node in self._advertised}
+
+    def shares(self, node: NodeId, shares: SealedShares) -> None:
+        """Take a party's sealed shares. Ignored after `outgoing`. Raises: BadShares, OutOfOrder."""
+        if self._ignored(node) or self._members is not None or node in self._shares:
+            return
+        if self._advertised is None or node not in self._advertised:
+            raise OutOfOrder("shares follow the adverts")
+        peers, steps = len(self._advertised) - 1, self.parameters.steps
+        if set(shares.sealed) != set(self._advertised) - {node}:
+            raise BadShares("not one for each other party that advertised", node=node)
+        if {len(data) for data in shares.sealed.values()} != {sealed_bytes(steps)}:
+            raise BadShares("shares of another size", node=node)
+        if len(shares.wraps) != steps * wrap_bytes(peers):
+            raise BadShares("wraps of another size", node=node)
+        self._shares[node] = shares
+
+    def outgoing(self, node: NodeId) -> dict[NodeId, bytes]:
+        """Return what the others sealed for `node`, by sender. The first call fixes who takes part."""
+        if self._advertised is None:
+            raise OutOfOrder("delivery follows the shares")
+        if self._members is None:
+            self._members = tuple(sorted(set(self._shares) - self._gone))
+        return {sender: self._shares[sender].sealed[node] for sender in self._members if sender != node}
+
+    def input(self, node: NodeId, vector: Words, *, step: int, context: bytes) -> bool:
+        """Take a party's masked vector and return whether it counts: it is its first and the step is open.
+
+        A vector of another length or context than most is left out at `close`, as if it had not come.
+        Raises: ProtocolViolation, OutOfOrder.
+        """
+        if self._ignored(node):
+            return False
+        state = self._step(step, node)
+        if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
+            raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
+        if len(context) != CONTEXT_BYTES or not 1 <= vector.size <= MAX_WORDS:
+            raise ProtocolViolation(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
+        if state.survivors is not None or node in state.forms:
+            return False
+        form = (bytes(context), vector.size)
+        state.forms[node] = form
+        if form in state.sums:
+            np.add(state.sums[form], vector, out=state.sums[form])
+        else:
+            state.sums[form] = vector.copy()
+        return True
+
+    def close(self, step: int) -> Nodes:
+        """Return who is in the sum of `step`, ascending; from the first call on this is fixed.
+
+        Parties whose vectors have the most common context and length; on a tie that of the lowest node id.
+        """
+        state = self._step(step)
+        if state.survivors is None:
+            by_form: dict[Form, list[NodeId]] = {}
+            for node in sorted(state.forms):
+                by_form.setdefault(state.forms[node], []).append(node)
+            if by_form:
+                state.form = max(by_form, key=lambda form: len(by_form[form]))
+            state.survivors = tuple(by_form.get(state.form, ()))
+            state.sums = {form: total for form, total in state.sums.items() if form == state.form}
+        return state.survivors
+
+    def reveal(self, node: NodeId, shares: Mapping[NodeId, bytes], *, step: int) -> None:
+        """Take the shares that a survivor opens for `step`; its first count. Raises: ProtocolViolation."""
+        if self._ignored(node):
+            return
+        state = self._step(step, node)
+        if state.survivors is None:
+            raise OutOfOrder(f"step {step} is still open")
+        if node not in state.survivors:
+            raise BadShares("it is no survivor of this step", node=node)
+        if set(shares) != set(self._members or ()) or not all(is_share(share) for share in shares.values()):
+            raise BadShares("not one share for each participant", node=node)
+        if not state.done:
+            state.revealed.setdefault(node, dict(shares))
+
+    def drop(self, node: NodeId) -> None:
+        """Wait for `node` no longer and ignore what it sends from now on. What it has sent stands."""
+        self._known(node)
+        self._gone.add(node)
+
+    # ---- what is missing ----
+
+    def missing_adverts(self) -> frozenset[NodeId]:
+        """Return who has not advertised and was not dropped."""
+        return frozenset(self.parameters.participants) - self._adverts.keys() - self._gone
+
+    def missing_shares(self) -> frozenset[NodeId]:
+        """Return who has advertised, has not sent its shares and was not dropped."""
+        return frozenset(self._adverts) - self._shares.keys() - self._gone
+
+    def missing_inputs(self, step: int) -> frozenset[NodeId]:
+        """Return whose vector for `step` can still come; nobody's once it is closed."""
+        state = self._step(step)
+        if state.survivors is not None:
+            return frozenset()
+        return frozenset(self._members or ()) - state.forms.keys() - self._gone
+
+    def missing_reveals(self, step: int) -> frozenset[NodeId]:
+        """Return which survivors of `step` have not revealed and were not dropped."""
+        state = self._step(step)
+        return frozenset(state.survivors or ()) - state.revealed.keys() - self._gone
+
+    def enough_reveals(self, step: int) -> bool:
+        """Return whether a total of `step` can be tried."""
+        return len(self._step(step).revealed) >= self.parameters.threshold
+
+    # ---- the total ----
+
+    def total(self, step: int) -> Words:
+        """Return the sum of the survivors' vectors modulo 2^64. Once; a failed try may be repeated.
+
+        If shares are wrong, other sets of them are tried, so one liar among more than `threshold` reveals
+        does no harm.
+        Raises: OutOfOrder, TooFewReveals, UnopenedMask, StepReused.
+        """
+        state = self._step(step)
+        if state.survivors is None or not state.survivors:
+            raise OutOfOrder(f"step {step} is still open or empty")
+        if state.done:
+            raise StepReused(step=step)
+        threshold = self.parameters.threshold
+        if len(state.revealed) < threshold:
+            raise TooFewReveals(got=len(state.revealed), threshold=threshold)
+        self_seeds, pair_seeds = self._open(state, step)
+        state.done = True
+        total = state.sums.pop(state.form)
+        context = state.form[0]
+        for seed in self_seeds:
+            subtract_mask(total, seed=seed, context=context)
+        for survivor, absent, seed in pair_seeds:
+            apply = subtract_mask if survivor < absent else add_mask
+            apply(total, seed=seed, context=context)
+        state.revealed.clear()
+        return total
+
+    def _open(self, state: _Step, step: int) -> tuple[list[bytes], list[tuple[NodeId, NodeId, bytes]]]:
+        """Return the survivors' self seeds, and what nobody cancels: (survivor, absent, pair seed)."""
+        survivors = state.survivors or ()
+        good: Nodes = ()  # revealers whose shares fitted for the last peer
+        self_seeds, pair_seeds = [], []
+        for peer in self._members or ():
+            for revealers in self._subsets(tuple(state.revealed), first=good):
+                secret = self._recover(state, peer, revealers)
+                if secret is None:
+                    continue
+                if peer in survivors:
+                    check = check_of(self._shares[peer].wraps, step=step, peers=self._peers())
+                    if hmac.compare_digest(self_check(secret), check):
+                        self_seeds.append(secret)
+                        break
+                elif (seeds := self._pairs(peer, secret, step)) is not None:
+                    pair_seeds += [(survivor, peer, seeds[survivor]) for survivor in survivors]
+                    break
+            else:
+                raise UnopenedMask(peer=peer, step=step)
+            good = revealers
+        return self_seeds, pair_seeds
+
+    def _recover(self, state: _Step, peer: NodeId, revealers: Nodes) -> bytes | None:
+        index = self.parameters.participants.index
+        return recover({index(node) + 1: state.revealed[node][peer] for node in revealers})
+
+    def _pairs(self, node: NodeId, wrap_key: bytes, step: int) -> dict[NodeId, bytes] | None:
+        """Return the pair seeds of `node` in `step` by peer, or None if the key is wrong."""
+        seeds = unwrap(
+            self._shares[node].wraps,
+            wrap_key=wrap_key,
+            digest=self._digest,
+            node=node,
+            step=step,
+            peers=self._peers(),
+        )
+        others = [peer for peer in self._advertised or () if peer != node]
+        return None if seeds is None else dict(zip(others, seeds, strict=True))
+
+    def _subsets(self, nodes: Nodes, *, first: Nodes) -> Iterator[Nodes]:
+        """Yield sets of `threshold` revealers: what fitted last, then neighbours in a ring, then any."""
+        size = self.parameters.threshold
+        if first:
+            yield first
+        ring = (tuple(islice(nodes + nodes, start, start + size)) for start in range(len(nodes)))
+        yield from islice(chain(ring, combinations(nodes, size)), MAX_SUBSETS)
+
+    # ---- who and when ----
+
+    def _peers(self) -> int:
+        return len(self._advertised or ()) - 1
+
+    def _known(self, node: NodeId) -> None:
+        if node not in self.parameters.participants:
+            raise ProtocolViolation(f"{node} is no participant")
+
+    def _ignored(self, node: NodeId) -> bool:
+        self._known(node)
+        return node in self._gone
+
+    def _step(self, step: int, node: NodeId | None = None) -> _Step:
+        if type(step) is not int or not 0 <= step < self.parameters.steps:
+            raise ProtocolViolation(f"steps are 0 to {self.parameters.steps - 1}")
+        if self._members is None or (node is not None and node not in self._members):
+            raise OutOfOrder("only who has delivered shares takes part in steps")
+        return self._steps.setdefault(step, _Step())
+
+    def __repr__(self) -> str:
+        return f"SumCollector({self.parameters.session_id})"
