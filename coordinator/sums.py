@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from privacy.secure_sum import SealedShares, SessionParameters, SumCollector, threshold_for
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from privacy.secure_sum import SealedShares, SessionParameters, threshold_for
+from privacy.sum_collector import SumCollector
 from protocols.ids import MalformedId, NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from numpy.typing import NDArray
 
 from privacy.rng import SecureBits
-from privacy.secure_sum import SessionParameters, SumParty, threshold_for
+from privacy.secure_sum import SessionParameters, threshold_for
+from privacy.sum_party import SumParty
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
