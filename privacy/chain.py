@@ -3,9 +3,9 @@
 What is found and what is not. An edited, removed, inserted or reordered record breaks the chain. A removed
 tail leaves a chain that is whole but shorter: the head (number and hash of the last record) is therefore also
 kept in `<file>.head`, written after each record, and a head that is not in the chain is an error. Whoever can
-write both files can rewrite both, and a restored back-up of both looks like an older day: the node's audit log
-carries the head beside every charge, as a third witness that must be rewritten too. None of this stops the
-machine's administrator; it makes accidents and partial edits visible.
+write both files can rewrite both, and a restored back-up of both looks like an older day: the node's audit
+log carries the head beside every charge, as a third witness that must be rewritten too. None of this stops
+the machine's administrator; it makes accidents and partial edits visible.
 """
 
 from __future__ import annotations

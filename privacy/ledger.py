@@ -9,8 +9,8 @@ not committed is released (nothing had left), what was committed stays spent.
 
 A request that was committed and never marked as revealed may be reserved again, and *is charged again*. A
 node cannot know whether the others opened the sum its first contribution went into: a coordinator that cuts
-nodes off after their input has left could otherwise open one sum with all of them and a second one among those
-it cut off, for a single charge.
+nodes off after their input has left could otherwise open one sum with all of them and a second one among
+those it cut off, for a single charge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from privacy.accountant import (
     LARGEST_EPSILON,
@@ -33,6 +33,7 @@ from privacy.accountant import (
 )
 from privacy.chain import Chain, ChainBroken
 from protocols.clock import Clock
+from protocols.refusal import RefusalCode
 
 FORMAT = "fedtwin-ledger-v1"
 RESTART = "restart"  # the reason written when opening finds a reservation that no process holds any more
@@ -40,6 +41,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._/-]{0,199}")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 # The errors of this module (ChainBroken and ChainBusy of privacy.chain come through as they are):
+# Refusals carry the code that may leave the hospital.
 #   Exception
 #   ├── BudgetExhausted     a refusal: the caps do not cover it
 #   ├── Replayed            a refusal: the request is being answered, or its id named something else
@@ -53,6 +55,8 @@ class BudgetExhausted(Exception):
     `asked` is its ε alone, `left` the ε of the largest single release that still fits, both at the caps' δ.
     """
 
+    code: ClassVar[RefusalCode] = RefusalCode.BUDGET_EXHAUSTED
+
     def __init__(self, *, asked: float, left: float) -> None:
         super().__init__(f"asked for epsilon {asked:.4g}, {left:.4g} is left")
         self.asked = asked
@@ -61,6 +65,8 @@ class BudgetExhausted(Exception):
 
 class Replayed(Exception):
     """The request id is in use."""
+
+    code: ClassVar[RefusalCode] = RefusalCode.REPLAYED
 
 
 class AlreadyRevealed(Replayed):

@@ -1,0 +1,1 @@
+"""Starter policies, one file per preset."""
