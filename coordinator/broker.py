@@ -16,9 +16,10 @@ from typing import Any, Protocol, cast
 
 import grpc
 
-from coordinator.callers import NODE, Caller, Roll, of_context
+from coordinator.callers import Roll, caller_of
 from protocols.clock import Clock
-from protocols.ids import ConsortiumId, NodeId
+from protocols.ids import NodeId
+from protocols.peer import Peer, Role
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -104,19 +105,17 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
     """Keeps the live streams and passes frames between nodes and services.
 
     Args:
-        roll: reads who may connect; asked each second, in a thread.
-        renew: gives a node a new certificate for a CSR; raises Refused. In a thread.
+        roll: reads the roster in force; asked each second, in a thread.
+        renew: gives a node a new certificate for a signed request; raises Refused. In a thread.
     """
 
     def __init__(
         self,
         *,
-        consortium: ConsortiumId,
         roll: Callable[[], Roll],
         renew: Callable[[NodeId, bytes], bytes],
         clock: Clock,
     ) -> None:
-        self._consortium = consortium
         self._read_roll = roll
         self._renew = renew
         self._clock = clock
@@ -152,12 +151,12 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
         for node in nodes:
             self.send(node, frame)
 
-    def caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
-        """Return who is calling, if the roll admits them. Raises: Refused."""
-        caller = of_context(context, consortium=self._consortium)
-        if not self.roll.admits(caller):
-            raise Refused(RefusalCode.REVOKED)
-        return caller
+    def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: Role) -> Peer:
+        """Return who is calling, if the roster lists them in one of `roles`. Raises: Refused."""
+        peer = caller_of(context, roll=self.roll)
+        if peer.role not in roles:
+            raise Refused(RefusalCode.NOT_ALLOWED)
+        return peer
 
     # ---- the roll ----
 
@@ -173,12 +172,13 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
     async def refresh_roll(self) -> None:
         """Read the roll now: cut whom it no longer lists, send a new roster to the others."""
         before, self.roll = self.roll, await asyncio.to_thread(self._read_roll)
-        for node in [node for node in self._links if node not in self.roll.nodes]:
+        active = self.roll.roster.active_nodes
+        for node in [node for node in self._links if node not in active]:
             link = self._links[node]
             link.send(pb.CoordinatorFrame(revoked=pb.Revoked()))
             self._drop(link)
-        if self.roll.roster_version != before.roster_version:
-            update = pb.RosterUpdate(roster_envelope=self.roll.roster_envelope)
+        if self.roll.envelope != before.envelope:
+            update = pb.RosterUpdate(roster_envelope=self.roll.envelope)
             self.send_all(self._links, pb.CoordinatorFrame(roster=update))
 
     # ---- gRPC ----
@@ -192,7 +192,7 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
         if replaced is not None:
             self._drop(replaced)
         self._links[node] = link
-        welcome = pb.Welcome(roster_envelope=self.roll.roster_envelope, heartbeat_s=HEARTBEAT_S)
+        welcome = pb.Welcome(roster_envelope=self.roll.envelope, heartbeat_s=HEARTBEAT_S)
         link.send(pb.CoordinatorFrame(welcome=welcome))
         reader = asyncio.create_task(self._read(link, requests))
         try:
@@ -204,24 +204,21 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
             self._drop(link)
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
-        if node not in self.roll.nodes:
+        if node not in self.roll.roster.active_nodes:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, RefusalCode.REVOKED.value)
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewReply:
         """Give the calling node a new certificate."""
         node = await self._node(context)
         try:
-            pem = await asyncio.to_thread(self._renew, node, request.csr_der)
+            pem = await asyncio.to_thread(self._renew, node, request.csr_envelope)
         except Refused as refused:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.code.value)
         return pb.RenewReply(certificate_pem=pem)
 
     async def _node(self, context: Any) -> NodeId:
         try:
-            caller = self.caller(context)
-            if caller.role != NODE:
-                raise Refused(RefusalCode.NOT_ALLOWED)
-            return NodeId.parse(caller.name)
+            return NodeId.parse(self.caller(context, Role.NODE).name)
         except Refused as refused:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.code.value)
             raise  # abort has raised already

@@ -75,11 +75,12 @@ class QuestionBook:
 
     def finished(self, question: QuestionId, outcome: pb.CountAnswer | RefusalCode) -> None:
         """Remember how a question ended."""
-        if isinstance(outcome, RefusalCode):
-            change, value = "refusal = ?", outcome.value
-        else:
-            change, value = "answer = ?", outcome.SerializeToString()
-        self._db.execute(f"UPDATE questions SET {change} WHERE question_id = ?", (value, question.raw))  # noqa: S608  # `change` is one of two literals
+        refusal = outcome.value if isinstance(outcome, RefusalCode) else None
+        answer = None if isinstance(outcome, RefusalCode) else outcome.SerializeToString()
+        self._db.execute(
+            "UPDATE questions SET answer = ?, refusal = ? WHERE question_id = ?",
+            (answer, refusal, question.raw),
+        )
 
     def close(self) -> None:
         """Close the file."""

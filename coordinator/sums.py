@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from privacy.errors import UnopenedMask
 from privacy.secure_sum import SealedShares, SessionParameters, threshold_for
 from privacy.sum_collector import SumCollector
 from protocols.ids import MalformedId, NodeId, SessionId
@@ -161,16 +162,7 @@ class SumSession:
             session_id=self.id.raw, step=step, survivors=[node.raw for node in state.survivors]
         )
         self._broker.send_all(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
-        enough = self.parameters.threshold
-        if not await self._bell.until(
-            lambda: self.closed or len(state.revealed) >= enough or self._hopeless(state),
-            timeout_s=REVEAL_DEADLINE_S,
-        ):
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-        self._must_be_open()
-        if len(state.revealed) < enough:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-        total = await self._total(step)
+        total = await self._opened_total(step, state)
         if broadcast:
             result = self._result(step, total, state.survivors)
             self._broker.send_all(sorted(self.alive), pb.CoordinatorFrame(sum_result=result))
@@ -252,8 +244,8 @@ class SumSession:
         if len(sent.masked) % 8 or not 0 < len(sent.masked) <= MAX_VECTOR_BYTES:
             raise ValueError("not a vector of uint64")
         vector = np.frombuffer(sent.masked, dtype="<u8")
-        self._collector.input(node, vector, step=sent.step, context=sent.context)
-        state.sent.add(node)
+        if self._collector.input(node, vector, step=sent.step, context=sent.context):
+            state.sent.add(node)
 
     def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
         state = self._steps.get(sent.step)
@@ -265,21 +257,34 @@ class SumSession:
 
     def _leave(self, node: NodeId) -> None:
         self.alive.discard(node)
+        self._collector.drop(node)
         self._bell.ring()
 
     # ---- the rest ----
 
-    def _hopeless(self, state: _Step) -> bool:
-        """Whether too few are left who could still open the masks of a step."""
-        could = state.revealed | (set(state.survivors) & self.alive)
-        return len(could) < self.parameters.threshold
+    def _could_reveal(self, state: _Step) -> int:
+        """Return how many have opened their shares of a step or still could."""
+        return len(state.revealed | (set(state.survivors) & self.alive))
 
-    async def _total(self, step: int) -> NDArray[np.uint64]:
-        try:
-            return await asyncio.to_thread(self._collector.total, step)
-        except ValueError as error:
-            log.warning("session %s step %d does not add up", self.id, step)
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
+    async def _opened_total(self, step: int, state: _Step) -> NDArray[np.uint64]:
+        """Wait until enough survivors have opened their shares, and for more if those do not fit."""
+        enough, refusal = self.parameters.threshold, RefusalCode.TOO_MANY_DROPOUTS
+        while True:
+            fewest = enough
+            came = await self._bell.until(
+                lambda fewest=fewest: (  # type: ignore[misc]  # mypy does not infer defaults of lambdas
+                    self.closed or len(state.revealed) >= fewest or self._could_reveal(state) < fewest
+                ),
+                timeout_s=REVEAL_DEADLINE_S,
+            )
+            self._must_be_open()
+            if not came or len(state.revealed) < fewest:
+                raise Refused(refusal)
+            try:
+                return await asyncio.to_thread(self._collector.total, step)
+            except UnopenedMask:
+                log.warning("session %s step %d: shares do not fit, waiting for more", self.id, step)
+                enough, refusal = len(state.revealed) + 1, RefusalCode.PROTOCOL_VIOLATION
 
     def _result(self, step: int, total: NDArray[np.uint64], survivors: tuple[NodeId, ...]) -> pb.SumResult:
         data = total.astype("<u8").tobytes()

@@ -17,6 +17,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
+from privacy.errors import SecureSumError
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_party import SumParty
@@ -33,14 +34,6 @@ MAX_SHARES = 2**16  # participants times steps of one session: about 8 MB held
 INLINE_VALUES = 4_096  # up to here masking takes less than handing it to a thread
 SESSION_DEADLINE_S = 30.0  # from hearing of a session to holding its shares
 REVEAL_DEADLINE_S = 300.0  # from one's own input until the slowest participant's
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What this hospital asks of a session for one purpose."""
-
-    minimum_sites: int
-    tolerance: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,8 @@ class SumSessions:
 
     Args:
         peers: the hospitals this node accepts at this moment, with their pinned identity keys, ours too.
-        rules: what a purpose requires; raises Refused for one that this hospital does not know.
+        admit: judges a session by its terms and tolerance for this hospital; returns the fewest survivors
+            with which its sums may be opened, or raises Refused.
         send: queues a frame on the stream.
     """
 
@@ -93,14 +87,14 @@ class SumSessions:
         me: NodeId,
         signing_key: Ed25519PrivateKey,
         peers: Callable[[], Mapping[NodeId, Ed25519PublicKey]],
-        rules: Callable[[str], Rules],
+        admit: Callable[[SessionParameters, int], int],
         send: Callable[[pb.NodeFrame], None],
         bits: SecureBits | None = None,
     ) -> None:
         self._me = me
         self._signing_key = signing_key
         self._peers = peers
-        self._rules = rules
+        self._admit = admit
         self._send = send
         self._bits = bits or SecureBits()
         self._joined: dict[SessionId, _Joined] = {}
@@ -212,6 +206,9 @@ class SumSessions:
                 await self._reveal(session, joined, body)
         except Refused as refused:
             self._withdraw(session, refused.code)
+        except SecureSumError as error:
+            log.warning("a %s frame is refused in session %s: %s", name, session, type(error).__name__)
+            self._withdraw(session, error.code)
         except ValueError:
             log.warning("a %s frame breaks the protocol of session %s: left", name, session)
             self._withdraw(session, RefusalCode.PROTOCOL_VIOLATION)
@@ -225,14 +222,13 @@ class SumSessions:
         if len(self._joined) >= MAX_SESSIONS:
             raise Refused(RefusalCode.NOT_READY)
         opened, keys = self._checked(session, opening)
-        rules = self._rules(opened.parameters.purpose)
         party = SumParty(
             opened.parameters,
             me=self._me,
             signing_key=self._signing_key,
             peer_keys=keys,
             bits=self._bits,
-            minimum_survivors=max(rules.minimum_sites, opened.participants - opened.tolerance),
+            minimum_survivors=self._admit(opened.parameters, opened.tolerance),
         )
         ready: asyncio.Future[OpenSession] = asyncio.get_running_loop().create_future()
         ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting
@@ -246,17 +242,14 @@ class SumSessions:
         self, session: SessionId, opening: pb.SumOpen
     ) -> tuple[OpenSession, Mapping[NodeId, Ed25519PublicKey]]:
         """Return the session's parameters and its participants' pinned keys. Raises: Refused."""
-        rules = self._rules(opening.purpose)
         nodes = tuple(NodeId(raw) for raw in opening.participants)
         if list(nodes) != sorted(set(nodes)) or self._me not in nodes:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         peers = self._peers()
         if not set(nodes) <= set(peers):
             raise Refused(RefusalCode.ROSTER_MISMATCH)
-        if len(nodes) < max(2, rules.minimum_sites):
+        if not opening.tolerance < len(nodes):
             raise Refused(RefusalCode.TOO_FEW_SITES)
-        if not rules.tolerance <= opening.tolerance < len(nodes):
-            raise Refused(RefusalCode.NOT_ALLOWED)  # too little noise for what this hospital tolerates
         if opening.threshold != threshold_for(len(nodes), colluders=opening.tolerance):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         if not 1 <= opening.steps <= MAX_SHARES // len(nodes):
@@ -338,10 +331,11 @@ class SumSessions:
             waiting.set_result(None)
         if joined is None:
             return
-        futures = [joined.ready, *(sent.total for sent in joined.sent.values())]
-        for future in futures:
-            if not future.done():
-                future.set_exception(Refused(code))
+        if not joined.ready.done():
+            joined.ready.set_exception(Refused(code))
+        for sent in joined.sent.values():
+            if not sent.total.done():
+                sent.total.set_exception(Refused(code))
 
 
 def _code(text: str) -> RefusalCode:

@@ -1,0 +1,164 @@
+"""Studies and their rounds: proposals go to the nodes, a round is one secure-sum session of many steps.
+
+Guarantee: a study that no lead of the roster signed is not passed on. A round runs only among connected nodes
+that said they approve the plan, and ends when fewer remain than the plan's noise needs. Each node checks its
+own approval again when it trains; what is counted here decides nothing at a hospital.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from coordinator.bell import Bell
+from coordinator.broker import Broker
+from coordinator.state import State
+from coordinator.sums import SumService, SumSession, Withdrawn
+from protocols import proposal
+from protocols.clock import Clock
+from protocols.envelope import BadEnvelope
+from protocols.ids import NodeId
+from protocols.peer import Role
+from protocols.question import UnknownSigner
+from protocols.refusal import RefusalCode, Refused
+from protocols.study import Study
+from protocols.study_fields import MalformedStudy
+from protocols.wire import fedtwin_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+REPLY_DEADLINE_S = 5.0  # a node looks into a file
+FIRST_STEP_DEADLINE_S = 120.0  # Flower polls every few seconds, and the first gradient loads the features
+STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a node's stream that is cut unnoticed
+OPEN_TRIES = 3  # a node may withdraw or vanish while the session is opened
+
+
+class StudyDesk:
+    """Proposals, approvals and rounds. A Listener of the broker, to be named after the SumService."""
+
+    def __init__(self, broker: Broker, sums: SumService, state: State, *, clock: Clock) -> None:
+        self._broker = broker
+        self._sums = sums
+        self._state = state
+        self._clock = clock
+        self._replies: dict[bytes, dict[NodeId, str]] = {}  # by plan hash: refusal, empty if approved
+        self._bell = Bell()
+
+    async def propose(self, envelope: bytes, *, proposer: str) -> pb.ProposeStudyReply:
+        """Keep a study, ask every connected node, and return how many approve it.
+
+        Raises: Refused unless `proposer` is a lead of the roster and signed it.
+        """
+        study, signer = self._opened(envelope)
+        if signer != proposer:
+            raise Refused(RefusalCode.UNKNOWN_SIGNER)
+        plan_hash = study.plan_hash()
+        await asyncio.to_thread(self._state.add_study, plan_hash, envelope, at=self._clock.now())
+        approving, asked = await self._ask(plan_hash, envelope)
+        return pb.ProposeStudyReply(
+            plan_hash=plan_hash, approved=len(approving), pending=len(asked - approving)
+        )
+
+    async def round(self, plan_hash: bytes, *, number: int, steps: int) -> AsyncIterator[pb.RoundEvent]:
+        """Yield the opened session, then each step's total; the last event may be a refusal."""
+        session: SumSession | None = None
+        try:
+            study, envelope = await self._study(plan_hash)
+            if not 1 <= steps <= study.training.steps_per_round or not 1 <= number <= study.training.rounds:
+                raise Refused(RefusalCode.NOT_ALLOWED)
+            session = await self._open(study, envelope, number=number, steps=steps)
+            participants = [node.raw for node in session.participants]
+            yield pb.RoundEvent(opened=pb.RoundOpened(session_id=session.id.raw, participants=participants))
+            for _ in range(steps):
+                step = session.take_step()
+                deadline_s = FIRST_STEP_DEADLINE_S if step == 0 else STEP_DEADLINE_S
+                total = await session.step(step, deadline_s=deadline_s, broadcast=True)
+                data = total.total.astype("<u8", copy=False).tobytes()
+                yield pb.RoundEvent(
+                    sum=pb.SumResult(
+                        session_id=session.id.raw, step=step, total=data, contributors=len(total.contributors)
+                    )
+                )
+            session.close()
+        except Refused as refused:
+            if session is not None:
+                session.close(refused.code)
+            yield pb.RoundEvent(refusal=refused.code.value)
+        finally:
+            if session is not None:
+                session.close(RefusalCode.NOT_READY)  # nothing, unless whoever listened went away
+
+    # ---- Listener ----
+
+    def connected(self, node: NodeId, hello: pb.Hello) -> None:
+        """Offer a node every study, in case it was away when it was proposed."""
+        for record in self._state.studies():
+            proposed = pb.StudyProposal(study_envelope=record.envelope)
+            self._broker.send(node, pb.CoordinatorFrame(study=proposed))
+
+    def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
+        """Take a node's word on a study."""
+        if frame.WhichOneof("body") == "study_reply":
+            reply = frame.study_reply
+            if reply.plan_hash in self._replies:
+                self._replies[reply.plan_hash][node] = reply.refusal
+                self._bell.ring()
+
+    def lost(self, node: NodeId) -> None:
+        """Forget what a node said: it is asked again."""
+        for replies in self._replies.values():
+            replies.pop(node, None)
+        self._bell.ring()
+
+    # ---- the rest ----
+
+    async def _study(self, plan_hash: bytes) -> tuple[Study, bytes]:
+        record = await asyncio.to_thread(self._state.study, plan_hash)
+        if record is None:
+            raise Refused(RefusalCode.NOT_APPROVED)
+        return self._opened(record.envelope)[0], record.envelope
+
+    def _opened(self, envelope: bytes) -> tuple[Study, str]:
+        try:
+            return proposal.opened(envelope, key_of=self._broker.roll.roster.signer_keys(Role.LEAD))
+        except UnknownSigner as error:
+            raise Refused(RefusalCode.UNKNOWN_SIGNER) from error
+        except BadEnvelope as error:
+            raise Refused(RefusalCode.BAD_SIGNATURE) from error
+        except MalformedStudy as error:
+            raise Refused(RefusalCode.MALFORMED) from error
+
+    async def _ask(self, plan_hash: bytes, envelope: bytes) -> tuple[set[NodeId], set[NodeId]]:
+        """Ask every connected node about a study. Returns who approves, and who was asked."""
+        asked = set(self._broker.connected())
+        replies = self._replies[plan_hash] = {}
+        proposed = pb.StudyProposal(study_envelope=envelope)
+        self._broker.send_all(asked, pb.CoordinatorFrame(study=proposed))
+        await self._bell.until(
+            lambda: set(replies) >= asked & self._broker.connected(), timeout_s=REPLY_DEADLINE_S
+        )
+        return {node for node, refusal in replies.items() if not refusal}, asked
+
+    async def _open(self, study: Study, envelope: bytes, *, number: int, steps: int) -> SumSession:
+        approving, asked = await self._ask(study.plan_hash(), envelope)
+        if not approving and asked:
+            raise Refused(RefusalCode.NOT_APPROVED)
+        for _ in range(OPEN_TRIES):
+            ready = approving & self._broker.connected()
+            if len(ready) < study.sites.minimum:
+                raise Refused(RefusalCode.TOO_FEW_SITES)
+            try:
+                return await self._sums.open(
+                    ready,
+                    steps=steps,
+                    purpose=f"training:{study.plan_hash().hex()}",
+                    tolerance=study.sites.tolerance,
+                    round=number,
+                )
+            except Withdrawn as withdrawn:
+                log.info("%s withdrew from a round: %s", withdrawn.node, withdrawn.code.value)
+                approving.discard(withdrawn.node)
+            except Refused as refused:
+                log.info("a round could not be opened: %s", refused.code.value)
+        raise Refused(RefusalCode.TOO_FEW_SITES)
