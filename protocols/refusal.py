@@ -60,7 +60,7 @@ _HELP = {
     RefusalCode.INVITATION_UNKNOWN: "The coordinator knows no such invitation; ask the lead for a new one.",
     RefusalCode.INVITATION_USED: "This invitation was used already; ask the lead for a new one.",
     RefusalCode.INVITATION_EXPIRED: "This invitation has expired; ask the lead for a new one.",
-    RefusalCode.WRONG_COORDINATOR: "Whoever answers is not the coordinator of the invitation; nothing was sent.",
+    RefusalCode.WRONG_COORDINATOR: "Whoever answers is not the coordinator that invited; nothing was sent.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 
