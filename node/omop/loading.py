@@ -88,7 +88,7 @@ class Load:
         for load_id in replaces:
             self._forget(load_id)
         self._known = np.sort(
-            cursor.execute("SELECT person_id FROM person").fetch_arrow_table()["person_id"].to_numpy()
+            cursor.execute("SELECT person_id FROM person").to_arrow_table()["person_id"].to_numpy()
         )
         self._next_id = {
             table.name: self._scalar(f"SELECT coalesce(max({table.id}), 0) + 1 FROM {table.name}")  # noqa: S608
@@ -133,7 +133,7 @@ class Load:
         """Add visits or deaths: one record per `key`, the first one stays."""
         ids = records[key].to_numpy()
         _, first = np.unique(ids, return_index=True)
-        there = self._cursor.execute(f"SELECT {key} FROM {table}").fetch_arrow_table()[key].to_numpy()  # noqa: S608
+        there = self._cursor.execute(f"SELECT {key} FROM {table}").to_arrow_table()[key].to_numpy()  # noqa: S608
         first = first[~np.isin(ids[first], there)]
         first.sort()
         if len(first):

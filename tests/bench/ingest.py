@@ -179,7 +179,7 @@ def _bare(store: OmopStore, statement: str) -> None:
 
 def _first(cohort: Cohort, store: OmopStore) -> None:
     """A question that was not asked before: built and compiled, too."""
-    cohort_queries.persons(cohort, store).count().execute()
+    cohort_queries.persons(cohort, store).count().to_pyarrow()
 
 
 def _median(run, repeats: int) -> float:  # type: ignore[no-untyped-def]

@@ -1,0 +1,74 @@
+"""Pseudonyms: stable, unlinkable without vault and key, never derived from the patient's own information."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deid.errors import WrongKey
+from deid.vault import PseudonymKey, Vault
+from tests.privacy.seeded_bits import SeededBits
+
+KEY = PseudonymKey(bytes(range(32)))
+
+
+def opened(path: Path, *, key: PseudonymKey = KEY, seed: int = 1) -> Vault:
+    return Vault.open(path, key=key, bits=SeededBits(seed))
+
+
+def test_the_same_patient_gets_the_same_pseudonym_after_a_restart(tmp_path: Path) -> None:
+    first = opened(tmp_path / "v").pseudonyms(["a", "b", "a"], namespace="mrn")
+    again = opened(tmp_path / "v", seed=2).pseudonyms(["b", "a"], namespace="mrn")
+    assert first.ids[0] == first.ids[2] != first.ids[1]
+    assert again.ids.tolist() == [first.ids[1], first.ids[0]]
+    assert again.shift_days.tolist() == [first.shift_days[1], first.shift_days[0]]
+
+
+def test_a_namespace_is_another_patient(tmp_path: Path) -> None:
+    vault = opened(tmp_path / "v")
+    assert vault.pseudonyms(["7"], namespace="mrn").ids != vault.pseudonyms(["7"], namespace="encounter").ids
+
+
+def test_the_id_does_not_follow_from_source_id_and_key(tmp_path: Path) -> None:
+    """45 CFR 164.514(c): with another random secret the same record number is another id."""
+    one = opened(tmp_path / "one", seed=1).pseudonyms(["123"], namespace="mrn")
+    two = opened(tmp_path / "two", seed=2).pseudonyms(["123"], namespace="mrn")
+    assert one.ids != two.ids
+
+
+def test_ids_are_positive_distinct_bigints_and_shifts_are_whole_days(tmp_path: Path) -> None:
+    found = opened(tmp_path / "v").pseudonyms([str(i) for i in range(5_000)], namespace="mrn")
+    assert found.ids.dtype == np.int64
+    assert (found.ids > 0).all()
+    assert len(set(found.ids.tolist())) == 5_000
+    assert set(found.shift_days.tolist()) <= set(range(-365, 366)) - {0}
+    assert len(set(found.shift_days.tolist())) > 700  # nearly all 730 appear
+    assert abs(found.shift_days.mean()) < 12  # sd of the mean is 3 days
+
+
+def test_the_file_holds_no_source_id_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    vault = opened(tmp_path / "v")
+    vault.pseudonyms(["MRN-SMITH-1"], namespace="mrn")
+    vault.close()
+    assert b"SMITH" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert stat.S_IMODE((tmp_path / "v").stat().st_mode) == 0o600
+
+
+def test_another_key_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "v").close()
+    with pytest.raises(WrongKey):
+        opened(tmp_path / "v", key=PseudonymKey(bytes(32)))
+
+
+def test_a_secret_is_durable_before_its_pseudonym_is_known(tmp_path: Path) -> None:
+    opened(tmp_path / "v").pseudonyms(["a"], namespace="mrn")
+    seen = sqlite3.connect(tmp_path / "v").execute("SELECT count(*) FROM patient").fetchone()
+    assert seen == (1,)
+
+
+def test_the_key_hides_itself() -> None:
+    assert repr(KEY) == str(KEY) == "PseudonymKey(<hidden>)"
+    with pytest.raises(ValueError, match="32 bytes"):
+        PseudonymKey(b"short")
