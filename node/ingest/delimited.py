@@ -18,7 +18,7 @@ from node.ingest.errors import UnreadableSource
 from node.ingest.mapping import Mapping
 from node.ingest.mapping_parts import Kind
 
-_BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
+BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
 _HEADER_BYTES = 1 << 20  # a header line of ten thousand columns
 
 
@@ -49,7 +49,7 @@ class Delimited:
                     stream,
                     read_options=pyarrow.csv.ReadOptions(
                         use_threads=False,  # rows keep their numbers
-                        block_size=_BLOCK_BYTES,
+                        block_size=BLOCK_BYTES,
                         column_names=list(self._names),
                         skip_rows=1 if self.mapping.header else 0,
                         encoding=self.mapping.encoding,
@@ -78,13 +78,12 @@ class Delimited:
     def _numbered(
         self, reader: pyarrow.csv.CSVStreamingReader, raw: io.BufferedReader, batch_rows: int
     ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Rows of the wrong width are not in the blocks, and may be known before their block is."""
         next_row = 1
         noted = 0
         for block in reader:
             numbers = np.arange(next_row, next_row + block.num_rows + len(self.wrong_width) - noted)
             numbers = numbers[~np.isin(numbers, self.wrong_width[noted:])]
-            while len(numbers) < block.num_rows:  # pragma: no cover (a wrong row counted for a later block)
-                numbers = np.append(numbers, numbers[-1] + 1 if len(numbers) else next_row)
             numbers = numbers[: block.num_rows]
             if len(numbers):
                 next_row = int(numbers[-1]) + 1
