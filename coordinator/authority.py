@@ -27,7 +27,6 @@ PERSON_LIFETIME = timedelta(days=365)  # a person renews by hand
 SERVER_LIFETIME = timedelta(days=365)  # renewed when the coordinator starts
 CLOCK_SKEW = timedelta(minutes=5)  # how far a hospital's clock may lag
 MAX_CSR_BYTES = 4_096  # a P-256 request has about 300
-RENEW_AT = 3  # a certificate is due when less than one third of its life is left
 
 
 class BadRequest(ValueError):
@@ -131,12 +130,6 @@ def found_authority(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
-
-
-def due_for_renewal(certificate: x509.Certificate, *, now: datetime) -> bool:
-    """Return whether less than a third of the certificate's life is left."""
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.not_valid_after_utc - now < life / RENEW_AT
 
 
 def certificate_facts(pem: bytes) -> tuple[str, datetime]:

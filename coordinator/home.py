@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator import invitations
-from coordinator.authority import Authority, due_for_renewal, found_authority
+from coordinator.authority import Authority, found_authority
 from coordinator.profile import Profile, issue_profile, new_folder
 from coordinator.roster_book import RosterBook
 from coordinator.state import State
@@ -26,7 +26,7 @@ from protocols.clock import Clock
 from protocols.ids import ConsortiumId, NodeId
 from protocols.invitation import Invitation, check_address
 from protocols.key_forms import identity_key, new_tls_key, private_pem, tls_key
-from protocols.peer import Role
+from protocols.peer import Role, due_for_renewal
 from protocols.roster import EVERY_PROJECT, Settings
 
 ENROLMENT_PORT, BROKER_PORT, FLEET_PORT = 8440, 8441, 8442  # docs/network.md

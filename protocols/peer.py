@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from cryptography import x509
 
 from protocols.ids import ConsortiumId, NodeId
 
+RENEW_AT = 3  # a certificate is due when less than one third of its life is left
 SCHEME = "fedtwin://"
 PERSON_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # no quoting in a URI, a path or a shell
 
@@ -81,3 +83,9 @@ def peer_of(certificate_pem: bytes) -> Peer:
     if len(uris) != 1:
         raise NotAPeer(f"one URI names the holder, got {len(uris)}")
     return Peer.parse(uris[0])
+
+
+def due_for_renewal(certificate: x509.Certificate, *, now: datetime) -> bool:
+    """Return whether less than a third of the certificate's life is left."""
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc - now < life / RENEW_AT
