@@ -122,11 +122,16 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
         self._links: dict[NodeId, Link] = {}
         self._listeners: list[Listener] = []
         self._last_seen_unix_s: dict[NodeId, float] = {}
+        self._on_roster_change: list[Callable[[], None]] = []
         self.roll = roll()
 
     def listen(self, *listeners: Listener) -> None:
         """Let services hear of connections, frames and losses, in this order."""
         self._listeners += listeners
+
+    def on_roster_change(self, tell: Callable[[], None]) -> None:
+        """Call `tell` in the event loop whenever a new roster is in force."""
+        self._on_roster_change.append(tell)
 
     def connected(self) -> frozenset[NodeId]:
         """Return the nodes with a live stream."""
@@ -180,6 +185,8 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
         if self.roll.envelope != before.envelope:
             update = pb.RosterUpdate(roster_envelope=self.roll.envelope)
             self.send_all(self._links, pb.CoordinatorFrame(roster=update))
+            for tell in self._on_roster_change:
+                tell()
 
     # ---- gRPC ----
 

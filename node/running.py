@@ -1,0 +1,240 @@
+"""A node at work: the stream, the sums and the questions put together from parts that are already open.
+
+Guarantee: only frames of the coordinator whose certificate the consortium's CA signed get this far, and none
+of them is believed: rosters and studies are verified by their signatures, sessions by `SumSessions`, questions
+by `Answering`. No frame ends the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from node import boundary
+from node.answering import Answering
+from node.audit import AuditLog
+from node.audit_events import AuditEvent
+from node.omop.store import OmopStore
+from node.policy import Policy
+from node.session import NodeStream, Tls
+from node.sums import QUESTIONS, TRAINING, SumSessions
+from node.training.approvals import Approvals
+from privacy.ledger import Ledger
+from privacy.rng import SecureBits
+from privacy.secure_sum import SessionParameters
+from protocols import proposal
+from protocols.clock import Clock
+from protocols.ids import NodeId
+from protocols.peer import Role
+from protocols.refusal import RefusalCode, Refused
+from protocols.roster import Roster, fingerprint
+from protocols.wire import fedtwin_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+SQL_THREADS = 4  # counts at one time; DuckDB uses the cores within each
+SOFTWARE_VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a node works with. Whoever opened the parts closes them.
+
+    Args:
+        roster: the newest verified roster. accept_roster: verifies another one, pins what is new, keeps it;
+            raises Refused or ValueError and changes nothing if it does not hold.
+        peers: hospitals of the roster whose keys are the pinned ones, this node included.
+        policy: the policy as it stands; raises Refused(NO_POLICY).
+        store: the open store; raises Refused(NO_DATA).
+    """
+
+    me: NodeId
+    identity_key: Ed25519PrivateKey
+    broker_address: str
+    tls: Callable[[], Tls]
+    roster: Callable[[], Roster]
+    accept_roster: Callable[[bytes], object]
+    peers: Callable[[], Mapping[NodeId, Ed25519PublicKey]]
+    policy: Callable[[], Policy]
+    ledger: Ledger
+    audit: AuditLog
+    store: Callable[[], OmopStore]
+    approvals: Approvals
+    clock: Clock
+    bits: SecureBits
+
+
+class RunningNode:
+    """One node in one event loop. `run` serves until cancelled; `close` ends what is left."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._audits = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        self._sql = ThreadPoolExecutor(SQL_THREADS, thread_name_prefix="count")
+        self.revoked = False
+        self.stream = NodeStream(
+            address=parts.broker_address,
+            tls=parts.tls,
+            hello=self._hello,
+            welcome=self._welcome,
+            handle=self._handle,
+            lost=self._lost,
+            clock=parts.clock,
+            bits=parts.bits,
+        )
+        self.sums = SumSessions(
+            me=parts.me,
+            signing_key=parts.identity_key,
+            peers=parts.peers,
+            admit=self._admit,
+            send=self.send,
+            bits=parts.bits,
+        )
+        self.answering = Answering(
+            roster=parts.roster,
+            policy=parts.policy,
+            ledger=parts.ledger,
+            store=parts.store,
+            sums=self.sums,
+            send=self.send,
+            record=self.record,
+            to_code=boundary.to_code,
+            threads=self._sql,
+            clock=parts.clock,
+            bits=parts.bits,
+        )
+
+    def send(self, frame: pb.NodeFrame) -> None:
+        """Queue a frame for the coordinator."""
+        self.stream.send(frame)
+
+    def record(self, event: AuditEvent, **fields: Any) -> None:
+        """Write a line into the audit trail, in order, without waiting for the disk.
+
+        A crash may lose the last milliseconds of the trail; what was charged stands in the ledger, which is
+        waited for.
+        """
+        self._audits.submit(self._record, event, fields)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self.stream.run()
+
+    async def close(self) -> None:
+        """Release what is reserved, end the threads, and finish the audit trail."""
+        await self.answering.stop()
+        self.sums.disconnected()
+        await asyncio.to_thread(self._sql.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._audits.shutdown)
+
+    # ---- the stream ----
+
+    def _hello(self) -> pb.Hello:
+        return pb.Hello(
+            software_version=SOFTWARE_VERSION,
+            roster_version=self._parts.roster().version,
+            unanswered=[question.raw for question in self.answering.unanswered()],
+        )
+
+    async def _welcome(self, welcome: pb.Welcome) -> None:
+        await self._roster(welcome.roster_envelope)
+        self.record(AuditEvent.CONNECTED, roster_version=self._parts.roster().version)
+
+    def _lost(self) -> None:
+        self.sums.disconnected()
+        self.record(AuditEvent.DISCONNECTED)
+
+    async def _handle(self, frame: pb.CoordinatorFrame) -> None:
+        name = frame.WhichOneof("body") or ""
+        if name.startswith("sum_"):
+            await self.sums.handle(frame)
+            return
+        match name:
+            case "offer":
+                await self.answering.offer(frame.offer)
+            case "run":
+                await self.answering.run(frame.run)
+            case "cancel":
+                await self.answering.cancel(frame.cancel)
+            case "study":
+                await self._study(frame.study)
+            case "roster":
+                await self._roster(frame.roster.roster_envelope)
+            case "revoked":
+                self.revoked = True
+                log.warning("the coordinator says that this node is revoked")
+
+    # ---- what is believed only after it was verified ----
+
+    async def _roster(self, envelope: bytes) -> None:
+        """Take a roster if it verifies. One that does not is refused, and the one in force stays."""
+        try:
+            await asyncio.to_thread(self._parts.accept_roster, envelope)
+        except Exception as error:
+            code = boundary.to_code(error)
+            log.warning("a roster is refused: %s", code)
+            self.record(AuditEvent.ROSTER_REFUSED, code=code)
+        else:
+            self.record(AuditEvent.ROSTER_ACCEPTED, roster_version=self._parts.roster().version)
+
+    def _admit(self, session: SessionParameters, tolerance: int) -> int:
+        """Judge a session by the hospital's policy. Returns the fewest survivors. Raises: Refused."""
+        policy = self._parts.policy()
+        peers = self._parts.peers()
+        keys = [fingerprint(peers[node].public_bytes_raw()) for node in session.participants]
+        policy.check_participants(keys, tolerance=tolerance)
+        fewest = policy.fewest_survivors(participants=len(keys), tolerance=tolerance)
+        if session.purpose.startswith(TRAINING):
+            sites = self._approved(session.purpose).sites
+            if len(keys) < sites.minimum or tolerance < sites.tolerance:
+                raise Refused(RefusalCode.TOO_FEW_SITES)
+        elif session.purpose != QUESTIONS:
+            raise Refused(RefusalCode.NOT_ALLOWED)
+        self.record(
+            AuditEvent.SESSION_JOINED,
+            session_id=session.session_id,
+            purpose=session.purpose.partition(":")[0],
+            participants=len(keys),
+            threshold=session.threshold,
+            tolerance=tolerance,
+            steps=session.steps,
+        )
+        return fewest
+
+    def _approved(self, purpose: str) -> Any:
+        """Return the approved plan that a session's purpose names. Raises: Refused."""
+        try:
+            plan_hash = bytes.fromhex(purpose.removeprefix(TRAINING))
+        except ValueError:
+            raise Refused(RefusalCode.MALFORMED) from None
+        return self._parts.approvals.study(plan_hash)
+
+    async def _study(self, proposed: pb.StudyProposal) -> None:
+        """Keep a signed study for the hospital's decision, and say whether it is approved."""
+        plan_hash, refusal = b"", ""
+        try:
+            plan_hash, approved = await asyncio.to_thread(self._keep_study, proposed.study_envelope)
+            refusal = "" if approved else RefusalCode.NOT_APPROVED.value
+        except Exception as error:
+            refusal = boundary.to_code(error).value
+        reply = pb.StudyReply(plan_hash=plan_hash, refusal=refusal)
+        self.send(pb.NodeFrame(study_reply=reply))
+
+    def _keep_study(self, envelope: bytes) -> tuple[bytes, bool]:
+        study, signer = proposal.opened(envelope, key_of=self._parts.roster().signer_keys(Role.LEAD))
+        approved = self._parts.approvals.propose(study, proposed_by=signer)
+        plan_hash = study.plan_hash()
+        self.record(AuditEvent.STUDY_PROPOSED, plan_hash=plan_hash, signer=signer)
+        return plan_hash, approved
+
+    def _record(self, event: AuditEvent, fields: dict[str, Any]) -> None:
+        try:
+            self._parts.audit.record(event, **fields)
+        except Exception:
+            log.exception("an audit line could not be written")
