@@ -51,10 +51,10 @@ class RoundRequest:
         if not np.isfinite(found).all():
             raise MalformedRound("a parameter is not finite")
 
-    def fields(self) -> dict[str, bytes | int]:
+    def fields(self) -> dict[str, Any]:
         """Return the request as the record of a Flower message holds it; the parameters are little-endian.
 
-        They travel as bytes, not as a Flower array: an array is put together by code that believes its header.
+        They travel as bytes, not as a Flower array: code that believes its header puts an array together.
         """
         return {
             "plan_hash": self.plan_hash,
@@ -86,7 +86,7 @@ class RoundReply:
         _checked_digest(self.parameters_digest, "parameters_digest")
         _checked_int(self.steps, "steps", low=0, high=MAX_STEPS)
 
-    def fields(self) -> dict[str, bytes | int]:
+    def fields(self) -> dict[str, Any]:
         """Return the reply as the record of a Flower message holds it."""
         return {"parameters_digest": self.parameters_digest, "steps": self.steps}
 

@@ -7,7 +7,9 @@ does not unpack a bundle at all.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 from flwr.cli.build import build_fab_from_files
@@ -49,7 +51,10 @@ class Bundle:
     sha256: str
 
 
+@functools.cache
 def code_free_bundle() -> Bundle:
     """Return the bundle: the same bytes on every machine."""
-    content, _ = build_fab_from_files({"pyproject.toml": _PYPROJECT.encode(), "LICENSE": NOTICE})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # flwr 1.41 uses pathspec's old pattern name
+        content, _ = build_fab_from_files({"pyproject.toml": _PYPROJECT.encode(), "LICENSE": NOTICE})
     return Bundle(content, hashlib.sha256(content).hexdigest())

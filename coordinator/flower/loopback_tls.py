@@ -1,14 +1,13 @@
 """A certificate that is good for 127.0.0.1 and nothing else, for the SuperLink.
 
-Flower demands TLS where SuperNodes authenticate. The SuperLink is reached from its own host only, so it gets a
-throw-away authority instead of the coordinator's key: a flaw in Flower cannot give away what the key of the
+Flower demands TLS where SuperNodes authenticate. The SuperLink is reached from its own host only, so it gets
+a throw-away authority instead of the coordinator's key: a flaw in Flower cannot give away what the key of the
 public listeners stands for.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from privacy import private_files
 from protocols.clock import Clock
 
 LIFETIME = timedelta(days=365)  # made again at every start of the coordinator
@@ -34,8 +34,8 @@ class LoopbackTls:
 
 
 def make_loopback_tls(folder: Path, *, clock: Clock) -> LoopbackTls:
-    """Write a fresh authority and a certificate for 127.0.0.1 into `folder`; the authority's key is dropped."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write a fresh authority and a certificate for 127.0.0.1 into `folder`; drop the authority's key."""
+    private_files.make_folder(folder)
     found = LoopbackTls(folder / "ca.crt", folder / "superlink.crt", folder / "superlink.key")
     begins = clock.now() - CLOCK_SKEW
     ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -55,7 +55,7 @@ def make_loopback_tls(folder: Path, *, clock: Clock) -> LoopbackTls:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(local, critical=False)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
         )
@@ -66,9 +66,7 @@ def make_loopback_tls(folder: Path, *, clock: Clock) -> LoopbackTls:
     pem = server_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    found.key.unlink(missing_ok=True)
-    with os.fdopen(os.open(found.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+    private_files.write(found.key, pem)
     return found
 
 

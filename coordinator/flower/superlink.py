@@ -15,6 +15,7 @@ from pathlib import Path
 from coordinator.flower.child_process import Child, ChildProcess, command, environment
 from coordinator.flower.control_api import ControlApi
 from coordinator.flower.loopback_tls import make_loopback_tls
+from privacy import private_files
 from protocols.clock import Clock
 
 START_TIMEOUT_S = 60.0  # 2 s on an idle machine; migrations of a first database and busy machines take longer
@@ -37,7 +38,7 @@ class SuperLink:
 
     def __init__(self, folder: Path, *, home: Path, log: Path, clock: Clock) -> None:
         """`home` is the coordinator's home: the ServerApp learns this path and no secret."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_files.make_folder(folder)
         self._folder = folder
         self._log = log
         self._variables = {HOME_VARIABLE: str(home), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": SUPEREXEC_POLL_S}

@@ -1,1 +1,1 @@
-"""Flower at the hospital: the SuperNode as a supervised process, and a runner of our own that executes one app."""
+"""Flower at the hospital: the SuperNode as a supervised process, and our own runner that executes one app."""

@@ -1,7 +1,7 @@
-"""The ClientApp: a strict parse, the hospital's trainer, and a reply that says nothing but the model's digest.
+"""The ClientApp: a strict parse, the hospital's trainer, a reply that says only which model it holds.
 
-This module is named by the bundle; the runner never loads it by name. It builds the app around the trainer that
-the node process holds, and the simulation engine builds it around a trainer of its own.
+This module is named by the bundle; the runner never loads it by name. It builds the app around the trainer
+that the node process holds, and the simulation engine builds it around a trainer of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Trainer(Protocol):
     """Trains one round at one hospital, under the hospital's own policy and budget."""
 
     def train(self, request: RoundRequest) -> RoundReply:
-        """Run the steps of the round in its secure-sum session. Raises: Refused, or anything else: a fault."""
+        """Run the steps of the round in its secure-sum session. Raises: Refused, else it is a fault."""
         ...
 
 
@@ -45,8 +45,7 @@ def make_client_app(
     def train(message: Message, _context: Context) -> Message:
         try:
             reply = trainer.train(parse_request(message))
-            fields = {str(name): value for name, value in reply.fields().items()}
-            return Message(RecordDict({RECORD: ConfigRecord(fields)}), reply_to=message)  # type: ignore[dict-item]
+            return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
         except Exception as error:  # the boundary: whatever happened leaves as a code
             code = coded(error)
             # The kind of the error, never its text: a message may quote a value.
@@ -57,7 +56,7 @@ def make_client_app(
 
 
 def parse_request(message: Message) -> RoundRequest:
-    """Return the request in a Flower message, refusing whatever is not exactly one. Raises: MalformedRound."""
+    """Return the request in a Flower message, refusing whatever is not just that. Raises: MalformedRound."""
     if message.metadata.message_type != MESSAGE_TYPE or not message.has_content():
         raise MalformedRound("not a training message")
     content = message.content
@@ -83,5 +82,5 @@ class _NoTrainer:
         raise Refused(RefusalCode.NOT_READY)
 
 
-# What the bundle's reference resolves to, where somebody runs it with Flower's stock runner: it trains nothing.
+# What the bundle's reference resolves to, if somebody runs it with Flower's stock runner: it trains nothing.
 app = make_client_app(_NoTrainer())

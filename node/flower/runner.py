@@ -94,6 +94,9 @@ class Runner:
                 reply = self._answer(message, run_id=run_id, node_id=node_id)
             except MalformedMessage:
                 reply = refusal(header, RefusalCode.MALFORMED)
+            except Exception as error:  # the SuperNode waits for a reply: it gets one, whatever happened
+                _log.warning("a message could not be worked on: %s", type(error).__name__)
+                reply = refusal(header, RefusalCode.INTERNAL)
             self._hand_in(api, task, reply, run_id=run_id, node_id=node_id)
             failed = reply.has_error()
             api.finish(task, sub_status=SubStatus.FAILED if failed else SubStatus.COMPLETED)

@@ -6,6 +6,7 @@ process cannot have. This one speaks the same protobuf over HTTP and raises. flw
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,6 +53,8 @@ from google.protobuf.message import Message as Proto
 from protocols.round import BYTES_PER_PARAMETER, MAX_PARAMETERS
 
 MEDIA_TYPE = "application/protobuf"
+PART_TIMEOUT_S = 60.0  # for the SuperNode to fetch 32 MB over a slow line
+PART_POLL_S = 0.02
 TIMEOUT_S = 30.0  # loopback; a large model takes a second
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"  # what the secret signs
 OBJECTS = (ConfigRecord, Message, RecordDict)  # a message of ours is exactly one of each
@@ -130,13 +133,7 @@ class RuntimeApi:
             if len(parts) != len(OBJECTS):
                 raise MalformedMessage(f"a message has {len(OBJECTS)} parts, got {len(parts)}")
             for part in parts:
-                request = PullObjectRequest(node=node, run_id=run_id, object_id=part)
-                found = self._call("pull-object", request, PullObjectResponse, task=task)
-                if not found.object_available:
-                    raise RuntimeApiError("pull-object", 200)
-                if len(found.object_content) > MAX_OBJECT_BYTES:
-                    raise MalformedMessage(f"a part has at most {MAX_OBJECT_BYTES} bytes")
-                contents[part] = found.object_content
+                contents[part] = self._pull(task, PullObjectRequest(node=node, run_id=run_id, object_id=part))
             kinds = sorted(content.split(b" ", 1)[0] for content in contents.values())
             if kinds != sorted(kind.__qualname__.encode() for kind in OBJECTS):
                 raise MalformedMessage("a message has a record of another kind")
@@ -181,13 +178,27 @@ class RuntimeApi:
         self._call("push-task-output", request, PushTaskOutputResponse, task=task)
 
     def heartbeat(self, task: Task) -> bool:
-        """Say that the task is being worked on; return whether it is still wanted. Raises: RuntimeApiError."""
+        """Say that the task is being worked on; return whether it is wanted. Raises: RuntimeApiError."""
         request = SendTaskHeartbeatRequest()
         return self._call("send-task-heartbeat", request, SendTaskHeartbeatResponse, task=task).success
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _pull(self, task: Task, request: PullObjectRequest) -> bytes:
+        """Return a part. The SuperNode hands out a task before it has fetched all of its message."""
+        ends = time.monotonic() + PART_TIMEOUT_S
+        while True:
+            found = self._call("pull-object", request, PullObjectResponse, task=task)
+            if found.object_available:
+                break
+            if not found.object_found or time.monotonic() > ends:
+                raise MalformedMessage("a part is missing")
+            time.sleep(PART_POLL_S)
+        if len(found.object_content) > MAX_OBJECT_BYTES:
+            raise MalformedMessage(f"a part has at most {MAX_OBJECT_BYTES} bytes")
+        return found.object_content
 
     def _call(
         self,

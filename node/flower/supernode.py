@@ -1,4 +1,4 @@
-"""The SuperNode: Flower's client as a child process that talks to the fleet gateway and keeps out of the data.
+"""The SuperNode: Flower's client as a child process that talks to the fleet gateway and sees no data.
 
 It fetches messages and hands them to our runner over loopback, with a secret; it starts no app by itself
 (`--isolation process`). Its only connection goes out to the coordinator.
@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from node.flower.child_process import Child, ChildProcess, command, environment
 from node.flower.runner import Runner
+from privacy import private_files
 
 SECRET_BYTES = 32
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")  # a hospital's way out
@@ -36,8 +37,8 @@ class SuperNode:
         key: Path,
         log: Path,
     ) -> None:
-        """Prepare both. `folder` becomes Flower's home; `ca` is the consortium's; `key` is the node's EC key."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Prepare both. `folder` becomes Flower's home; `ca` is the consortium's; `key` the node's EC key."""
+        private_files.make_folder(folder)
         self._folder, self._fleet_address, self._ca, self._key, self._log = (
             folder,
             fleet_address,
@@ -100,9 +101,7 @@ class SuperNode:
 
 def _fresh_secret(path: Path) -> bytes:
     secret = secrets.token_bytes(SECRET_BYTES)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
+    private_files.write(path, secret)
     return secret
 
 

@@ -1,0 +1,163 @@
+"""What a training run keeps on the coordinator's disk: its plan, where it stands, and the model so far.
+
+    runs/<run>/study.json        the plan, canonical
+    runs/<run>/status.json       where it stands; `fedtwin train` reads it
+    runs/<run>/checkpoint.json   the round it holds, and the digest of its parameters
+    runs/<run>/round-<n>.npz     the parameters after that round (no pickle)
+
+A checkpoint is post-processing of noisy sums: it holds nothing that the sites have not already released.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy import private_files
+from privacy.descent import digest
+from protocols import canonical
+from protocols.refusal import RefusalCode
+from protocols.study import Study
+
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+MAX_JSON_BYTES = 2**20
+WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
+
+
+class MalformedRun(ValueError):
+    """A file of a run's folder is missing, damaged or belongs to another plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a run stands. `round` is the last finished one; `refusal` says why it failed, or is None."""
+
+    state: str
+    plan_hash: str
+    round: int
+    rounds: int
+    steps: int
+    steps_in_all: int
+    sites: int = 0
+    seconds_per_round: tuple[float, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    refusal: RefusalCode | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "seconds_per_round": list(self.seconds_per_round)
+        }
+
+    @classmethod
+    def from_json(cls, fields: Any) -> Self:
+        """Return the status in `fields`. Raises: MalformedRun."""
+        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
+            raise MalformedRun("not a status")
+        found = cls(**fields)
+        code = RefusalCode(found.refusal) if found.refusal else None
+        return replace(found, seconds_per_round=tuple(found.seconds_per_round), refusal=code)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The model after `round` rounds and `steps` steps."""
+
+    round: int
+    steps: int
+    parameters: NDArray[np.float64]
+
+
+class RunFolder:
+    """The folder of one run. Every file is written whole or not at all."""
+
+    def __init__(self, home: Path, run: str) -> None:
+        """Name the folder of `run` under the coordinator's `home`. Raises: MalformedRun for a bad name."""
+        if not RUN_NAME.fullmatch(run):
+            raise MalformedRun("a run's name is lower-case letters, digits and hyphens")
+        self.path = home / "runs" / run
+
+    def create(self, study: Study) -> None:
+        """Make the folder, or find it as it was left: a run continues where its checkpoint stands.
+
+        Raises: MalformedRun if it belongs to another plan.
+        """
+        private_files.make_folder(self.path.parent)
+        private_files.make_folder(self.path)
+        if (self.path / "study.json").exists():
+            if self.study().plan_hash() != study.plan_hash():
+                raise MalformedRun("the run belongs to another plan")
+            return
+        private_files.write(self.path / "study.json", study.canonical())
+
+    def forget_status(self) -> None:
+        """Drop where an earlier start of the run stood: nobody shall read it as this one's."""
+        (self.path / "status.json").unlink(missing_ok=True)
+
+    def study(self) -> Study:
+        """Return the run's plan. Raises: MalformedRun."""
+        return Study.from_json(self._json("study.json"))
+
+    def status(self) -> Status | None:
+        """Return where the run stands, or None before it began. Raises: MalformedRun."""
+        if not (self.path / "status.json").exists():
+            return None
+        return Status.from_json(self._json("status.json"))
+
+    def write_status(self, status: Status) -> None:
+        """Say where the run stands."""
+        private_files.write(self.path / "status.json", canonical.encode(status.to_json()))
+
+    def checkpoint(self, study: Study) -> Checkpoint | None:
+        """Return the model so far, or None before the first round.
+
+        Raises: MalformedRun if the parameters are damaged or belong to another plan.
+        """
+        if not (self.path / "checkpoint.json").exists():
+            return None
+        fields = self._json("checkpoint.json")
+        if not isinstance(fields, dict) or set(fields) != {"digest", "plan_hash", "round", "steps"}:
+            raise MalformedRun("not a checkpoint")
+        number = fields["round"]
+        if fields["plan_hash"] != study.plan_hash().hex() or not isinstance(number, int):
+            raise MalformedRun("the checkpoint belongs to another plan")
+        try:
+            data = io.BytesIO((self.path / f"round-{number}.npz").read_bytes())
+            with np.load(data, allow_pickle=False) as arrays:
+                parameters = arrays["parameters"]
+        except (OSError, ValueError, KeyError) as error:
+            raise MalformedRun("the checkpoint's parameters cannot be read") from error
+        if parameters.dtype != np.dtype("<f8") or parameters.shape != (study.parameters,):
+            raise MalformedRun("the checkpoint has another shape than the plan")
+        if digest(parameters).hex() != fields["digest"]:
+            raise MalformedRun("the checkpoint's parameters are not what was written")
+        return Checkpoint(number, fields["steps"], parameters)
+
+    def write_checkpoint(self, study: Study, found: Checkpoint) -> None:
+        """Keep the model of a round; the one before is dropped once this one is on the disk."""
+        buffer = io.BytesIO()
+        np.savez(buffer, parameters=found.parameters.astype("<f8"))
+        kept = self.path / f"round-{found.round}.npz"
+        private_files.write(kept, buffer.getvalue())
+        fields = {
+            "digest": digest(found.parameters).hex(),
+            "plan_hash": study.plan_hash().hex(),
+            "round": found.round,
+            "steps": found.steps,
+        }
+        private_files.write(self.path / "checkpoint.json", canonical.encode(fields))
+        for old in self.path.glob("round-*.npz"):
+            if old != kept:
+                old.unlink(missing_ok=True)
+
+    def _json(self, name: str) -> Any:
+        try:
+            return canonical.decode((self.path / name).read_bytes(), max_bytes=MAX_JSON_BYTES)
+        except (OSError, ValueError) as error:
+            raise MalformedRun(f"{name} cannot be read") from error
