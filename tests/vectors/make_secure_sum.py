@@ -33,7 +33,7 @@ def made() -> dict[str, Any]:
     secret = bytes(range(32))
     shares = split(secret, threshold=3, shares=5, bits=SeededBits(SEED))
     return {
-        "about": "4 parties, 1 colluder, 2 steps; party 2 drops out of step 1. Hex; vectors are little-endian.",
+        "about": "4 parties, 1 colluder, 2 steps; party 2 drops out of step 1. In hex, little-endian.",
         "shamir": {"secret": secret.hex(), "threshold": 3, "shares": [share.hex() for share in shares]},
         "digest": session.parameters.digest().hex(),
         "context": CONTEXT.hex(),
@@ -59,37 +59,24 @@ def made() -> dict[str, Any]:
 def must_fail() -> list[dict[str, Any]]:
     """Return messages that party 0 must refuse, with the error it must refuse them with."""
     session, other = network().open(), SumNetwork(PARTIES, steps=STEPS, seed=SEED, session=2)
-    honest = session.collector.adverts()[node(1)].decode()
-    fields = json.loads(honest)
+    fields = json.loads(session.collector.adverts()[node(1)])
     flipped = {"A": "B"}.get(fields["signature"][0], "A") + fields["signature"][1:]
     sealed = session.deposits[1].sealed[node(0)]
-    share = session.deposits[2].sealed[node(0)]
-    return [
-        {
-            "what": "a wrong signature",
-            "advert": json.dumps(fields | {"signature": flipped}),
-            "error": "BadAdvert",
-        },
-        {
-            "what": "another purpose",
-            "advert": json.dumps(fields | {"purpose": "question"}),
-            "error": "BadAdvert",
-        },
-        {"what": "another session", "advert": other.parties[1].advert().decode(), "error": "BadAdvert"},
-        {
-            "what": "another signer",
-            "advert": session.collector.adverts()[node(2)].decode(),
-            "error": "BadAdvert",
-        },
-        {"what": "no envelope", "advert": "{}", "error": "BadAdvert"},
-        {
-            "what": "one bit flipped",
-            "sealed": (bytes([sealed[0] ^ 1]) + sealed[1:]).hex(),
-            "error": "BadShares",
-        },
-        {"what": "sealed by another", "sealed": share.hex(), "error": "BadShares"},
-        {"what": "cut off", "sealed": sealed[:-1].hex(), "error": "BadShares"},
-        {"what": "empty", "sealed": "", "error": "BadShares"},
+    adverts = {
+        "a wrong signature": json.dumps(fields | {"signature": flipped}),
+        "another purpose": json.dumps(fields | {"purpose": "question"}),
+        "another session": other.parties[1].advert().decode(),
+        "another signer": session.collector.adverts()[node(2)].decode(),
+        "no envelope": "{}",
+    }
+    deliveries = {
+        "one bit flipped": bytes([sealed[0] ^ 1]) + sealed[1:],
+        "sealed by another": session.deposits[2].sealed[node(0)],
+        "cut off": sealed[:-1],
+        "empty": b"",
+    }
+    return [{"what": what, "advert": text, "error": "BadAdvert"} for what, text in adverts.items()] + [
+        {"what": what, "sealed": data.hex(), "error": "BadShares"} for what, data in deliveries.items()
     ]
 
 

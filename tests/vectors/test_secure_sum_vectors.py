@@ -1,4 +1,4 @@
-"""The bytes of a secure sum are fixed: a change of the wire shows here before it shows between two hospitals."""
+"""The bytes of a secure sum are fixed: a change of the wire shows here, not between two hospitals."""
 
 import json
 from itertools import combinations
@@ -41,7 +41,7 @@ def test_the_reference_cipher_agrees_with_its_rfc() -> None:
 
 
 def test_a_mask_is_what_the_rfcs_say() -> None:
-    """The same words from HMAC and from ChaCha20 as the RFC writes it, without the library the product uses."""
+    """The same words from HMAC and ChaCha20 as their RFCs write them, without the product's library."""
     seed = bytes(range(32))
     info = (4).to_bytes(4, "big") + b"mask" + (32).to_bytes(4, "big") + CONTEXT
     expected = chacha20_stream(hkdf_expand_32(seed, info), 8 * 100)
