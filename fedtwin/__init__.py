@@ -4,7 +4,7 @@
 >>> fedtwin.connect("/no/such/profile")
 Traceback (most recent call last):
     ...
-fedtwin.profile.MalformedProfile: /no/such/profile: no profile.toml here
+coordinator.profile.MalformedProfile: /no/such/profile: no profile.toml here
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from fedtwin.client import Client
 
 
-def connect(profile: str | Path) -> Client:
-    """Return a client that asks in the name of `profile`, its directory of credentials.
+def connect(profile: str | Path | None = None) -> Client:
+    """Return a client that asks in the name of `profile`, the directory of its credentials.
 
-    `fedtwin coordinator researcher add` makes one. Raises: MalformedProfile.
+    `fedtwin coordinator researcher add` makes one. Without an argument: $FEDTWIN_PROFILE, else
+    ~/.fedtwin/profile. Raises: MalformedProfile.
     """
     from fedtwin.client import Client  # lazily: importing the package must not cost gRPC's import
-    from fedtwin.profile import Profile
+    from fedtwin.profile import load
 
-    return Client(Profile.load(Path(profile)))
+    return Client(load(None if profile is None else Path(profile)))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 
-from fedtwin.profile import Profile
+from coordinator.profile import Profile
 from protocols.refusal import RefusalCode, Refused
 
 CONNECT_TIMEOUT_S = 10.0

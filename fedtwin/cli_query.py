@@ -33,10 +33,9 @@ def count(
 ) -> None:
     """Count the patients of a cohort across all connected hospitals, with noise and its error bar."""
     from fedtwin import connect
-    from fedtwin.profile import find
     from fedtwin.progress import bar
 
-    client = connect(find(profile))
+    client = connect(profile)
     with bar("asking the hospitals") as line:
         answer = client.count(
             file.read_bytes(),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from coordinator.profile import Profile
 from fedtwin.channel import explained, open_channel
-from fedtwin.profile import Profile
 from privacy.counting import read_answer
 from protocols.clock import Clock, SystemClock
 from protocols.cohort import Cohort

@@ -1,0 +1,200 @@
+"""`fedtwin demo`: six steps through the network, each with the real command; then nothing runs any more."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from fedtwin import connect
+from fedtwin.demo_material import Material, heart, invented
+from fedtwin.demo_report import CountReport, Report, TrainingReport, show
+from fedtwin.progress import Bar, step
+from fedtwin.screen import say
+from fedtwin.yardsticks import Split, local_only, of_model, pooled
+from protocols.clock import SystemClock
+from protocols.study import Study
+from sim.network import LocalNetwork
+
+STEPS = 6
+COUNT_EPSILON = 0.5
+COUNT_DELTA = 1e-6
+TIMING_EPSILON = 0.02  # a question only asked to see how long an answer takes
+TIMED_QUESTIONS = 15
+SITES_PER_PATIENT = 1  # in both materials no patient is in two hospitals
+AT_ONCE = 2  # commands side by side: each is a process, and a laptop has few cores
+
+
+def run_demo(*, data: Path | None, keep: Path, seed: int, as_json: bool) -> None:
+    """Run the demo and print what came out. Whatever happens, nothing keeps running."""
+    folder = keep / SystemClock().now().strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    material = heart(data, folder / "input") if data else invented(folder / "input", seed=seed)
+    say(f"[bold]fedtwin demo[/bold]: {len(material.sites)} hospitals, everything below {folder}\n")
+    with _stoppable(), LocalNetwork(folder, material.sites) as network:
+        try:
+            report = _Demo(network, material).run()
+        except BaseException:
+            network.stop()
+            say(f"\nEverything was stopped. The logs are in {network.logs}")
+            raise
+    show(report, as_json=as_json)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C does, so that what was started is stopped."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class _Demo:
+    network: LocalNetwork
+    material: Material
+    splits: list[Split] = field(default_factory=list)
+    exact: int = 0
+
+    def run(self) -> Report:
+        """Take the six steps."""
+        started = time.monotonic()
+        network, material = self.network, self.material
+        slugs = list(network.sites)
+        with step("start a coordinator: its keys, its broker, its SuperLink", number=1, of=STEPS):
+            network.start_coordinator()
+            network.add_researcher(project=self.study.project)
+        with step(f"enrol {len(slugs)} hospitals, each with a one-time token", number=2, of=STEPS) as line:
+            _each(slugs, network.enrol, line, "enrolled")
+        with step("take in files, remove identity, load OMOP; start the nodes", number=3, of=STEPS) as line:
+            taken_in = dict(zip(slugs, _each(slugs, network.ingest, line, "taken in"), strict=True))
+            self._look_at_everything(slugs)
+            for slug in slugs:
+                network.start_node(slug)
+            network.wait_for_nodes()
+        with step("ask one private count across all hospitals", number=4, of=STEPS) as line:
+            count = self._count(line)
+        with step("train one private model across all hospitals, through Flower", number=5, of=STEPS) as line:
+            training = self._train(slugs, line)
+        with step("check every ledger and audit trail, stop everything", number=6, of=STEPS):
+            budgets = {slug: self._ask_node(slug, "budget") for slug in slugs}
+            audits = {slug: self._ask_node(slug, "audit", "verify") for slug in slugs}
+            network.stop()
+        return Report(
+            hospitals=[
+                {"name": slug, "title": network.sites[slug].title, **taken_in[slug]} for slug in slugs
+            ],
+            count=count,
+            training=training,
+            budgets=budgets,
+            audits=audits,
+            folder=network.folder,
+            why_pooled=material.why_pooled,
+            question=material.question,
+            seconds=time.monotonic() - started,
+        )
+
+    @property
+    def study(self) -> Study:
+        """The plan."""
+        return Study.parse(self.material.study.read_bytes())
+
+    def _ask_node(self, slug: str, *verb: str) -> Any:
+        return self.network.fedtwin_json(["node", *verb, "--home", str(self.network.node_home(slug))])
+
+    def _look_at_everything(self, slugs: Sequence[str]) -> None:
+        """Read what only a demo may see: every hospital's rows, for the exact count and the pooled row."""
+        from fedtwin.node_view import open_store, split_key
+        from node.features import feature_table, in_training
+        from node.queries import cohort as cohorts
+        from protocols.cohort import Cohort
+
+        study = self.study
+        question = Cohort.parse(self.material.cohort)
+        for slug in slugs:
+            home = self.network.node_home(slug)
+            with open_store(home, read_only=True) as store:
+                table = feature_table(study, store)
+                self.exact += cohorts.count(question, store)
+            training = in_training(
+                table.person_ids, key=split_key(home), fraction=study.training.train_fraction
+            )
+            x, y = table.x.astype(np.float64), table.y.astype(np.float64)
+            self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
+
+    def _count(self, line: Bar) -> CountReport:
+        client = connect(self.network.researcher_profile)
+        project = self.study.project
+
+        def ask(epsilon: float) -> tuple[Any, float]:
+            began = time.monotonic()
+            answer = client.count(
+                self.material.cohort,
+                epsilon=epsilon,
+                delta=COUNT_DELTA,
+                project=project,
+                max_sites_per_patient=SITES_PER_PATIENT,
+                progress=lambda stage, sites: line.describe(f"{stage} ({sites} hospitals)"),
+            )
+            return answer, (time.monotonic() - began) * 1000
+
+        answer, _ = ask(COUNT_EPSILON)
+        times_ms = sorted(ask(TIMING_EPSILON)[1] for _ in range(TIMED_QUESTIONS))
+        return CountReport(
+            answer=answer,
+            truth={"exact in the stores": self.exact, **self.material.truth},
+            p50_ms=statistics.median(times_ms),
+            p95_ms=times_ms[int(0.95 * (len(times_ms) - 1))],
+            asked=len(times_ms) + 1,
+        )
+
+    def _train(self, slugs: Sequence[str], line: Bar) -> TrainingReport:
+        from fedtwin.training_run import run_study
+
+        def approve(slug: str) -> str:
+            home = str(self.network.node_home(slug))
+            return self.network.fedtwin(["node", "approve", str(self.material.study), "--home", home])
+
+        _each(slugs, approve, line, "approved")
+        run = run_study(
+            self.material.study,
+            home=self.network.coordinator_home,
+            watch=lambda done, of: line.describe(f"round {done} of {of}"),
+        )
+        (self.network.folder / "model.json").write_text(json.dumps(run.to_json(), indent=2) + "\n")
+        return TrainingReport(
+            local=local_only(self.splits),
+            federated=of_model(np.array(run.parameters), self.splits),
+            pooled=pooled(self.splits),
+            epsilon=run.epsilon,
+            delta=run.delta,
+            rounds=run.rounds,
+            steps=run.steps,
+            seconds_per_round=run.seconds_per_round,
+        )
+
+
+def _each(slugs: Sequence[str], work: Callable[[str], Any], line: Bar, done: str) -> list[Any]:
+    """Do `work` for every hospital, a few at a time, saying how far it is."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = []
+        for number, result in enumerate(pool.map(work, slugs), start=1):
+            line.describe(f"{number} of {len(slugs)} {done}")
+            results.append(result)
+        return results

@@ -1,0 +1,145 @@
+"""What the demo says at its end: what was learnt, what was spent, what was protected, where it all lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedtwin.screen import emit_json, emit_table, say
+from fedtwin.yardsticks import Score
+from protocols.question import CountAnswer
+
+METRIC = "mean over the hospitals of the accuracy on their own test patients"
+
+
+@dataclass(frozen=True, slots=True)
+class CountReport:
+    """The private count, what is known of the truth, and how long an answer took at the client."""
+
+    answer: CountAnswer
+    truth: dict[str, int]
+    p50_ms: float
+    p95_ms: float
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """Three models by the same metric, and what the private one cost."""
+
+    local: Score
+    federated: Score
+    pooled: Score
+    epsilon: float
+    delta: float
+    rounds: int
+    steps: int
+    seconds_per_round: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that came out of one demo."""
+
+    hospitals: list[dict[str, Any]]
+    count: CountReport
+    training: TrainingReport
+    budgets: dict[str, dict[str, Any]]
+    audits: dict[str, dict[str, Any]]
+    folder: Path
+    why_pooled: str
+    question: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the one JSON object of `fedtwin demo --json`."""
+        answer, training = self.count.answer, self.training
+        rows = {"local": training.local, "federated": training.federated, "pooled": training.pooled}
+        return {
+            "hospitals": self.hospitals,
+            "count": {"question": self.question, **answer.to_json(), "truth": self.count.truth},
+            "training": {
+                **{name: row.accuracy for name, row in rows.items()},
+                "metric": METRIC,
+                "auc": {name: row.auc for name, row in rows.items()},
+                "by_hospital": {name: row.to_json()["by_hospital"] for name, row in rows.items()},
+                "epsilon": training.epsilon,
+                "delta": training.delta,
+                "rounds": training.rounds,
+                "steps": training.steps,
+                "seconds_per_round": training.seconds_per_round,
+            },
+            "query": {"p50_ms": self.count.p50_ms, "p95_ms": self.count.p95_ms, "asked": self.count.asked},
+            "budget": self.budgets,
+            "audit": self.audits,
+            "folder": str(self.folder),
+            "seconds": self.seconds,
+        }
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print the report: tables on stdout, words on stderr; or JSON on stdout."""
+    _learnt(report)
+    if as_json:
+        emit_json(report.to_json())
+    else:
+        _tables(report)
+    _protected(report)
+
+
+def _learnt(report: Report) -> None:
+    answer = report.count.answer
+    low, high = answer.ci95
+    say(f"\n[bold]What was learnt[/bold]\n  Patients with {report.question}:")
+    say(
+        f"  [bold]{answer.estimate:.1f}[/bold], 95 % interval {low:.1f} to {high:.1f} (epsilon {answer.epsilon:g})"
+    )
+    for label, number in report.count.truth.items():
+        say(f"  {number} {label} (a demo knows; a consortium does not)")
+    say(f"  An answer took {report.count.p50_ms:.0f} ms (median of {report.count.asked - 1}).\n")
+
+
+def _tables(report: Report) -> None:
+    training = report.training
+    private = f"epsilon {training.epsilon:.2f}, delta {training.delta:g}"
+    rows = [
+        ("local only", training.local, "each hospital for itself, not private"),
+        ("federated private", training.federated, private),
+        ("pooled (not private)", training.pooled, f"only here: {report.why_pooled}"),
+    ]
+    emit_table(
+        ("model", "accuracy", "AUC", "privacy"),
+        [(name, f"{score.accuracy:.3f}", f"{score.auc:.3f}", note) for name, score, note in rows],
+        title=f"Risk model after {training.rounds} rounds of {training.seconds_per_round:.1f} s; {METRIC}",
+    )
+    emit_table(
+        ("hospital", "spent epsilon", "left", "releases", "audit entries"),
+        [
+            (
+                name,
+                f"{budget['spent']['epsilon']:.3f}",
+                f"{budget['left']['epsilon']:.3f}",
+                budget["spent"]["events"],
+                report.audits[name]["entries"],
+            )
+            for name, budget in report.budgets.items()
+        ],
+        title="Charged to each hospital's own ledger, by itself, before anything left",
+    )
+
+
+def _protected(report: Report) -> None:
+    say("\n[bold]What was protected[/bold]")
+    say(f"  One patient: {report.count.answer.unit_of_privacy.removeprefix('one patient: ')}.")
+    say("  No record left a hospital; the coordinator saw masked vectors and their noisy sums only.")
+    say("  Every ledger and audit chain was checked just now and holds.")
+    say("\n[bold]Where it lies[/bold] (nothing runs any more)")
+    for name, place in (
+        ("logs", report.folder / "logs"),
+        ("ledgers", report.folder / "nodes" / "*" / "ledger.sqlite"),
+        ("audit trails", report.folder / "nodes" / "*" / "audit.jsonl"),
+        ("the model", report.folder / "model.json"),
+    ):
+        say(f"  {name:<13} {place}")
+    say(f"\nDone in {report.seconds:.0f} s.")
