@@ -1,8 +1,8 @@
 """A node at work: the stream, the sums and the questions put together from parts that are already open.
 
 Guarantee: only frames of the coordinator whose certificate the consortium's CA signed get this far, and none
-of them is believed: rosters and studies are verified by their signatures, sessions by `SumSessions`, questions
-by `Answering`. No frame ends the node.
+of them is believed: rosters and studies are verified by their signatures, sessions by `SumSessions`,
+questions by `Answering`. No frame ends the node.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.omop.store import OmopStore
 from node.policy import Policy
+from node.queries.cohort import tables as cohort_tables
 from node.session import NodeStream, Tls
 from node.sums import QUESTIONS, TRAINING, SumSessions
 from node.training.approvals import Approvals
@@ -34,6 +35,7 @@ from protocols.ids import NodeId
 from protocols.peer import Role
 from protocols.refusal import RefusalCode, Refused
 from protocols.roster import Roster, fingerprint
+from protocols.study import Study
 from protocols.wire import fedtwin_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -191,7 +193,7 @@ class RunningNode:
         policy.check_participants(keys, tolerance=tolerance)
         fewest = policy.fewest_survivors(participants=len(keys), tolerance=tolerance)
         if session.purpose.startswith(TRAINING):
-            sites = self._approved(session.purpose).sites
+            sites = self._allowed_plan(session.purpose).sites
             if len(keys) < sites.minimum or tolerance < sites.tolerance:
                 raise Refused(RefusalCode.TOO_FEW_SITES)
         elif session.purpose != QUESTIONS:
@@ -207,31 +209,43 @@ class RunningNode:
         )
         return fewest
 
-    def _approved(self, purpose: str) -> Any:
-        """Return the approved plan that a session's purpose names. Raises: Refused."""
+    def _allowed_plan(self, purpose: str) -> Study:
+        """Return the plan that a session's purpose names, if this hospital trains it. Raises: Refused."""
         try:
             plan_hash = bytes.fromhex(purpose.removeprefix(TRAINING))
         except ValueError:
             raise Refused(RefusalCode.MALFORMED) from None
-        return self._parts.approvals.study(plan_hash)
+        study, approved = self._parts.approvals.find(plan_hash)
+        self._check_plan(study, approved=approved)
+        return study
+
+    def _check_plan(self, study: Study, *, approved: bool) -> None:
+        self._parts.policy().check_study(
+            project=study.project,
+            tables=study.tables | cohort_tables(study.cohort),
+            epsilon=study.privacy.epsilon,
+            delta=study.privacy.delta,
+            max_sites_per_patient=study.privacy.max_sites_per_patient,
+            minimum_sites=study.sites.minimum,
+            tolerance=study.sites.tolerance,
+            approved=approved,
+        )
 
     async def _study(self, proposed: pb.StudyProposal) -> None:
         """Keep a signed study for the hospital's decision, and say whether it is approved."""
         plan_hash, refusal = b"", ""
         try:
-            plan_hash, approved = await asyncio.to_thread(self._keep_study, proposed.study_envelope)
-            refusal = "" if approved else RefusalCode.NOT_APPROVED.value
+            study, signer = proposal.opened(
+                proposed.study_envelope, key_of=self._parts.roster().signer_keys(Role.LEAD)
+            )
+            plan_hash = study.plan_hash()
+            self.record(AuditEvent.STUDY_PROPOSED, plan_hash=plan_hash, signer=signer)
+            approved = await asyncio.to_thread(self._parts.approvals.propose, study, proposed_by=signer)
+            self._check_plan(study, approved=approved)
         except Exception as error:
             refusal = boundary.to_code(error).value
         reply = pb.StudyReply(plan_hash=plan_hash, refusal=refusal)
         self.send(pb.NodeFrame(study_reply=reply))
-
-    def _keep_study(self, envelope: bytes) -> tuple[bytes, bool]:
-        study, signer = proposal.opened(envelope, key_of=self._parts.roster().signer_keys(Role.LEAD))
-        approved = self._parts.approvals.propose(study, proposed_by=signer)
-        plan_hash = study.plan_hash()
-        self.record(AuditEvent.STUDY_PROPOSED, plan_hash=plan_hash, signer=signer)
-        return plan_hash, approved
 
     def _record(self, event: AuditEvent, fields: dict[str, Any]) -> None:
         try:

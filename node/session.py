@@ -108,15 +108,10 @@ class NodeStream:
             with contextlib.suppress(asyncio.QueueFull):
                 self._queue.put_nowait(frame)
 
-    async def renew(self, csr_envelope: bytes) -> bytes:
-        """Return a new certificate (PEM) for a signed request.
-
-        Raises: ConnectionError; grpc.RpcError if refused.
-        """
-        if self._stub is None:
-            raise ConnectionError("not connected")
-        reply = await self._stub.Renew(pb.RenewRequest(csr_envelope=csr_envelope), timeout=30)
-        return bytes(reply.certificate_pem)
+    @property
+    def stub(self) -> fedtwin_pb2_grpc.NodesStub | None:
+        """The node's calls over the connection as it stands, for the renewal of its certificate."""
+        return self._stub if self.connection.connected_since else None
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
@@ -140,7 +135,7 @@ class NodeStream:
             tls = await asyncio.to_thread(self._tls)
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
             async with grpc.aio.secure_channel(self._address, credentials, options=OPTIONS) as channel:
-                self._stub = fedtwin_pb2_grpc.NodesStub(channel)
+                self._stub = fedtwin_pb2_grpc.NodesStub(channel)  # type: ignore[no-untyped-call]  # generated
                 call = self._stub.Connect()
                 await call.write(pb.NodeFrame(hello=self._hello()))
                 async with asyncio.timeout(WELCOME_TIMEOUT_S):
