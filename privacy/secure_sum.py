@@ -48,8 +48,7 @@ def threshold_for(participants: int, *, colluders: int) -> int:
     once, the c colluders give both. With a honest parties in the first group and b in the second it needs
     a + c >= t and b + c >= t, so n + c = a + b + 2c >= 2t. With t = floor((n + c) / 2) + 1, 2t > n + c.
 
-    A step survives n - t dropouts: c of them if n >= 3c + 1, up to rounding; three parties with one colluder
-    survive none.
+    A step survives n - t dropouts: c of them if n >= 3c + 1; three parties with one colluder survive none.
 
     >>> [threshold_for(n, colluders=1) for n in (3, 4, 5, 10)]
     [3, 3, 4, 6]

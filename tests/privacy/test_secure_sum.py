@@ -179,6 +179,7 @@ def test_the_threshold_keeps_two_disjoint_groups_from_opening_both_secrets(parti
         both = [min(told, honest - told) + colluders for told in range(honest + 1)]
         assert max(both) < threshold
         assert max(both) >= threshold - 1
+        assert (parties - threshold >= colluders) or parties < 3 * colluders + 1  # what it costs in dropouts
 
 
 @pytest.mark.parametrize(("parties", "colluders"), [(1, 0), (4, 4), (4, -1)])
