@@ -96,7 +96,7 @@ async def serving(
         stack.callback(lambda: audit.record(AuditEvent.NODE_STOPPED))
         stack.push_async_callback(node.close)
         if flower and policy.allows_training():
-            await _start_flower(home, parts, node, stack, split_key=_split_key(keys.pseudonym))
+            await _start_flower(home, parts, node, stack, split_key=split_key(keys.pseudonym))
         status = _Status(home, node, parts)
         for background in (node.run(), status.keep(), _keep_certified(home, node, clock=clock)):
             task = asyncio.create_task(background)
@@ -321,6 +321,6 @@ async def _ended(task: asyncio.Task[Any]) -> None:
         await task
 
 
-def _split_key(pseudonym_key: bytes) -> bytes:
+def split_key(pseudonym_key: bytes) -> bytes:
     """Return the key that splits patients into training and test, told apart from the pseudonyms' own."""
     return hmac.new(pseudonym_key, SPLIT_LABEL, hashlib.sha256).digest()
