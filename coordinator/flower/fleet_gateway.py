@@ -19,11 +19,13 @@ from typing import Any
 import httpx
 import uvicorn
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectResponse
 from google.protobuf.message import DecodeError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
 # Every call that a registered SuperNode makes. Registration is not among them: the roster decides it.
 CALLS = (
@@ -38,7 +40,9 @@ CALLS = (
     "pull-object",
     "confirm-message-received",
 )
-PULL = b"/v1/fleet/pull-messages"
+PULL_MESSAGES = b"/v1/fleet/pull-messages"
+PULL_OBJECT = b"/v1/fleet/pull-object"
+HELD = frozenset({PULL_MESSAGES, PULL_OBJECT})
 ALLOWED = frozenset({("GET", b"/health"), *(("POST", f"/v1/fleet/{call}".encode()) for call in CALLS)})
 FORWARDED = frozenset(
     {
@@ -55,19 +59,19 @@ FORWARDED = frozenset(
 RETURNED = frozenset({"content-type", "content-length", "flwr-version-incompatibility-message"})
 
 MAX_BODY_BYTES = 64 * 2**20  # Flower sends arrays in 5 MB objects
-MAX_PULL_BYTES = 64 * 2**10  # a pull names a node and nothing else
+MAX_HELD_BYTES = 64 * 2**10  # a pull names a node and an object, nothing else
 MAX_AT_ONCE = 256  # connections; more wait or are told to come again
 CALLS_PER_S = 400.0  # from one address; a SuperNode at work makes about 20
 BURST_CALLS = 800.0
 BODY_TIMEOUT_S = 60.0  # for a whole body of MAX_BODY_BYTES: a slow sender does not hold a place for ever
 UPSTREAM_TIMEOUT_S = 60.0
 
-# A SuperNode sleeps 3 s after an empty pull. While a run is on, an empty pull is held here and asked again,
-# so a message arrives at once. The SuperNode waits 30 s for an answer, its signature is good for 300 s.
+# A SuperNode sleeps 3 s after it pulled no message, and 1 s after an object that is still under way. Such an answer is held here and asked for again (messages: while a run is on), so a round takes less than a
+# second and not five. The SuperNode waits 30 s for an answer; its signature is good for 300 s.
 HOLD_S = 15.0
 HOLD_AFTER_MESSAGE_S = 60.0  # a run counts as on for this long after the last message
 HOLD_POLL_S = 0.1
-HOLD_POLL_PER_PULL_S = 0.02  # held pulls together ask the SuperLink at most 50 times a second
+HOLD_POLL_PER_CALL_S = 0.02  # held calls together ask the SuperLink at most 50 times a second
 
 
 class TooLarge(Exception):
@@ -210,9 +214,9 @@ class FleetGateway:
 
     async def _pass(self, scope: Scope, path: bytes, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
-        if path == PULL:
-            body = b"".join([part async for part in _body(scope, receive, most=MAX_PULL_BYTES)])
-            await self._pull(headers, body, send)
+        if path in HELD:
+            body = b"".join([part async for part in _body(scope, receive, most=MAX_HELD_BYTES)])
+            await self._hold(path, headers, body, send)
             return
         length = _content_length(scope)
         content: AsyncIterator[bytes] | None = None
@@ -235,33 +239,44 @@ class FleetGateway:
         finally:
             await response.aclose()
 
-    async def _pull(self, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:
-        """Pass a pull. While a run is on, hold an empty answer and ask again."""
-        ends = time.monotonic() + HOLD_S
+    async def _hold(self, path: bytes, headers: Headers, body: bytes, send: Send) -> None:
+        """Pass a call for something that may not be there yet: ask again here before saying so."""
+        began = time.monotonic()
         self._held += 1
         try:
             while True:
                 try:
-                    response = await self._client.post(PULL.decode(), headers=headers, content=body)
+                    response = await self._client.post(path.decode(), headers=headers, content=body)
                 except httpx.HTTPError:
                     await _answer(send, 503)
                     return
-                if not response.is_success or _has_message(response.content):
-                    if response.is_success:
-                        self._last_message_at = time.monotonic()
+                if not response.is_success or self._is_there(path, response.content):
                     break
-                now = time.monotonic()
-                if (
-                    now > ends
-                    or now - self._last_message_at > HOLD_AFTER_MESSAGE_S
-                    or self._stopping.is_set()
-                ):
+                if self._stopping.is_set() or time.monotonic() - began > self._patience(path):
                     break
-                await asyncio.sleep(max(HOLD_POLL_S, HOLD_POLL_PER_PULL_S * self._held))
+                await asyncio.sleep(max(HOLD_POLL_S, HOLD_POLL_PER_CALL_S * self._held))
         finally:
             self._held -= 1
         await send(_start(response))
         await send({"type": "http.response.body", "body": response.content})
+
+    def _is_there(self, path: bytes, body: bytes) -> bool:
+        """Whether an answer holds what was asked for. What cannot be read is passed on."""
+        try:
+            if path == PULL_OBJECT:
+                found = PullObjectResponse.FromString(body)
+                return found.object_available or not found.object_found
+            if not PullMessagesResponse.FromString(body).messages_list:
+                return False
+        except DecodeError:
+            return True
+        self._last_message_at = time.monotonic()
+        return True
+
+    def _patience(self, path: bytes) -> float:
+        """Return how long a call is held: for a message only while a run is on."""
+        on = time.monotonic() - self._last_message_at < HOLD_AFTER_MESSAGE_S
+        return HOLD_S if on or path == PULL_OBJECT else 0.0
 
 
 class _Server(uvicorn.Server):
@@ -270,15 +285,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _has_message(body: bytes) -> bool:
-    found = PullMessagesResponse()
-    try:
-        found.ParseFromString(body)
-    except DecodeError:
-        return True  # not ours to judge: pass it on
-    return bool(found.messages_list)
 
 
 async def _body(scope: Scope, receive: Receive, *, most: int) -> AsyncIterator[bytes]:

@@ -6,12 +6,15 @@ environment, the coordinator's home. Everything else stands in the run's folder.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.superlink.grid import http_grid
 
 from coordinator.flower.round_source import BrokerRounds, RoundSource, open_lead_channel
 from coordinator.flower.run_folder import RunFolder
@@ -19,6 +22,13 @@ from coordinator.flower.superlink import HOME_VARIABLE
 from coordinator.flower.training_rounds import Directory, train
 from protocols.ids import MalformedId, NodeId
 from protocols.refusal import RefusalCode, Refused
+
+PART_BACKOFF_S = 0.05
+
+# A reply is listed before all of its parts have arrived; Flower then waits 1 s before it looks again.
+http_grid.pull_objects = functools.partial(  # type: ignore[attr-defined]  # private; flwr is pinned
+    pull_objects, initial_backoff=PART_BACKOFF_S
+)
 
 app = ServerApp()
 

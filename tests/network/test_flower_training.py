@@ -15,7 +15,8 @@ def test_a_run_ends_with_one_model_everywhere(tmp_path: Path) -> None:
             assert status is not None
             assert (status.state, status.round, status.steps, status.sites) == ("finished", 2, 6, 3)
             model = TrainingDesk.model(started)
-            assert model is not None and (model.parameters != 0).all()
+            assert model is not None
+            assert (model.parameters != 0).all()
             assert [site.supernode.tasks_done for site in network.sites] == [2, 2, 2]
             print(status.seconds_per_round)
 
