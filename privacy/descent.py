@@ -67,7 +67,7 @@ class Descent:
         self._plan = study.training
         self.params: Vector = _checked(params, study.parameters).copy()
         self._velocity = np.zeros(study.parameters)
-        self._sum_of_iterates = np.zeros(study.parameters)
+        self._mean = np.zeros(study.parameters)
         self.steps_done = 0
 
     @property
@@ -84,14 +84,17 @@ class Descent:
         if self.finished:
             raise ValueError("the round has no further step")
         gradient = _checked(noisy_sum, len(self.params)) / float(self._plan.expected_patients)
-        gradient = gradient + self._plan.l2 * self.params
-        self._velocity = self._plan.momentum * self._velocity + gradient
-        self.params = self.params - self._plan.learning_rate * self._velocity
-        self._sum_of_iterates = self._sum_of_iterates + self.params
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+            gradient = gradient + self._plan.l2 * self.params
+            velocity = self._plan.momentum * self._velocity + gradient
+            params = self.params - self._plan.learning_rate * velocity
+            if self._plan.average:
+                self._mean = self._mean + (params - self._mean) / float(self.steps_done + 1)
+            last = self.steps_done + 1 == self._plan.steps_per_round
+            params = _checked(self._mean if last and self._plan.average else params, len(params))
+        self._velocity, self.params = velocity, params
         self.steps_done += 1
-        if self.finished and self._plan.average:
-            self.params = self._sum_of_iterates / float(self.steps_done)
-        return self.params
+        return params
 
 
 def _checked(vector: Vector, size: int) -> Vector:

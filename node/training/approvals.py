@@ -130,6 +130,19 @@ class Approvals:
             raise Refused(RefusalCode.NOT_APPROVED)
         return self._study(key, entries[key])
 
+    def find(self, plan_hash: bytes) -> tuple[Study, bool]:
+        """Return the plan of this hash that is approved or waits, and whether it is approved.
+
+        Raises: Refused(NOT_APPROVED) for a plan nobody proposed; DamagedApprovals.
+        """
+        try:
+            return self.study(plan_hash), True
+        except Refused:
+            for pending in self.pending():
+                if pending.study.plan_hash() == plan_hash:
+                    return pending.study, False
+            raise
+
     def _one(self, digits: str, studies: list[Study]) -> Study:
         found = [study for study in studies if study.plan_hash().hex().startswith(digits.lower())]
         if len(digits) < 8 or len(found) != 1:

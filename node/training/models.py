@@ -29,9 +29,14 @@ def build(study: Study, params: NDArray[np.float64]) -> nn.Sequential:
 
 def probabilities(study: Study, params: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the predicted probability of the outcome for each row. Stays at the node."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits(study, params, x)))  # a sigmoid that never overflows
+
+
+def logits(study: Study, params: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log odds of the outcome for each row. Stays at the node."""
     *inner, (weights, biases) = descent.unpacked(study, params)
     hidden = x.astype(np.float64)
     for inner_weights, inner_biases in inner:
         hidden = np.tanh(hidden @ inner_weights.T + inner_biases)
-    logits = (hidden @ weights.T + biases)[:, 0]
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))  # a sigmoid that never overflows
+    found: NDArray[np.float64] = (hidden @ weights.T + biases)[:, 0]
+    return found

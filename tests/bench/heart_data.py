@@ -1,8 +1,9 @@
 """The UCI heart data through the node's own path, cut along FLamby's rows and split.
 
-FLamby (du Terrail et al. 2022) keeps the rows that are complete in ten inputs and the outcome, and splits each
-hospital 66 : 34 by scikit-learn's train_test_split with seed 43, stratified by the outcome where both outcomes
-occur more than twice. Which row of which file a person came from is in the store's provenance table, so its split can be laid over our features.
+FLamby (du Terrail et al. 2022) keeps the rows that are complete in ten inputs and the outcome, and splits
+each hospital 66 : 34 by scikit-learn's train_test_split with seed 43, stratified by the outcome where both
+outcomes occur more than twice. Which row of which file a person came from is in the store's provenance table,
+so its split can be laid over our features.
 """
 
 import csv
@@ -78,7 +79,7 @@ def split(file: Path, *, seed: int) -> tuple[frozenset[int], frozenset[int]]:
     return frozenset(train.tolist()), frozenset(test.tolist())
 
 
-class _store:  # noqa: N801 (reads as what it gives)
+class _store:
     """A node's store holding one hospital's file, under a key nobody keeps."""
 
     def __init__(self, file: Path, folder: Path) -> None:

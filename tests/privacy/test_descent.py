@@ -85,6 +85,13 @@ def test_a_sum_that_is_not_finite_or_has_another_shape_changes_nothing(broken: n
     assert not round_.params.any()
 
 
+def test_parameters_that_would_overflow_are_refused_and_the_last_ones_stay() -> None:
+    round_ = Descent(Study.from_json(study_form(training__learning_rate=1000)), np.full(7, 1.7e308))
+    with pytest.raises(NotFinite):
+        round_.apply(np.full(7, -1.7e308))
+    assert round_.params[0] == 1.7e308
+
+
 def test_a_round_has_no_more_steps_than_its_plan() -> None:
     round_ = Descent(LOGISTIC, descent.initial(LOGISTIC))
     for noisy in sums(LOGISTIC, seed=4):

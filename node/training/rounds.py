@@ -1,0 +1,316 @@
+"""One training round at one hospital: checked, reserved, then step by step into the secure sum.
+
+Guarantee: nothing of a patient leaves except in a vector that carries this hospital's noise share and its
+mask; each such vector was committed in the ledger, durably, before it left; and no plan gets more steps here
+than it was approved for, however often its rounds are asked for. All that decides about privacy comes from
+the approved plan and the hospital's policy, nothing from the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from node.audit import AuditLog
+from node.audit_events import AuditEvent
+from node.features import FeatureTable, feature_table, in_training
+from node.omop.errors import NoSuchTable
+from node.omop.store import OmopStore
+from node.policy import MalformedPolicy, Policy
+from node.queries import cohort
+from node.sums import OpenSession
+from node.training.approvals import Approvals, DamagedApprovals
+from node.training.gradient import sum_of_clipped_grads
+from privacy import descent, study_noise
+from privacy.descent import Descent, NotFinite
+from privacy.errors import SecureSumError
+from privacy.lattice import NoisePlan, NotEncodable
+from privacy.ledger import BudgetExhausted, Ledger, Replayed, Reservation
+from privacy.rng import SecureBits
+from protocols.ids import SessionId
+from protocols.refusal import RefusalCode, Refused
+from protocols.round import RoundReply, RoundRequest
+from protocols.study import Study
+
+PURPOSE = "training"  # in the ledger
+STEP_DEADLINE_S = 300.0  # from our input to the total: the slowest site's gradient and a lost connection
+LOOP_GRACE_S = 60.0  # beyond the loop's own deadlines: then the loop is gone, and the thread must not hang
+
+Words = NDArray[np.uint64]
+T = TypeVar("T")
+
+
+class Sums(Protocol):
+    """The secure sums a trainer adds to: node.sums.SumSessions, and sim.federation's in one process."""
+
+    async def opened(self, session: SessionId) -> OpenSession:
+        """Return the session once it is ready. Raises: Refused."""
+        ...
+
+    async def contribute(
+        self,
+        session: SessionId,
+        step: int,
+        context: bytes,
+        vector: Words,
+        *,
+        before_reveal: Callable[[], None] | None = None,
+    ) -> None:
+        """Send `vector`, masked. Raises: Refused."""
+        ...
+
+    async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
+        """Return the total. Raises: Refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Round:
+    """A round that may begin: everything its steps depend on."""
+
+    request: RoundRequest
+    study: Study
+    plan: NoisePlan
+    reservation: Reservation
+
+
+class Trainer:
+    """Trains rounds, one at a time, on a thread that is not the event loop's.
+
+    Args:
+        policy: returns the policy as it stands at this moment; raises Refused or MalformedPolicy.
+        loop: the event loop in which `sums` lives.
+        split_key: the node's own key (16 bytes or more) for the split into training and test patients.
+    """
+
+    def __init__(
+        self,
+        *,
+        approvals: Approvals,
+        policy: Callable[[], Policy],
+        ledger: Ledger,
+        audit: AuditLog,
+        store: OmopStore,
+        sums: Sums,
+        loop: asyncio.AbstractEventLoop,
+        split_key: bytes,
+        bits: SecureBits,
+        step_deadline_s: float = STEP_DEADLINE_S,
+    ) -> None:
+        self._approvals = approvals
+        self._policy = policy
+        self._ledger = ledger
+        self._audit = audit
+        self._store = store
+        self._sums = sums
+        self._loop = loop
+        self._split_key = split_key
+        self._bits = bits
+        self._deadline_s = step_deadline_s
+        self._one_round = threading.Lock()
+        self._rows: tuple[tuple[bytes, str], FeatureTable] | None = None
+        torch.set_num_threads(1)  # a step is a few milliseconds: more threads would cost more than they give
+
+    def train(self, request: RoundRequest) -> RoundReply:
+        """Run the steps of the round in its secure-sum session and say which model came out.
+
+        Raises: Refused, and nothing else that is expected; what was reserved and not sent is given back.
+        """
+        with self._one_round:
+            try:
+                return self._train(request)
+            except Exception as error:
+                code = _code_of(error)
+                self._audit.record(
+                    AuditEvent.ROUND_REFUSED,
+                    plan_hash=request.plan_hash.hex(),
+                    session_id=request.session_id,
+                    round=request.round,
+                    code=code or RefusalCode.INTERNAL,
+                )
+                if code is None:
+                    raise
+                raise Refused(code) from error
+
+    def _train(self, request: RoundRequest) -> RoundReply:
+        study = self._allowed(request)
+        session = self._in_loop(self._sums.opened(request.session_id)).result(LOOP_GRACE_S)
+        plan = _checked_session(study, request, session)
+        reservation = self._reserve(study, request)
+        try:
+            rows = self._training_rows(study)  # read only after the budget is set aside
+            self._audit.record(
+                AuditEvent.ROUND_STARTED,
+                plan_hash=request.plan_hash.hex(),
+                session_id=request.session_id,
+                round=request.round,
+                project=study.project,
+                participants=plan.participants,
+                tolerance=plan.tolerance,
+                noise_multiplier=plan.noise_multiplier,
+            )
+            walk = self._steps(_Round(request, study, plan, reservation), rows)
+        finally:
+            # by far most of what is left belongs to later rounds, which reserve it again
+            self._ledger.release(reservation, reason="round-over")
+        self._audit.record(
+            AuditEvent.ROUND_FINISHED,
+            plan_hash=request.plan_hash.hex(),
+            session_id=request.session_id,
+            round=request.round,
+            steps=walk.steps_done,
+        )
+        return RoundReply(descent.digest(walk.params), walk.steps_done)
+
+    def _allowed(self, request: RoundRequest) -> Study:
+        """Return the plan if policy and approval let it train here. Raises: Refused, MalformedPolicy."""
+        policy = self._policy()
+        study, approved = self._approvals.find(request.plan_hash)
+        policy.check_study(
+            project=study.project,
+            tables=study.tables | cohort.tables(study.cohort),
+            epsilon=study.privacy.epsilon,
+            delta=study.privacy.delta,
+            max_sites_per_patient=study.privacy.max_sites_per_patient,
+            minimum_sites=study.sites.minimum,
+            tolerance=study.sites.tolerance,
+            approved=approved,
+        )
+        if request.round > study.training.rounds or len(request.parameters) != study.parameters:
+            raise Refused(RefusalCode.MALFORMED)
+        return study
+
+    def _reserve(self, study: Study, request: RoundRequest) -> Reservation:
+        """Set aside all steps the plan still has, so that a plan the caps do not cover is refused at once."""
+        taken = self.steps_taken(request.plan_hash)
+        left = study.training.steps - taken
+        if left < study.training.steps_per_round:
+            raise Refused(RefusalCode.BUDGET_EXHAUSTED)
+        reservation = self._ledger.reserve(
+            f"{study_noise.session_purpose(request.plan_hash)}/{request.round}/{request.session_id}",
+            project=study.project,
+            purpose=PURPOSE,
+            event=study_noise.event(study, steps=left),
+            caps=self._policy().caps(study.project),
+        )
+        self._audit.record(
+            AuditEvent.BUDGET_RESERVED,
+            request_id=reservation.request_id,
+            project=study.project,
+            count=left,
+            noise_multiplier=reservation.event.noise_multiplier,
+        )
+        return reservation
+
+    def steps_taken(self, plan_hash: bytes) -> int:
+        """Return how many steps of this plan were committed here, over all its rounds and attempts."""
+        prefix = study_noise.session_purpose(plan_hash) + "/"
+        return sum(
+            entry.count or 0
+            for entry in self._ledger.entries()
+            if entry.kind == "committed" and entry.request_id and entry.request_id.startswith(prefix)
+        )
+
+    def _training_rows(self, study: Study) -> FeatureTable:
+        key = (study.plan_hash(), self._store.epoch())
+        if self._rows is None or self._rows[0] != key:
+            table = feature_table(study, self._store)
+            chosen = in_training(
+                table.person_ids, key=self._split_key, fraction=study.training.train_fraction
+            )
+            self._rows = (key, table.rows(chosen))
+        return self._rows[1]
+
+    def _steps(self, current: _Round, rows: FeatureTable) -> Descent:
+        walk = Descent(current.study, current.request.parameters)
+        noise = current.plan.noise(bits=self._bits)
+        while not walk.finished:
+            grads = sum_of_clipped_grads(current.study, walk.params, rows)
+            sending = self._send(current, walk.steps_done, current.plan.encode(grads) + noise)
+            if walk.steps_done + 1 < current.study.training.steps_per_round:
+                noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
+            total = sending.result(self._deadline_s + LOOP_GRACE_S)
+            walk.apply(current.plan.decode(total))
+        return walk
+
+    def _send(self, current: _Round, step: int, vector: Words) -> Future[Words]:
+        """Commit one step durably, then let its vector leave."""
+        request, ledger = current.request, self._ledger
+        request_id = current.reservation.request_id
+        ledger.commit(current.reservation, count=1)
+        seq, head = ledger.head()
+        self._audit.record(
+            AuditEvent.BUDGET_COMMITTED,
+            request_id=request_id,
+            session_id=request.session_id,
+            step=step,
+            count=1,
+            ledger_seq=seq,
+            ledger_head=head,
+        )
+        context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
+
+        async def exchange() -> Words:
+            await self._sums.contribute(
+                request.session_id, step, context, vector, before_reveal=lambda: ledger.revealed(request_id)
+            )
+            return await self._sums.result(request.session_id, step, deadline_s=self._deadline_s)
+
+        return self._in_loop(exchange())
+
+    def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+def session_rules(study: Study, policy: Policy) -> tuple[int, int]:
+    """Return (minimum sites, tolerance) that this hospital asks of a session that trains `study`."""
+    return max(study.sites.minimum, policy.minimum_sites), max(study.sites.tolerance, policy.tolerance)
+
+
+def _checked_session(study: Study, request: RoundRequest, session: OpenSession) -> NoisePlan:
+    """Return the noise plan of a session that was opened for just this round. Raises: Refused."""
+    found = session.parameters
+    if (
+        found.purpose != study_noise.session_purpose(request.plan_hash)
+        or found.round != request.round
+        or found.steps != study.training.steps_per_round
+    ):
+        raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+    if session.participants < study.sites.minimum:
+        raise Refused(RefusalCode.TOO_FEW_SITES)
+    if session.tolerance < study.sites.tolerance:
+        raise Refused(RefusalCode.NOT_ALLOWED)
+    try:
+        return study_noise.noise_plan(study, participants=session.participants, tolerance=session.tolerance)
+    except ValueError:
+        raise Refused(RefusalCode.NOT_ALLOWED) from None
+
+
+_CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (
+    (BudgetExhausted, RefusalCode.BUDGET_EXHAUSTED),
+    (Replayed, RefusalCode.REPLAYED),
+    (MalformedPolicy, RefusalCode.NO_POLICY),
+    (DamagedApprovals, RefusalCode.NOT_APPROVED),
+    (NoSuchTable, RefusalCode.NO_DATA),
+    (NotFinite, RefusalCode.PROTOCOL_VIOLATION),
+    (NotEncodable, RefusalCode.PROTOCOL_VIOLATION),
+    (TimeoutError, RefusalCode.DEADLINE),
+)
+
+
+def _code_of(error: BaseException) -> RefusalCode | None:
+    """Return the code of an expected refusal, None for a fault."""
+    if isinstance(error, Refused | SecureSumError):
+        return error.code
+    with suppress(StopIteration):
+        return next(code for kind, code in _CODES if isinstance(error, kind))
+    return None
