@@ -72,9 +72,8 @@ def init(
 @coordinator.command("serve")
 def serve(home: CoordinatorHome = COORDINATOR_HOME) -> None:
     """Serve hospitals and researchers until stopped (Ctrl-C or SIGTERM)."""
-    from coordinator.server import serve as run
-
     from coordinator.home import CoordinatorHome as Home
+    from coordinator.server import serve as run
     from protocols.clock import SystemClock
 
     run(Home(home), clock=SystemClock())

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
+
 from coordinator.profile import Profile
 from fedtwin.channel import explained, open_channel
 from privacy.counting import read_answer
@@ -115,7 +117,7 @@ class Client:
         signed = question.signed(signer=self.profile.name, key=self.profile.identity_key())
         with explained(self.profile):
             async with open_channel(self.profile) as channel:
-                stub = fedtwin_pb2_grpc.ResearchStub(channel)
+                stub = _stub(channel)
                 async for event in stub.Ask(pb.AskRequest(question_envelope=signed), timeout=timeout_s):
                     kind = event.WhichOneof("body")
                     if kind == "progress" and progress is not None:
@@ -129,19 +131,19 @@ class Client:
     async def _nodes(self) -> tuple[int, tuple[NodeView, ...]]:
         with explained(self.profile):
             async with open_channel(self.profile) as channel:
-                reply = await fedtwin_pb2_grpc.ResearchStub(channel).ListNodes(
-                    pb.ListNodesRequest(), timeout=10
-                )
+                reply = await _stub(channel).ListNodes(pb.ListNodesRequest(), timeout=10)
         return reply.roster_version, tuple(_node_view(node) for node in reply.nodes)
 
     async def _propose(self, study_envelope: bytes) -> pb.ProposeStudyReply:
         with explained(self.profile):
             async with open_channel(self.profile) as channel:
                 request = pb.ProposeStudyRequest(study_envelope=study_envelope)
-                reply: pb.ProposeStudyReply = await fedtwin_pb2_grpc.ResearchStub(channel).ProposeStudy(
-                    request, timeout=30
-                )
+                reply: pb.ProposeStudyReply = await _stub(channel).ProposeStudy(request, timeout=30)
                 return reply
+
+
+def _stub(channel: grpc.aio.Channel) -> Any:
+    return fedtwin_pb2_grpc.ResearchStub(channel)  # type: ignore[no-untyped-call]  # generated code
 
 
 def _known(text: str) -> RefusalCode:

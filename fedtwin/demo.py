@@ -120,9 +120,11 @@ class _Demo:
 
     def _look_at_everything(self, slugs: Sequence[str]) -> None:
         """Read what only a demo may see: every hospital's rows, for the exact count and the pooled row."""
-        from fedtwin.node_view import open_store, split_key
+        from fedtwin.node_ingest import open_store
         from node.features import feature_table, in_training
+        from node.keys import NodeKeys
         from node.queries import cohort as cohorts
+        from node.serve import split_key
         from protocols.cohort import Cohort
 
         study = self.study
@@ -132,9 +134,8 @@ class _Demo:
             with open_store(home, read_only=True) as store:
                 table = feature_table(study, store)
                 self.exact += cohorts.count(question, store)
-            training = in_training(
-                table.person_ids, key=split_key(home), fraction=study.training.train_fraction
-            )
+            key = split_key(NodeKeys.load(home / "keys").pseudonym)
+            training = in_training(table.person_ids, key=key, fraction=study.training.train_fraction)
             x, y = table.x.astype(np.float64), table.y.astype(np.float64)
             self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
 
@@ -173,7 +174,7 @@ class _Demo:
 
         _each(slugs, approve, line, "approved")
         run = run_study(
-            self.material.study,
+            self.study,
             home=self.network.coordinator_home,
             watch=lambda done, of: line.describe(f"round {done} of {of}"),
         )

@@ -92,9 +92,8 @@ def _learnt(report: Report) -> None:
     answer = report.count.answer
     low, high = answer.ci95
     say(f"\n[bold]What was learnt[/bold]\n  Patients with {report.question}:")
-    say(
-        f"  [bold]{answer.estimate:.1f}[/bold], 95 % interval {low:.1f} to {high:.1f} (epsilon {answer.epsilon:g})"
-    )
+    interval = f"95 % interval {low:.1f} to {high:.1f}"
+    say(f"  [bold]{answer.estimate:.1f}[/bold], {interval} (epsilon {answer.epsilon:g})")
     for label, number in report.count.truth.items():
         say(f"  {number} {label} (a demo knows; a consortium does not)")
     say(f"  An answer took {report.count.p50_ms:.0f} ms (median of {report.count.asked - 1}).\n")

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from protocols.clock import Clock
+from protocols.invitation import check_address
 
 RENEW_SOON = timedelta(days=14)  # a node renews by itself long before; two weeks leave time for a person
 LITTLE_DISK_BYTES = 2 * 2**30  # a load of a million rows takes some hundred megabytes
@@ -120,23 +121,26 @@ def _clock(home: Path, clock: Clock) -> Finding:
 
 
 def _roster(home: Path, clock: Clock) -> Finding:
-    from fedtwin.node_view import roster_summary
+    from node.home import NodeHome
+    from node.roster import RosterKeeper
 
-    version, hospitals, listed = roster_summary(home)
-    if not listed:
-        return Finding("roster", Health.FAIL, f"version {version} does not list this node", "ask the lead")
-    return Finding("roster", Health.OK, f"version {version}, {hospitals} hospitals")
+    keeper = RosterKeeper.open(NodeHome(home))
+    roster = keeper.current
+    if keeper.revoked:
+        to_do = "ask the lead; a revoked hospital has to join anew, in another home"
+        return Finding("roster", Health.FAIL, f"version {roster.version} does not list this node", to_do)
+    return Finding("roster", Health.OK, f"version {roster.version}, {len(roster.active_nodes)} hospitals")
 
 
-def _coordinator(home: Path, _: Clock) -> Finding:
+def _coordinator(home: Path, clock: Clock) -> Finding:
     fields = tomllib.loads((home / "node.toml").read_text(encoding="utf-8"))
     address = str(fields["broker_address"])
-    host, _, port = address.rpartition(":")
+    host, port = check_address(address)
     context = ssl.create_default_context(cafile=str(home / "ca.crt"))
     context.load_cert_chain(str(home / "tls.crt"), str(home / "keys" / "tls.key"))
     try:
         with (
-            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S) as plain,
+            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as plain,
             context.wrap_socket(plain, server_hostname=host),
         ):
             return Finding("coordinator", Health.OK, f"{address} answers with the consortium's certificate")
@@ -150,7 +154,6 @@ def _coordinator(home: Path, _: Clock) -> Finding:
 
 def _policy(home: Path, _: Clock) -> Finding:
     from node.policy import Policy
-
     from protocols.refusal import Refused
 
     try:
@@ -164,31 +167,32 @@ def _policy(home: Path, _: Clock) -> Finding:
 
 
 def _store(home: Path, _: Clock) -> Finding:
-    from fedtwin.node_view import persons_in_store
     from node.omop.errors import StoreBusy
+    from node.omop.store import OmopStore
 
     if not (home / "store" / "omop.duckdb").is_file():
         return Finding("store", Health.WARN, "no data yet", "fedtwin node ingest PATH")
     try:
-        return Finding("store", Health.OK, f"{persons_in_store(home)} persons")
+        with OmopStore.open(home / "store" / "omop.duckdb", read_only=True) as store:
+            return Finding("store", Health.OK, f"{store.counts()['person']} patients")
     except StoreBusy:
         return Finding("store", Health.OK, "open in the serving node")
 
 
 def _ledger(home: Path, clock: Clock) -> Finding:
-    from fedtwin.node_view import verified_ledger_entries
+    from fedtwin.node_view import ledger_entries
 
     if not (home / "ledger.sqlite").is_file():
         return Finding("ledger", Health.OK, "nothing spent yet")
-    return Finding("ledger", Health.OK, f"chain of {verified_ledger_entries(home)} entries holds")
+    return Finding("ledger", Health.OK, f"chain of {ledger_entries(home, clock=clock)} entries holds")
 
 
 def _audit(home: Path, _: Clock) -> Finding:
-    from fedtwin.node_view import verified_audit_entries
+    from fedtwin.node_view import audit_entries
 
     if not (home / "audit.jsonl").is_file():
         return Finding("audit", Health.OK, "nothing recorded yet")
-    return Finding("audit", Health.OK, f"chain of {verified_audit_entries(home)} entries holds")
+    return Finding("audit", Health.OK, f"chain of {audit_entries(home)} entries holds")
 
 
 def _disk(home: Path, _: Clock) -> Finding:

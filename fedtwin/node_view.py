@@ -2,24 +2,87 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 from node import audit
+from node.home import NodeHome
 from node.policy import EVERY_PROJECT, Policy
 from node.training.approvals import Approvals
 from privacy.ledger import Caps, Ledger
 from protocols.clock import Clock
+from protocols.refusal import Refused
+from protocols.roster import fingerprint
 from protocols.study import Study
 
-STORE = Path("store") / "omop.duckdb"
 LEDGER = Path("ledger.sqlite")
 AUDIT = Path("audit.jsonl")
 POLICY = Path("policy.toml")
 
 
+def status(home: Path, *, clock: Clock) -> dict[str, Any]:
+    """Return who this node is, whether it serves and is connected, and what it holds and may still spend."""
+    from node.keys import NodeKeys
+
+    where = NodeHome(home)
+    config, now = where.config(), _serving(home)
+    try:
+        left: float | None = budget(home, clock=clock)["left"]["epsilon"]
+    except (Refused, ValueError):
+        left = None
+    plans = studies(home)
+    return {
+        "node_id": str(config.node_id),
+        "name": config.name,
+        "consortium": str(config.consortium),
+        "home": str(home),
+        "serving": bool(now.get("running")),
+        "connected": bool(now.get("connected")),
+        "connected_since": now.get("connected_since"),
+        "last_error": now.get("last_error") or None,
+        "revoked": bool(now.get("revoked")),
+        "roster_version": now.get("roster_version"),
+        "broker_address": config.broker_address,
+        "fingerprint": fingerprint(NodeKeys.load(where.keys).identity_public),
+        "policy": where.policy.is_file(),
+        "patients": patients(home),
+        "epsilon_left": left,
+        "studies_pending": sum(plan["status"] == "pending" for plan in plans),
+        "studies_approved": sum(plan["status"] == "approved" for plan in plans),
+    }
+
+
+def _serving(home: Path) -> dict[str, Any]:
+    """Return what the serving process last wrote about itself; nothing if it is gone."""
+    from node.serve import STATUS_FILE
+
+    try:
+        found: dict[str, Any] = json.loads((home / STATUS_FILE).read_bytes())
+        os.kill(int(found["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return {}  # it never ran, or was killed: a dead process writes no farewell
+    return found
+
+
+def patients(home: Path) -> int | None:
+    """Return how many patients the store holds; None without one, or while an ingest writes to it."""
+    from node.omop.errors import StoreError
+    from node.omop.store import OmopStore
+
+    path = NodeHome(home).store
+    if not path.is_file():
+        return None
+    try:
+        with OmopStore.open(path, read_only=True) as store:
+            return store.counts()["person"]
+    except StoreError:
+        return None
+
+
 def budget(home: Path, *, clock: Clock) -> dict[str, Any]:
-    """Return what was spent and what is left, in all and for each project that the policy or the ledger names.
+    """Return what was spent and what is left, in all and for each project that is known.
 
     Raises: Refused(NO_POLICY); MalformedPolicy; ChainBroken.
     """

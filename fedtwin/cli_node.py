@@ -1,0 +1,160 @@
+"""`fedtwin node`: what hospital IT does. Three commands from install to serving: join, ingest, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedtwin.cli_node_records import audit, policy, register
+from fedtwin.options import NODE_HOME, Json, NodeHome
+from fedtwin.screen import Exit, Stop, emit_fields, emit_json, say
+
+node = typer.Typer(name="node", help="Run this hospital's node.", no_args_is_help=True)
+node.add_typer(policy)
+node.add_typer(audit)
+register(node)
+
+
+@node.command("join")
+def join(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The invitation; `-` reads it from stdin.")],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", metavar="cautious|demo|FILE", help="Write a starter policy, or copy this file."
+        ),
+    ] = None,
+    renew: Annotated[
+        bool,
+        typer.Option(
+            "--renew", help="This node's certificate ran out; the invitation was made for it again."
+        ),
+    ] = False,
+    home: NodeHome = NODE_HOME,
+    json: Json = False,
+) -> None:
+    """Join a consortium: make keys here, prove them, get a certificate and the roster."""
+    import sys
+
+    from fedtwin.node_policy import prepared
+    from node.enrolment import join as enrol
+    from node.enrolment import rejoin
+    from node.home import NodeHome as Home
+    from protocols.clock import SystemClock
+
+    text = sys.stdin.read() if token == "-" else token  # noqa: S105 - a dash is no token
+    install = prepared(policy) if policy else None  # a wrong file is found before anything is sent
+    joined = (rejoin if renew else enrol)(Home(home), text, clock=SystemClock())
+    if install is not None:
+        install(home)
+    fields = {"node_id": str(joined.node_id), "name": joined.name, "home": str(home), "policy": policy}
+    if json:
+        emit_json(fields)
+        return
+    say(f"{joined.name} has joined as {joined.node_id}. Next: fedtwin node ingest PATH")
+    if install is None and not (home / "policy.toml").exists():
+        say("There is no policy yet, so everything is refused: fedtwin node policy init")
+
+
+@node.command("ingest")
+def ingest(
+    path: Annotated[Path, typer.Argument(metavar="PATH", exists=True, help="A file, or a folder of them.")],
+    mapping: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mapping",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="What the columns mean; repeat for more. Default: *.toml beside the data, fedtwin's own.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="A file that has changed replaces what it gave before.")
+    ] = False,
+    home: NodeHome = NODE_HOME,
+    json: Json = False,
+) -> None:
+    """Take in files: remove direct identifiers, load OMOP, put bad rows into quarantine."""
+    from fedtwin.node_ingest import take_in
+    from fedtwin.progress import bar
+
+    _require_node(home)
+    with bar("reading", unit="bytes") as line:
+
+        def watch(source: str, done: int, total: int) -> None:
+            line.describe(source)
+            line.to(done, total=total)
+
+        report = take_in(home, path, mappings=mapping or [], replace=replace, watch=watch)
+    if json:
+        emit_json(report)
+        return
+    emit_fields(
+        {
+            "files": f"{len(report['files'])} ({report['unchanged']} unchanged since the last time)",
+            "rows": report["rows"],
+            "patients": report["patients"],
+            "records": ", ".join(f"{count} {table}" for table, count in report["records"].items()) or "none",
+            "quarantined": f"{report['quarantined']} (see `fedtwin node quarantine`)",
+        }
+    )
+    for name in report["without_mapping"]:
+        say(f"[yellow]not read[/yellow]: {name} fits no mapping")
+    for name in report["unknown_columns"]:
+        say(f"[yellow]dropped[/yellow]: {name} stands in no mapping")
+
+
+@node.command("serve")
+def serve(home: NodeHome = NODE_HOME) -> None:
+    """Connect to the coordinator and answer until stopped (Ctrl-C or SIGTERM). Only connects out."""
+    from node.home import NodeHome as Home
+    from node.serve import serve as run
+    from protocols.clock import SystemClock
+
+    _require_node(home)
+    run(Home(home), clock=SystemClock())
+
+
+@node.command("status")
+def status(home: NodeHome = NODE_HOME, json: Json = False) -> None:
+    """Show who this node is, whether it serves, and what it holds. Works beside `serve`."""
+    from fedtwin.node_view import status as view
+    from protocols.clock import SystemClock
+
+    _require_node(home)
+    fields = view(home, clock=SystemClock())
+    if json:
+        emit_json(fields)
+    else:
+        emit_fields(_flat(fields))
+
+
+@node.command("doctor")
+def doctor(home: NodeHome = NODE_HOME, json: Json = False) -> None:
+    """Check everything this node needs, and say what to do about what is not well."""
+    from fedtwin.doctor import Health, examine
+    from protocols.clock import SystemClock
+
+    findings = list(examine(home, clock=SystemClock()))
+    healthy = all(finding.health != Health.FAIL for finding in findings)
+    if json:
+        emit_json({"healthy": healthy, "checks": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.health:<4}  {finding.check:<12} {finding.seen}")
+            if finding.to_do:
+                typer.echo(f"{'':<19}→ {finding.to_do}")
+    if not healthy:
+        raise typer.Exit(Exit.FAULT)
+
+
+def _require_node(home: Path) -> None:
+    if not (home / "node.toml").is_file():
+        raise Stop(Exit.USAGE, f"{home} is no node; `fedtwin node join TOKEN` makes one")
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, object]:
+    return {name.replace("_", " "): "-" if value is None else value for name, value in fields.items()}

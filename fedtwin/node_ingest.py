@@ -1,0 +1,133 @@
+"""Taking in files from the command line: opens what ingest needs, and tells what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from deid.vault import PseudonymKey, Vault
+from fedtwin.screen import Exit, Stop
+from node.audit import AuditLog
+from node.audit_events import AuditEvent
+from node.home import NodeHome
+from node.ingest.intake import FileReport, IngestReport, Progress, ingest
+from node.ingest.mapping import read_mapping
+from node.keys import NodeKeys
+from node.omop.errors import AlreadyLoaded, StoreBusy
+from node.omop.loading import Again
+from node.omop.store import OmopStore
+from privacy import private_files
+from privacy.rng import SecureBits
+from protocols.clock import SystemClock
+
+VAULT = "vault.sqlite"  # beside the keys and the ledger: it is backed up with them
+Watcher = Callable[[str, int, int], None]  # source, bytes done, bytes in all
+
+BUSY = (
+    "the store is open in a running `fedtwin node serve`, and DuckDB lets one process in:"
+    " stop it, run this again, start it again (questions that come meanwhile go without this hospital)"
+)
+
+
+def take_in(
+    home: Path, path: Path, *, mappings: Sequence[Path], replace: bool, watch: Watcher
+) -> dict[str, Any]:
+    """Load `path` into the store of `home` and return what came of it.
+
+    Raises: Stop(REFUSED) while a node serves from this home, or for a file that has changed since it was
+    loaded; MalformedMapping, NoMapping, UnreadableSource.
+    """
+    clock, bits, where = SystemClock(), SecureBits(), NodeHome(home)
+    given = [read_mapping(file) for file in mappings]
+    key = PseudonymKey(NodeKeys.load(where.keys).pseudonym)
+
+    def progress(now: Progress) -> None:
+        watch(now.source, now.bytes_done, now.bytes_total)
+
+    with open_store(home) as store, closing(Vault.open(home / VAULT, key=key, bits=bits)) as vault:
+        try:
+            report = ingest(
+                path,
+                given or None,
+                store,
+                vault,
+                clock=clock,
+                progress=progress,
+                again=Again.REPLACE if replace else Again.REFUSE,
+            )
+        except AlreadyLoaded as error:
+            raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
+        patients = store.counts()["person"]
+    _record(where, report)
+    return {
+        "files": [_file(file) for file in report.files],
+        "unchanged": sum(file.unchanged for file in report.files),
+        "rows": report.rows,
+        "loaded": report.loaded,
+        "quarantined": report.quarantined,
+        "records": report.events,
+        "patients": patients,
+        "without_mapping": list(report.without_mapping),
+        "unknown_columns": list(report.unknown_columns),
+    }
+
+
+def quarantined(home: Path) -> list[dict[str, Any]]:
+    """Return what was turned away, by file, field and reason; never what it said."""
+    with open_store(home, read_only=True) as store:
+        rows = store.connection.con.execute(
+            "SELECT source_name, field, reason, count(*), min(source_row) FROM fedtwin_quarantine"
+            " GROUP BY ALL ORDER BY count(*) DESC, source_name, field"
+        ).fetchall()
+    names = ("file", "field", "reason", "values", "first_row")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@contextmanager
+def open_store(home: Path, *, read_only: bool = False) -> Iterator[OmopStore]:
+    """Open the store of `home`.
+
+    Raises: Stop(REFUSED) for writing while a node serves from it; Stop(USAGE) for reading what is not there.
+    """
+    path = NodeHome(home).store
+    if read_only and not path.is_file():
+        raise Stop(Exit.USAGE, f"{home} holds no data yet: fedtwin node ingest PATH")
+    private_files.make_folder(path.parent)
+    try:
+        store = OmopStore.open(path, read_only=read_only)
+    except StoreBusy:
+        raise Stop(Exit.REFUSED, BUSY) from None
+    with store:
+        yield store
+
+
+def _file(report: FileReport) -> dict[str, Any]:
+    return {
+        "file": report.source,
+        "mapping": report.mapping,
+        "rows": report.rows,
+        "loaded": report.loaded,
+        "quarantined": report.quarantined,
+        "records": report.events,
+        "unchanged": report.unchanged,
+    }
+
+
+def _auditable(name: str) -> str:
+    """Return a mapping's name in the form that the audit trail takes."""
+    return re.sub(r"[^a-z0-9._-]", "-", name.lower()).lstrip("._-")[:64] or "unnamed"
+
+
+def _record(where: NodeHome, report: IngestReport) -> None:
+    with closing(AuditLog(where.audit, clock=SystemClock())) as log:
+        for file in report.files:
+            if not file.unchanged:
+                log.record(
+                    AuditEvent.INGESTED,
+                    mapping=_auditable(file.mapping),
+                    rows_loaded=file.loaded,
+                    rows_quarantined=file.quarantined,
+                )
