@@ -207,7 +207,10 @@ def _table(variance: Fraction) -> _Table:
     one = 1 << bits
     context = Context(prec=120, rounding=ROUND_HALF_EVEN)  # 120 digits hold 398 bits
     exponent = context.divide(Decimal(variance.denominator), Decimal(2 * variance.numerator))
-    q = int(context.multiply(context.exp(-exponent), Decimal(one)).to_integral_value(context=context))
+    # copy_negate, because a unary minus would round to the 28 digits of the thread's own context
+    q = int(
+        context.multiply(context.exp(exponent.copy_negate()), Decimal(one)).to_integral_value(context=context)
+    )
     end = _end(variance)
     weights, step, square = [one], q, (q * q) >> bits
     for _ in range(end):
@@ -218,11 +221,10 @@ def _table(variance: Fraction) -> _Table:
     cumulative = 0
     for weight in [*weights[:0:-1], *weights]:
         cumulative += weight
-        upper.append((cumulative << PRECISION_BITS) // total)
-    upper[-1] = 1 << PRECISION_BITS
+        # the far tail may reach 1 exactly; one unit below it keeps the entries sorted in three words
+        upper.append(min((cumulative << PRECISION_BITS) // total, (1 << PRECISION_BITS) - 1))
     lower = (1 << (PRECISION_BITS - WORD)) - 1
-    high = np.array([min(u >> (PRECISION_BITS - WORD), 2**WORD - 1) for u in upper], dtype=np.uint64)
-    high[-1] = np.uint64(2**WORD - 1)
+    high = np.array([u >> (PRECISION_BITS - WORD) for u in upper], dtype=np.uint64)
     edges = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(WORD - GUIDE_BITS)
     guide = np.searchsorted(high, np.append(edges, np.uint64(2**WORD - 1)), side="left").astype(np.int64)
     return _Table(-end, high, tuple(u & lower for u in upper), guide)

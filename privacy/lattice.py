@@ -43,6 +43,7 @@ Reals = NDArray[np.float64]
 COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of shares collapse; r² costs 0.1 %
 REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
 ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
+MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
 FLOAT_ERROR = 4 * 2.0**-53  # of patients × largest: two neighbouring sums, and the products inside each
 KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
 SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
@@ -243,9 +244,12 @@ class NoisePlan:
         if not self.integral:
             patients = Fraction(self.largest) * self.sites_per_patient / Fraction(self.sensitivity)
             units = 1 + self.scale * Fraction(FLOAT_ERROR) * patients * Fraction(self.largest)
-            on_lattice *= 1 + Fraction(self._coordinates()) * units / (
-                Fraction(self.sensitivity) * self.scale
-            )
+            extra = Fraction(self._coordinates()) * units / (Fraction(self.sensitivity) * self.scale)
+            if extra > MOST_EXTRA:
+                raise ValueError(
+                    "float64 sums over so many patients may move more than the noise can pay for"
+                )
+            on_lattice *= 1 + extra
         variance = (on_lattice**2 + KERNEL_VARIANCE) / (self.participants - self.tolerance)
         steps = math.isqrt(math.floor(variance * SIGMA_GRID**2)) + 1  # rounded up
         return Fraction(steps, SIGMA_GRID)
