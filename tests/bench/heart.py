@@ -72,15 +72,8 @@ def table(study: Study, cut: Sequence[Site], *, seeds: int) -> Iterable[Figure]:
     yield Figure("heart.federated_dp_eps1.sd", float(np.std(scores, ddof=1)), "accuracy")
     yield Figure("heart.federated_dp_eps1.auc", mean([auc(run, cut) for run in runs]), "AUC")
     yield Figure("heart.federated_dp_eps1.vs_flamby", mean(scores), "accuracy", FLAMBY_BEST, "FLamby best")
-    own = [
-        np.mean(
-            [_hit(lambda rows, run=run, b=own_threshold(run, s.train): run(rows) - b, s.test) for s in cut]
-        )
-        for run in runs
-    ]
-    yield Figure(
-        "heart.federated_dp_eps1.own_threshold", mean(own), "accuracy", mean(scores), "one threshold for all"
-    )
+    own = mean([own_threshold_accuracy(run, cut) for run in runs])
+    yield Figure("heart.federated_dp_eps1.own_threshold", own, "accuracy", mean(scores), "one for all")
     per_site = [accuracy(federated(study, cut, Noise.PER_SITE), cut) for _ in range(seeds)]
     yield Figure("heart.noise_per_site_eps1", mean(per_site), "accuracy", mean(scores), "noise shares")
     clipped = accuracy(federated(study, cut, Noise.NONE), cut)
