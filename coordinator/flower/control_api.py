@@ -116,7 +116,7 @@ class ControlApi:
             if node.status != "unregistered"
         )
 
-    async def start_run(self, bundle: Bundle, *, config: Mapping[str, str]) -> int:
+    async def start_run(self, bundle: Bundle, *, config: Mapping[str, str | int]) -> int:
         """Start a run of the bundle and return its id. Raises: SuperLinkRefused."""
         request = StartRunRequest(
             fab=Fab(hash_str=bundle.sha256, content=bundle.content),

@@ -58,6 +58,7 @@ PART_POLL_S = 0.02
 TIMEOUT_S = 30.0  # loopback; a large model takes a second
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"  # what the secret signs
 OBJECTS = (ConfigRecord, Message, RecordDict)  # a message of ours is exactly one of each
+MAX_PARTS = 64  # of a message that is none of ours: so many are waited for
 MAX_OBJECT_BYTES = MAX_PARAMETERS * BYTES_PER_PARAMETER + 2**16  # parameters and what stands around them
 
 Reply = TypeVar("Reply", bound=Proto)
@@ -130,10 +131,11 @@ class RuntimeApi:
         parts = [part.object_id for part in iterate_object_tree(tree)]
         contents: dict[str, bytes] = {}
         try:
+            # All parts are waited for, ours or not: answered earlier, the SuperNode loses the message.
+            for part in parts[:MAX_PARTS]:
+                contents[part] = self._pull(task, PullObjectRequest(node=node, run_id=run_id, object_id=part))
             if len(parts) != len(OBJECTS):
                 raise MalformedMessage(f"a message has {len(OBJECTS)} parts, got {len(parts)}")
-            for part in parts:
-                contents[part] = self._pull(task, PullObjectRequest(node=node, run_id=run_id, object_id=part))
             kinds = sorted(content.split(b" ", 1)[0] for content in contents.values())
             if kinds != sorted(kind.__qualname__.encode() for kind in OBJECTS):
                 raise MalformedMessage("a message has a record of another kind")

@@ -203,7 +203,9 @@ async def flower_network(
     apps: Callable[[Trainer], ClientApp] = make_client_app,
 ) -> AsyncIterator[Network]:
     """Start a coordinator's Flower side and `sites` hospitals; stop all of it at the end."""
-    study = study or Study.from_json(study_form(sites__minimum=min(3, sites)))
+    study = study or Study.from_json(
+        study_form(sites__minimum=max(2, min(3, sites)), sites__tolerance=min(1, max(0, sites - 2)))
+    )
     home, consortium = folder / "coordinator", Consortium(folder / "ca")
     home.mkdir(parents=True)
     roster: dict[NodeId, str] = {}
