@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from fedtwin import connect
+from fedtwin.client import Client
 from fedtwin.demo_material import Material, heart, invented
 from fedtwin.demo_report import CountReport, Report, TrainingReport, show
 from fedtwin.progress import Bar, step
 from fedtwin.screen import say
-from fedtwin.yardsticks import Split, local_only, of_model, pooled
+from fedtwin.yardsticks import Split, local_only, of_model, pooled, textbook, with_own_intercept
 from protocols.clock import SystemClock
+from protocols.question import CountAnswer
 from protocols.study import Study
 from sim.network import LocalNetwork
 
@@ -89,10 +91,11 @@ class _Demo:
                 network.start_node(slug)
             network.wait_for_nodes()
         with step("ask one private count across all hospitals", number=4, of=STEPS) as line:
-            count = self._count(line)
+            answer, _ = self._ask(COUNT_EPSILON, line)
         with step("train one private model across all hospitals, through Flower", number=5, of=STEPS) as line:
             training = self._train(slugs, line)
-        with step("check every ledger and audit trail, stop everything", number=6, of=STEPS):
+        with step("time answers, check every ledger and audit trail, stop", number=6, of=STEPS) as line:
+            times_ms = self._times_ms(line)
             budgets = {slug: self._ask_node(slug, "budget") for slug in slugs}
             audits = {slug: self._ask_node(slug, "audit", "verify") for slug in slugs}
             network.stop()
@@ -100,7 +103,13 @@ class _Demo:
             hospitals=[
                 {"name": slug, "title": network.sites[slug].title, **taken_in[slug]} for slug in slugs
             ],
-            count=count,
+            count=CountReport(
+                answer=answer,
+                truth={"exact in the stores": self.exact, **material.truth},
+                p50_ms=statistics.median(times_ms),
+                p95_ms=times_ms[int(0.95 * (len(times_ms) - 1))],
+                asked=len(times_ms) + 1,
+            ),
             training=training,
             budgets=budgets,
             audits=audits,
@@ -109,6 +118,11 @@ class _Demo:
             question=material.question,
             seconds=time.monotonic() - started,
         )
+
+    @property
+    def client(self) -> Client:
+        """The researcher's client."""
+        return connect(self.network.researcher_profile)
 
     @property
     def study(self) -> Study:
@@ -139,31 +153,22 @@ class _Demo:
             x, y = table.x.astype(np.float64), table.y.astype(np.float64)
             self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
 
-    def _count(self, line: Bar) -> CountReport:
-        client = connect(self.network.researcher_profile)
-        project = self.study.project
-
-        def ask(epsilon: float) -> tuple[Any, float]:
-            began = time.monotonic()
-            answer = client.count(
-                self.material.cohort,
-                epsilon=epsilon,
-                delta=COUNT_DELTA,
-                project=project,
-                max_sites_per_patient=SITES_PER_PATIENT,
-                progress=lambda stage, sites: line.describe(f"{stage} ({sites} hospitals)"),
-            )
-            return answer, (time.monotonic() - began) * 1000
-
-        answer, _ = ask(COUNT_EPSILON)
-        times_ms = sorted(ask(TIMING_EPSILON)[1] for _ in range(TIMED_QUESTIONS))
-        return CountReport(
-            answer=answer,
-            truth={"exact in the stores": self.exact, **self.material.truth},
-            p50_ms=statistics.median(times_ms),
-            p95_ms=times_ms[int(0.95 * (len(times_ms) - 1))],
-            asked=len(times_ms) + 1,
+    def _ask(self, epsilon: float, line: Bar) -> tuple[CountAnswer, float]:
+        """Ask the question; return the answer and how long it took at the client, in milliseconds."""
+        began = time.monotonic()
+        answer = self.client.count(
+            self.material.cohort,
+            epsilon=epsilon,
+            delta=COUNT_DELTA,
+            project=self.study.project,
+            max_sites_per_patient=SITES_PER_PATIENT,
+            progress=lambda stage, sites: line.describe(f"{stage} ({sites} hospitals)"),
         )
+        return answer, (time.monotonic() - began) * 1000
+
+    def _times_ms(self, line: Bar) -> list[float]:
+        """Return how long answers took, ascending. Asked when the nodes have nothing else to do."""
+        return sorted(self._ask(TIMING_EPSILON, line)[1] for _ in range(TIMED_QUESTIONS))
 
     def _train(self, slugs: Sequence[str], line: Bar) -> TrainingReport:
         from fedtwin.training_run import run_study
@@ -179,10 +184,13 @@ class _Demo:
             watch=lambda done, of: line.describe(f"round {done} of {of}"),
         )
         (self.network.folder / "model.json").write_text(json.dumps(run.to_json(), indent=2) + "\n")
+        weights = np.array(run.parameters)
         return TrainingReport(
             local=local_only(self.splits),
-            federated=of_model(np.array(run.parameters), self.splits),
+            federated=of_model(weights, self.splits),
+            own_intercept=with_own_intercept(weights, self.splits),
             pooled=pooled(self.splits),
+            textbook=of_model(textbook(run.columns), self.splits) if self.material.has_textbook else None,
             epsilon=run.epsilon,
             delta=run.delta,
             rounds=run.rounds,

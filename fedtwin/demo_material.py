@@ -28,6 +28,7 @@ class Material:
         question: the cohort in words.
         why_pooled: why the demo may compute a pooled row, which no consortium can.
         truth: what is known of the answer: label → number.
+        has_textbook: whether there is a score from a textbook to hold the models against.
     """
 
     sites: tuple[Site, ...]
@@ -36,6 +37,7 @@ class Material:
     study: Path
     why_pooled: str
     truth: dict[str, int]
+    has_textbook: bool = False
 
 
 def invented(folder: Path, *, seed: int) -> Material:
@@ -72,4 +74,5 @@ def heart(data: Path, folder: Path) -> Material:
         study=study,
         why_pooled="these records are public",
         truth={},
+        has_textbook=True,
     )

@@ -30,7 +30,9 @@ class TrainingReport:
 
     local: Score
     federated: Score
+    own_intercept: Score
     pooled: Score
+    textbook: Score | None
     epsilon: float
     delta: float
     rounds: int
@@ -55,7 +57,14 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the one JSON object of `fedtwin demo --json`."""
         answer, training = self.count.answer, self.training
-        rows = {"local": training.local, "federated": training.federated, "pooled": training.pooled}
+        rows = {
+            "local": training.local,
+            "federated": training.federated,
+            "federated_own_intercept": training.own_intercept,
+            "pooled": training.pooled,
+        }
+        if training.textbook is not None:
+            rows["textbook"] = training.textbook
         return {
             "hospitals": self.hospitals,
             "count": {"question": self.question, **answer.to_json(), "truth": self.count.truth},
@@ -105,8 +114,11 @@ def _tables(report: Report) -> None:
     rows = [
         ("local only", training.local, "each hospital for itself, not private"),
         ("federated private", training.federated, private),
+        ("  with own intercept", training.own_intercept, "fitted at each hospital, never leaves it"),
         ("pooled (not private)", training.pooled, f"only here: {report.why_pooled}"),
     ]
+    if training.textbook is not None:
+        rows.append(("textbook score", training.textbook, "uses no training data"))
     emit_table(
         ("model", "accuracy", "AUC", "privacy"),
         [(name, f"{score.accuracy:.3f}", f"{score.auc:.3f}", note) for name, score, note in rows],

@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -35,12 +36,17 @@ class Bar:
         self.progress.update(self.task, description=text)
 
 
+def _progress(*columns: ProgressColumn) -> Progress:
+    """Return a display that leaves nothing behind, and draws nothing where nobody watches."""
+    return Progress(*columns, console=words, transient=True, disable=not words.is_terminal)
+
+
 @contextmanager
 def bar(text: str, *, total: float | None = None, unit: str = "") -> Iterator[Bar]:
     """Show a bar while the block runs; without `total` it only says that work goes on."""
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24)]
     counter = [MofNCompleteColumn(), TextColumn(unit)] if total is not None or unit else []
-    with Progress(*columns, *counter, TimeElapsedColumn(), console=words, transient=True) as progress:
+    with _progress(*columns, *counter, TimeElapsedColumn()) as progress:
         yield Bar(progress, progress.add_task(text, total=total))
 
 
@@ -48,9 +54,7 @@ def bar(text: str, *, total: float | None = None, unit: str = "") -> Iterator[Ba
 def step(text: str, *, number: int | None = None, of: int | None = None) -> Iterator[Bar]:
     """Announce a step, show a spinner while it runs, and leave one line that says it is done."""
     label = f"[bold]{number}/{of}[/bold] {text}" if number is not None else text
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=words, transient=True
-    ) as progress:
+    with _progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
         task = progress.add_task(label, total=None)
         try:
             yield Bar(progress, task)

@@ -20,6 +20,12 @@ NEWTON_STEPS = 50
 CONVERGED = 1e-9  # largest change of a weight
 
 
+# For the UCI heart hospitals: risk factors as any textbook of cardiology names them, each with weight 1 on
+# the plan's public scale. No patient of any hospital took part in it; the middle of the scale is the threshold.
+HEART_TEXTBOOK = {"age": 1.0, "st-depression": 1.0, "heart-rate-reached": -1.0}
+HEART_TEXTBOOK_YES_NO = ("male", "no-chest-pain=4", "exercise-angina=1")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """One hospital's patients as the plan splits them. Held in the demo's memory only."""
@@ -79,9 +85,38 @@ def pooled(splits: Sequence[Split]) -> Score:
     return of_model(fit_logistic(x, y), splits)
 
 
+def textbook(columns: Sequence[str]) -> Floats:
+    """Return weights and bias of HEART_TEXTBOOK over a plan's columns. It uses no training data."""
+    weights = [HEART_TEXTBOOK.get(name, 2.0 * (name in HEART_TEXTBOOK_YES_NO)) for name in columns]
+    bias = -float(sum(name in HEART_TEXTBOOK_YES_NO for name in columns))  # 0 or 1 becomes -1 or 1
+    return np.array([*weights, bias])
+
+
 def of_model(weights: Floats, splits: Sequence[Split]) -> Score:
     """Score each hospital with given weights and bias."""
     return _mean({s.hospital: score(weights, s) for s in splits})
+
+
+def with_own_intercept(weights: Floats, splits: Sequence[Split]) -> Score:
+    """Score each hospital after it has fitted the bias to its own patients, which then never leaves it."""
+    each = {}
+    for split in splits:
+        own = weights.copy()
+        own[-1] += _intercept(split.train_x @ weights[:-1] + weights[-1], split.train_y)
+        each[split.hospital] = score(own, split)
+    return _mean(each)
+
+
+def _intercept(logits: Floats, y: Floats) -> float:
+    """Return what to add to every logit so that the mean of the predictions fits the outcomes."""
+    shift = 0.0
+    for _ in range(NEWTON_STEPS):
+        p = _sigmoid(logits + shift)
+        step = float(((p - y).sum() + RIDGE * shift) / ((p * (1.0 - p)).sum() + RIDGE))
+        shift -= float(np.clip(step, -1.0, 1.0))  # bounded: far out the curve is flat
+        if abs(step) < CONVERGED:
+            break
+    return shift
 
 
 def score(weights: Floats, split: Split) -> tuple[float, float]:

@@ -37,8 +37,9 @@ def write_mappings(dialect: Dialect, folder: Path) -> None:
 
 def _head(dialect: Dialect, name: str, *, date: str) -> str:
     missing = ["", dialect.missing] if dialect.missing else [""]
+    title = f"{dialect.slug}-{name}".lower()
     return (
-        f"[source]\nname = {_q(f'{dialect.slug}-{name}'.lower())}\nversion = 1\nfiles = [{_q(name + '.csv')}]\n"
+        f"[source]\nname = {_q(title)}\nversion = 1\nfiles = [{_q(name + '.csv')}]\n"
         f"missing = {json.dumps(missing)}\n\n"
         f"[patient]\ncolumn = {_q(dialect.column('mrn'))}\n\n"
         f"[date]\ncolumn = {_q(dialect.column(date))}\nformat = {_q(dialect.date_format)}\n"

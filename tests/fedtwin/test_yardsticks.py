@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from fedtwin.yardsticks import Split, fit_logistic, local_only, metrics, of_model, pooled
+from fedtwin.yardsticks import (
+    Split,
+    fit_logistic,
+    local_only,
+    metrics,
+    of_model,
+    pooled,
+    textbook,
+    with_own_intercept,
+)
 
 
 def drawn(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,3 +57,16 @@ def test_a_hospital_with_one_outcome_has_no_auc_and_does_not_spoil_the_mean() ->
     found = of_model(fit_logistic(first.train_x, first.train_y), [first, flat])
     assert np.isfinite(found.auc)
     assert found.to_json()["by_hospital"]["flat"]["auc"] is None
+
+
+def test_an_own_intercept_mends_a_model_that_is_off_by_a_constant_and_leaves_the_auc() -> None:
+    weights = fit_logistic(*drawn(np.random.default_rng(1), 20_000))
+    off = weights + np.array([0, 0, 0, 0, 4.0])
+    mended, spoilt = with_own_intercept(off, splits()), of_model(off, splits())
+    assert mended.accuracy > spoilt.accuracy + 0.1
+    assert mended.auc == pytest.approx(spoilt.auc)
+
+
+def test_the_textbook_score_counts_risk_factors_around_the_middle_of_the_scale() -> None:
+    columns = ("age", "male", "cholesterol", "exercise-angina=1")
+    assert textbook(columns).tolist() == [1.0, 2.0, 0.0, 2.0, -3.0]
