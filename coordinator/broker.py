@@ -156,9 +156,13 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
         for node in nodes:
             self.send(node, frame)
 
-    def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: Role) -> Peer:
+    async def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: Role) -> Peer:
         """Return who is calling, if the roster lists them in one of `roles`. Raises: Refused."""
-        peer = caller_of(context, roll=self.roll)
+        try:
+            peer = caller_of(context, roll=self.roll)
+        except Refused:
+            await self.refresh_roll()  # who joined a moment ago is not kept waiting
+            peer = caller_of(context, roll=self.roll)
         if peer.role not in roles:
             raise Refused(RefusalCode.NOT_ALLOWED)
         return peer
@@ -225,7 +229,7 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
 
     async def _node(self, context: Any) -> NodeId:
         try:
-            return NodeId.parse(self.caller(context, Role.NODE).name)
+            return NodeId.parse((await self.caller(context, Role.NODE)).name)
         except Refused as refused:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.code.value)
             raise  # abort has raised already

@@ -15,14 +15,13 @@ from typing import Any
 import grpc
 
 from coordinator.broker import Broker
-from coordinator.callers import caller_of
 from coordinator.questions import QuestionDesk
 from coordinator.state import State
 from coordinator.studies import StudyDesk
 from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
-from protocols.peer import Role
+from protocols.peer import Peer, Role
 from protocols.question import CountQuestion, MalformedQuestion, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -48,16 +47,16 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
     async def Ask(self, request, context):  # type: ignore[no-untyped-def]  # the generated base is untyped
         """Answer one signed question."""
         async with _Codes(context):
-            caller = self._broker.caller(context, Role.RESEARCHER, Role.LEAD)
+            caller = await self._broker.caller(context, Role.RESEARCHER, Role.LEAD)
             question = self._opened(request.question_envelope, signer=caller.name)
             events = self._desk.ask(question, researcher=caller.name, envelope=request.question_envelope)
-            async for event in self._while_admitted(events, context):
+            async for event in self._while_admitted(events, caller):
                 yield event
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesReply:
         """List every hospital, for a lead."""
         async with _Codes(context):
-            self._broker.caller(context, Role.LEAD)
+            await self._broker.caller(context, Role.LEAD)
             records = await asyncio.to_thread(self._state.nodes)
             connected = self._broker.connected()
         nodes = [
@@ -77,16 +76,16 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
     async def ProposeStudy(self, request: pb.ProposeStudyRequest, context: Any) -> pb.ProposeStudyReply:
         """Pass a signed study to the hospitals, for a lead."""
         async with _Codes(context):
-            caller = self._broker.caller(context, Role.LEAD)
+            caller = await self._broker.caller(context, Role.LEAD)
             return await self._studies.propose(request.study_envelope, proposer=caller.name)
         raise AssertionError("unreachable: _Codes has ended the call")
 
     async def OpenRound(self, request, context):  # type: ignore[no-untyped-def]  # as above
         """Run one round's secure sums, for the ServerApp of the lead."""
         async with _Codes(context):
-            self._broker.caller(context, Role.LEAD)
+            caller = await self._broker.caller(context, Role.LEAD)
             events = self._studies.round(request.plan_hash, number=request.round, steps=request.steps)
-            async for event in self._while_admitted(events, context):
+            async for event in self._while_admitted(events, caller):
                 yield event
 
     def _opened(self, envelope: bytes, *, signer: str) -> CountQuestion:
@@ -106,7 +105,7 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             raise Refused(RefusalCode.NOT_ALLOWED)
         return question
 
-    async def _while_admitted(self, events: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def _while_admitted(self, events: AsyncIterator[Any], caller: Peer) -> AsyncIterator[Any]:
         """Pass events on while the roster lists the caller. Raises: Refused(REVOKED)."""
         iterator = aiter(events)
         following: asyncio.Task[Any] | None = None
@@ -114,7 +113,8 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             while True:
                 following = following or asyncio.ensure_future(_next(iterator))
                 done, _ = await asyncio.wait({following}, timeout=RECHECK_S)
-                caller_of(context, roll=self._broker.roll)
+                if not self._broker.roll.admits(caller):
+                    raise Refused(RefusalCode.REVOKED)
                 if done:
                     event = following.result()
                     following = None
