@@ -13,6 +13,7 @@ from typing import Protocol
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from node import boundary
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import MESSAGE_TYPE, RECORD, MalformedRound, RoundReply, RoundRequest
 
@@ -31,7 +32,7 @@ class Trainer(Protocol):
 
 
 def make_client_app(
-    trainer: Trainer, *, to_code: Callable[[BaseException], RefusalCode] | None = None
+    trainer: Trainer, *, to_code: Callable[[BaseException], RefusalCode] = boundary.to_code
 ) -> ClientApp:
     """Return an app that trains with `trainer` and answers every error with a code.
 
@@ -39,20 +40,26 @@ def make_client_app(
     and nothing from `run_config` is ever used.
     """
     app = ClientApp()
-    coded = to_code or code_of
 
     @app.train()
     def train(message: Message, _context: Context) -> Message:
-        try:
-            reply = trainer.train(parse_request(message))
-            return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
-        except Exception as error:  # the boundary: whatever happened leaves as a code
-            code = coded(error)
-            # The kind of the error, never its text: a message may quote a value.
-            _log.warning("round refused: %s (%s)", code.value, type(error).__name__)
-            return refusal(message, code)
+        return answer(message, trainer, to_code=to_code)
 
     return app
+
+
+def answer(
+    message: Message, trainer: Trainer, *, to_code: Callable[[BaseException], RefusalCode] = boundary.to_code
+) -> Message:
+    """Return the reply to one message; see `make_client_app`."""
+    try:
+        reply = trainer.train(parse_request(message))
+        return Message(RecordDict({RECORD: ConfigRecord(reply.fields())}), reply_to=message)
+    except Exception as error:  # the boundary: whatever happened leaves as a code
+        code = to_code(error)
+        # The kind of the error, never its text: a message may quote a value.
+        _log.warning("round refused: %s (%s)", code.value, type(error).__name__)
+        return refusal(message, code)
 
 
 def parse_request(message: Message) -> RoundRequest:
@@ -68,13 +75,6 @@ def parse_request(message: Message) -> RoundRequest:
 def refusal(message: Message, code: RefusalCode) -> Message:
     """Return the reply that carries `code` and nothing else."""
     return Message(Error(FIRST_ERROR_CODE + list(RefusalCode).index(code), code.value), reply_to=message)
-
-
-def code_of(error: BaseException) -> RefusalCode:
-    """Return the code under which an error leaves the hospital; a fault is INTERNAL."""
-    if isinstance(error, Refused):
-        return error.code
-    return RefusalCode.MALFORMED if isinstance(error, MalformedRound) else RefusalCode.INTERNAL
 
 
 class _NoTrainer:
