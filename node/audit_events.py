@@ -77,7 +77,7 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "purpose": _pattern(r"[a-z][a-z0-9-]{0,39}"),
     "table": _pattern(r"[a-z][a-z0-9_]{0,62}"),
     "version": _pattern(r"[0-9][0-9A-Za-z.+-]{0,39}"),
-    "code": lambda value: value in set(RefusalCode),
+    "code": lambda value: isinstance(value, str) and value in set(RefusalCode),
     "plan_hash": _digest,
     "policy_hash": _digest,
     "ledger_head": _digest,
