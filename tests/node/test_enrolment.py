@@ -13,7 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_ssh_private_key
+from cryptography.x509.oid import NameOID
 
 from coordinator.enrolment import Enrolment
 from coordinator.home import CoordinatorHome
@@ -22,10 +24,12 @@ from node.home import MalformedConfig, NodeConfig, NodeHome
 from node.keys import NodeKeys
 from node.pinning import Unreachable
 from node.roster import RosterKeeper
+from privacy import private_files
 from privacy.private_files import OpenToOthers
 from privacy.rng import SecureBits
 from protocols.clock import FixedClock
 from protocols.invitation import BadToken, Invitation
+from protocols.key_forms import new_tls_key, private_pem
 from protocols.peer import Role, peer_of
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -229,6 +233,28 @@ def another(folder: Path, consortium: Consortium) -> CoordinatorHome:
 def test_a_man_in_the_middle_gets_no_secret(consortium: Consortium, tmp_path: Path) -> None:
     attacker = another(tmp_path, consortium)
     with middle(attacker.server_certificate, attacker.keys / "server.key") as found:
+        token = toward(found.port, consortium.token())
+        assert refused(consortium, consortium.node(), token) == RefusalCode.WRONG_COORDINATOR
+    assert found.heard == []
+
+
+def test_a_self_signed_certificate_for_the_right_host_gets_no_secret(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    """It would verify against itself: the fingerprint alone tells it from the authority."""
+    key, now = new_tls_key(), consortium.clock.now()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    own = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "own.crt").write_bytes(own.public_bytes(Encoding.PEM))
+    private_files.write(tmp_path / "own.key", private_pem(key))
+    with middle(tmp_path / "own.crt", tmp_path / "own.key") as found:
         token = toward(found.port, consortium.token())
         assert refused(consortium, consortium.node(), token) == RefusalCode.WRONG_COORDINATOR
     assert found.heard == []
