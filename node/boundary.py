@@ -257,9 +257,7 @@ def _names_an_exception(text: str) -> bool:
     waiting: list[type[BaseException]] = [BaseException]
     while waiting:
         kind = waiting.pop()
-        if (
-            kind.__name__ == text and _type_name(kind) == text
-        ):  # found where it says it is
+        if kind.__name__ == text and _type_name(kind) == text:  # found where it says it is
             return True
         waiting += type.__subclasses__(kind)
     return False
