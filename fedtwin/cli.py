@@ -5,12 +5,14 @@ Everything heavy (gRPC, DuckDB, torch, Flower) is imported inside the command th
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 from typing import Annotated
 
 import click
 import typer
+from rich.markup import escape
 
 from fedtwin.cli_coordinator import coordinator
 from fedtwin.cli_demo import demo
@@ -94,14 +96,14 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, Stop):
         say(str(error))
         code = error.code
-    elif isinstance(error, ValueError) and type(error).__module__.split(".")[0] in OURS:
-        say(f"[red]error[/red]: {error}")  # the caller's mistake; ours never carry patient values
+    elif isinstance(error, ValueError) and _is_ours(error):
+        say(f"[red]error[/red]: {escape(str(error))}")  # the caller's mistake; ours carry no patient value
         code = Exit.USAGE
     elif isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):
-        say(f"[red]error[/red]: {error.strerror}: {error.filename}")
+        say(f"[red]error[/red]: {error.strerror}: {escape(str(error.filename))}")
         code = Exit.USAGE
-    elif type(error).__module__.split(".")[0] in OURS:
-        say(f"[red]fault[/red]: {type(error).__name__}: {error}")
+    elif _is_ours(error):
+        say(f"[red]fault[/red]: {type(error).__name__}: {escape(str(error))}")
         code = Exit.FAULT
     else:  # a library's own words may quote what it was reading
         say(
@@ -111,3 +113,18 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     if as_json:
         emit_json({"error": type(error).__name__, "exit_code": int(code)})
     return code
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether our code chose the error's words: its own kind, or a plain one that it raised itself.
+
+    `float(text)` fails inside our functions too, but in Python's words, which quote the text.
+    """
+    if type(error).__module__.split(".")[0] in OURS:
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_globals.get("__name__", "").split(".")[0] not in OURS:
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]

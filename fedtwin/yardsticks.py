@@ -20,8 +20,8 @@ NEWTON_STEPS = 50
 CONVERGED = 1e-9  # largest change of a weight
 
 
-# For the UCI heart hospitals: risk factors as any textbook of cardiology names them, each with weight 1 on
-# the plan's public scale. No patient of any hospital took part in it; the middle of the scale is the threshold.
+# For the UCI heart hospitals: risk factors as any textbook of cardiology names them, each with weight 1
+# on the plan's public scale, whose middle is the threshold. No patient of any hospital took part in it.
 HEART_TEXTBOOK = {"age": 1.0, "st-depression": 1.0, "heart-rate-reached": -1.0}
 HEART_TEXTBOOK_YES_NO = ("male", "no-chest-pain=4", "exercise-angina=1")
 

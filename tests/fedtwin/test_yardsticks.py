@@ -69,4 +69,4 @@ def test_an_own_intercept_mends_a_model_that_is_off_by_a_constant_and_leaves_the
 
 def test_the_textbook_score_counts_risk_factors_around_the_middle_of_the_scale() -> None:
     columns = ("age", "male", "cholesterol", "exercise-angina=1")
-    assert textbook(columns).tolist() == [1.0, 2.0, 0.0, 2.0, -3.0]
+    assert textbook(columns).tolist() == [1.0, 2.0, 0.0, 2.0, -2.0]
