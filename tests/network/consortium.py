@@ -138,7 +138,7 @@ class Consortium:
 
     def question(self, *, epsilon: float = 1.0, **changes: object) -> CountQuestion:
         fields = {"project": PROJECT, "epsilon": epsilon, "delta": 1e-6, "max_sites_per_patient": 2}
-        return CountQuestion.ask(COHORT, now=CLOCK.now(), **(fields | changes))  # type: ignore[arg-type]
+        return CountQuestion.ask(COHORT, **({"now": CLOCK.now()} | fields | changes))  # type: ignore[arg-type]
 
     def signed(self, question: CountQuestion) -> bytes:
         profile = self.researcher
