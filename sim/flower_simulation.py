@@ -59,8 +59,8 @@ def run_simulated(study: Study, tables: Sequence[FeatureTable], *, home: Path, r
     # One actor per site: the sites of a step wait for each other, so all of them must run at once.
     ray.init(num_cpus=sites, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        actor: Any = ray.remote(num_cpus=0, max_concurrency=4 * sites + 4)(_Sums)
-        sums = actor.remote(sites)
+        remote: Any = ray.remote  # its stubs know only plain actors
+        sums = remote(num_cpus=0, max_concurrency=4 * sites + 4)(_Sums).remote(sites)
         server_app, client_app = _server_app(study, folder, nodes, sums), _client_app(study, tables, sums)
         resources: dict[str, dict[str, Any]] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
         run_simulation(server_app, client_app, num_supernodes=sites, backend_config=resources)

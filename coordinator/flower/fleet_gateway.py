@@ -67,7 +67,7 @@ BODY_TIMEOUT_S = 60.0  # for a whole body of MAX_BODY_BYTES: a slow sender does 
 UPSTREAM_TIMEOUT_S = 60.0
 
 # A SuperNode sleeps 3 s after it pulled no message, and 1 s after an object that is still under way. Such an
-# answer is held here and asked for again (messages: while a run is on), so a round takes a second and not five.
+# answer is held here and asked for again (messages: while a run is on): a round takes a second and not five.
 # The SuperNode waits 30 s for an answer; its signature is good for 300 s.
 HOLD_S = 15.0
 HOLD_AFTER_MESSAGE_S = 60.0  # a run counts as on for this long after the last message

@@ -40,6 +40,7 @@ TRY_AGAIN_S = 3.0
 PASSING = frozenset(
     {RefusalCode.TOO_MANY_DROPOUTS, RefusalCode.DEADLINE, RefusalCode.NOT_READY, RefusalCode.TOO_FEW_SITES}
 )  # refusals that another try may not meet
+SPENT = frozenset({RefusalCode.BUDGET_EXHAUSTED, RefusalCode.REPLAYED})  # the sites' steps are used up
 NOISE_SDS = 10.0  # a total's noise is not longer than this many times its expected length
 
 
@@ -63,7 +64,8 @@ def train(
     """Run the plan's rounds from the last checkpoint on; return the final model.
 
     Guarantee: a step whose sum was opened is never asked for again, so a broken round costs the rest of its
-    steps and no budget twice. Raises: Refused.
+    steps and no budget twice. Where that leaves too few steps for the last round, the run ends with the model
+    so far, and its status names the refusal. Raises: Refused.
     """
     found = folder.checkpoint(study) or Checkpoint(0, 0, initial(study))
     plan = study.training
@@ -79,7 +81,13 @@ def train(
     try:
         while found.round < plan.rounds:
             began = time.monotonic()
-            outcome = _round_with_tries(study, found, grid=grid, source=source, directory=directory)
+            try:
+                outcome = _round_with_tries(study, found, grid=grid, source=source, directory=directory)
+            except Refused as refused:
+                if refused.code not in SPENT or not found.steps:
+                    raise
+                status = replace(status, refusal=refused.code)  # broken rounds took the rest
+                break
             found = Checkpoint(found.round + 1, found.steps + outcome.steps, outcome.parameters)
             folder.write_checkpoint(study, found)
             status = replace(
@@ -131,7 +139,7 @@ def run_round(
     source: RoundSource,
     directory: Directory,
 ) -> RoundOutcome:
-    """Run one round. Raises: Refused if no sum was opened, or too few sites hold the right model."""
+    """Run one round. Raises: Refused if no sum was opened, or sites hold another model."""
     plan_hash = study.plan_hash()
     opened = source.open(plan_hash=plan_hash, round=number, steps=study.training.steps_per_round)
     with opened:
@@ -220,8 +228,10 @@ class _Round:
             if reply.parameters_digest != ours or reply.steps != steps:
                 self.refusals[node] = RefusalCode.PROTOCOL_VIOLATION  # it holds another model
         agreeing = tuple(sorted(set(self.replies) - set(self.refusals)))
-        if len(agreeing) < self.study.sites.minimum:
-            raise Refused(self._commonest(RefusalCode.TOO_FEW_SITES))
+        disagreeing = RefusalCode.PROTOCOL_VIOLATION in self.refusals.values()
+        if disagreeing and len(agreeing) < self.study.sites.minimum:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        # Sites that fell silent do not undo the sums: whether enough are left, the next round will tell.
         return RoundOutcome(self.walk.params, steps, agreeing, self.refusals)
 
     def _apply(self, arrived: RoundSum) -> None:

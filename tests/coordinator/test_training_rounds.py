@@ -1,0 +1,327 @@
+"""The rounds of a run: what counts, what is refused, and what a broken round costs."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+
+from coordinator.flower import training_rounds
+from coordinator.flower.round_source import RoundSum
+from coordinator.flower.run_folder import Checkpoint, MalformedRun, RunFolder
+from coordinator.flower.server_app import by_name
+from coordinator.flower.training_rounds import train
+from node.flower.client_app import answer
+from privacy.descent import Descent, digest, initial
+from privacy.rng import SecureBits
+from privacy.study_noise import noise_plan
+from protocols.ids import NodeId, SessionId
+from protocols.refusal import RefusalCode, Refused
+from protocols.round import RECORD, RoundReply, RoundRequest
+from protocols.study import Study
+from tests.protocols.study_forms import study_form
+
+NODES = tuple(sorted(NodeId.new() for _ in range(4)))
+STUDY = Study.from_json(study_form())  # two rounds of three steps, at least three sites, one may fall out
+
+
+class Memory(Grid):
+    """A grid whose nodes answer in threads of this process."""
+
+    def __init__(self, nodes: Mapping[NodeId, Callable[[Message], Message]]) -> None:
+        self._nodes = dict(enumerate(nodes.items(), start=1))
+        self._replies: list[Message] = []
+        self._threads: list[threading.Thread] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [self._push(message) for message in messages]
+
+    def _push(self, message: Message) -> str:
+        message.metadata.__dict__["_message_id"] = message.object_id
+        _, handler = self._nodes[message.metadata.dst_node_id]
+        thread = threading.Thread(target=lambda: self._replies.append(handler(message)))
+        self._threads.append(thread)
+        thread.start()
+        return message.object_id
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = set(message_ids)
+        found = [reply for reply in self._replies if reply.metadata.reply_to_message_id in wanted]
+        self._replies = [reply for reply in self._replies if reply not in found]
+        return found
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=number, name=str(node)) for number, (node, _) in self._nodes.items()]
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+
+    # What the rounds do not use.
+    def set_run(self, run: Run) -> None: ...
+
+    @property
+    def run(self) -> Run:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+class Sums:
+    """Opens rounds and adds what the sites send; `breaks_after` sums of the first round, it ends early."""
+
+    def __init__(self, *, breaks_after: int | None = None, bend: int = 0) -> None:
+        self.asked: list[int] = []
+        self.breaks_after, self.bend = breaks_after, bend
+        self.changed = threading.Condition()
+        self.inputs: dict[tuple[SessionId, int], list[NDArray[np.uint64]]] = {}
+
+    def open(self, *, plan_hash: bytes, round: int, steps: int) -> "Opened":
+        self.asked.append(round)
+        return Opened(self, steps, breaks_after=self.breaks_after if len(self.asked) == 1 else None)
+
+    def add(self, session: SessionId, step: int, vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        with self.changed:
+            found = self.inputs.setdefault((session, step), [])
+            found.append(vector)
+            self.changed.notify_all()
+            if not self.changed.wait_for(lambda: len(found) == len(NODES), timeout=20):
+                raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
+            return np.sum(found, axis=0, dtype=np.uint64)
+
+
+class Opened:
+    """One round of `Sums`."""
+
+    def __init__(self, sums: Sums, steps: int, *, breaks_after: int | None) -> None:
+        self.session_id, self.participants = SessionId.new(), NODES
+        self._sums, self._steps, self._step, self._breaks_after = sums, steps, 0, breaks_after
+
+    def poll(self) -> RoundSum | None:
+        if self._step == self._breaks_after:
+            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
+        found = self._sums.inputs.get((self.session_id, self._step), [])
+        if len(found) < len(NODES):
+            return None
+        self._step += 1
+        total = np.sum(found, axis=0, dtype=np.uint64)
+        total[:1] += np.uint64(self._sums.bend)
+        return RoundSum(self._step - 1, total, len(NODES))
+
+    def __enter__(self) -> "Opened":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Trainer:
+    """A site that trains on one made-up gradient."""
+
+    def __init__(self, sums: Sums) -> None:
+        self.sums = sums
+        self.requests: list[RoundRequest] = []
+
+    def train(self, request: RoundRequest) -> RoundReply:
+        self.requests.append(request)
+        plan = noise_plan(STUDY, participants=len(NODES), tolerance=STUDY.sites.tolerance)
+        walk = Descent(STUDY, request.parameters)
+        for step in range(STUDY.training.steps_per_round):
+            vector = plan.contribution(np.full(STUDY.parameters, 0.5), bits=SecureBits())
+            walk.apply(plan.decode(self.sums.add(request.session_id, step, vector)))
+        return RoundReply(digest(walk.params), walk.steps_done)
+
+
+def honest(sums: Sums) -> Callable[[Message], Message]:
+    trainer = Trainer(sums)
+    return lambda message: answer(message, trainer)
+
+
+def refusing(code: RefusalCode) -> Callable[[Message], Message]:
+    return lambda message: Message(Error(100, code.value), reply_to=message)
+
+
+def run(folder: RunFolder, sums: Sums, grid: Memory) -> Checkpoint:
+    folder.create(STUDY)
+    try:
+        return train(STUDY, folder=folder, grid=grid, source=sums, directory=by_name)
+    finally:
+        grid.join()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)  # what Flower sets in a ServerApp's process
+    monkeypatch.setattr(training_rounds, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(training_rounds, "REPLY_GRACE_S", 3.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path, "run-1")
+
+
+def test_all_rounds_end_with_the_sites_model_on_the_disk(folder: RunFolder) -> None:
+    sums = Sums()
+    found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert (found.round, found.steps, sums.asked) == (2, 6, [1, 2])
+    kept = folder.checkpoint(STUDY)
+    assert kept is not None
+    assert digest(kept.parameters) == digest(found.parameters)
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.sites, status.refusals) == ("finished", 4, {})
+    assert len(status.seconds_per_round) == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"parameters_digest": bytes(32), "steps": 3},
+        {"parameters_digest": b"short", "steps": 3},
+        {"parameters_digest": bytes(32), "steps": float("nan")},
+        {"parameters_digest": bytes(32), "steps": 3, "weights": [1.0]},
+        {"steps": 3},
+        {},
+    ],
+)
+def test_a_reply_that_is_not_the_agreed_model_does_not_count(
+    folder: RunFolder, reply: dict[str, Any]
+) -> None:
+    sums = Sums()
+    inner = honest(sums)
+
+    def lying(message: Message) -> Message:
+        inner(message)
+        return Message(RecordDict({RECORD: ConfigRecord(reply)}), reply_to=message)
+
+    nodes = {node: honest(sums) for node in NODES[1:]} | {NODES[0]: lying}
+    run(folder, sums, Memory(nodes))
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.sites) == ("finished", 3)
+    assert status.refusals == {str(NODES[0]): "protocol-violation"}
+
+
+def test_a_run_stops_when_too_few_sites_hold_the_model(folder: RunFolder) -> None:
+    sums = Sums(bend=2**40)  # the coordinator's sums differ from what the sites saw
+    with pytest.raises(Refused) as refused:
+        run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert refused.value.code is RefusalCode.PROTOCOL_VIOLATION
+    assert folder.checkpoint(STUDY) is None
+
+
+def test_a_total_longer_than_any_honest_one_is_refused(folder: RunFolder) -> None:
+    sums = Sums(bend=2**62)
+    with pytest.raises(Refused) as refused:
+        run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert refused.value.code is RefusalCode.PROTOCOL_VIOLATION
+
+
+def test_a_plan_that_the_sites_refuse_ends_with_their_code_and_is_not_tried_again(folder: RunFolder) -> None:
+    sums = Sums()
+    with pytest.raises(Refused) as refused:
+        run(folder, sums, Memory({node: refusing(RefusalCode.NOT_APPROVED) for node in NODES}))
+    assert refused.value.code is RefusalCode.NOT_APPROVED
+    assert sums.asked == [1]
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.refusal) == ("failed", RefusalCode.NOT_APPROVED)
+
+
+def test_a_passing_refusal_is_tried_three_times(folder: RunFolder) -> None:
+    sums = Sums()
+    with pytest.raises(Refused):
+        run(folder, sums, Memory({node: refusing(RefusalCode.NOT_READY) for node in NODES}))
+    assert sums.asked == [1, 1, 1]
+
+
+def test_words_of_an_error_are_not_repeated(folder: RunFolder) -> None:
+    sums = Sums()
+    leaky = {node: lambda message: Message(Error(1, "Jane Example"), reply_to=message) for node in NODES}
+    with pytest.raises(Refused) as refused:
+        run(folder, sums, Memory(leaky))
+    assert refused.value.code is RefusalCode.INTERNAL
+    assert all(b"Jane" not in path.read_bytes() for path in folder.path.iterdir())
+
+
+def test_a_session_that_breaks_costs_its_round_and_keeps_what_it_taught(folder: RunFolder) -> None:
+    sums = Sums(breaks_after=2)
+    trainers = {node: Trainer(sums) for node in NODES}
+    grid = Memory({node: lambda m, t=trainer: answer(m, t) for node, trainer in trainers.items()})
+    found = run(folder, sums, grid)
+    assert sums.asked == [1, 2]  # round 1 is never asked for again: two of its sums were opened
+    assert (found.round, found.steps) == (2, 5)
+    second = trainers[NODES[0]].requests[1]
+    assert digest(second.parameters) != digest(initial(STUDY))
+
+
+def test_a_session_that_breaks_before_its_first_sum_is_opened_anew(folder: RunFolder) -> None:
+    sums = Sums(breaks_after=0)
+    found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert sums.asked == [1, 1, 2]
+    assert (found.round, found.steps) == (2, 6)
+
+
+def test_a_run_whose_steps_are_used_up_ends_with_the_model_it_has(folder: RunFolder) -> None:
+    sums = Sums()
+    trainers = {node: Trainer(sums) for node in NODES}
+
+    def handler(trainer: Trainer) -> Callable[[Message], Message]:
+        spent = refusing(RefusalCode.BUDGET_EXHAUSTED)
+        return lambda message: spent(message) if trainer.requests else answer(message, trainer)
+
+    found = run(folder, sums, Memory({node: handler(trainer) for node, trainer in trainers.items()}))
+    assert (found.round, found.steps) == (1, 3)
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.refusal) == ("finished", RefusalCode.BUDGET_EXHAUSTED)
+
+
+def test_a_run_continues_from_its_checkpoint(folder: RunFolder) -> None:
+    folder.create(STUDY)
+    folder.write_checkpoint(STUDY, Checkpoint(1, 3, np.full(STUDY.parameters, 0.25)))
+    sums = Sums()
+    found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert (found.round, found.steps, sums.asked) == (2, 6, [2])
+    assert [path.name for path in folder.path.glob("round-*.npz")] == ["round-2.npz"]
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(folder: RunFolder) -> None:
+    folder.create(STUDY)
+    folder.write_checkpoint(STUDY, Checkpoint(1, 3, np.zeros(STUDY.parameters)))
+    kept = folder.path / "round-1.npz"
+    data = kept.read_bytes()
+    np.savez(kept, parameters=np.ones(STUDY.parameters))
+    with pytest.raises(MalformedRun, match="not what was written"):
+        folder.checkpoint(STUDY)
+    np.savez(kept, parameters=np.array([print], dtype=object))  # a pickle: never loaded
+    with pytest.raises(MalformedRun, match="cannot be read"):
+        folder.checkpoint(STUDY)
+    kept.write_bytes(data)
+    other = Study.from_json(study_form(study__name="other"))
+    with pytest.raises(MalformedRun, match="another plan"):
+        folder.checkpoint(other)
+    with pytest.raises(MalformedRun, match="another plan"):
+        folder.create(other)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "A", ".hidden", "x" * 65])
+def test_a_run_name_cannot_lead_out_of_the_home(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MalformedRun):
+        RunFolder(tmp_path, name)
