@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-# SEAL's own build fetches third-party sources; these switches build it from what the source package holds.
-SEAL_TOOLCHAIN := $(CURDIR)/build/seal.cmake
 
 .PHONY: demo test test-all check bench protos clean
 
@@ -15,7 +13,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[sim]'
+	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[node,coordinator]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -78,7 +78,7 @@ class Person:
     def _command(self, line: str, *more: str) -> list[str]:
         words = shlex.split(line)
         assert words[0] == "fedtwin"
-        return [sys.executable, "-m", "fedtwin", *words[1:], *more]
+        return [str(Path(sys.executable).with_name("fedtwin")), *words[1:], *more]
 
     def _environment(self) -> dict[str, str]:
         homes = {
@@ -137,33 +137,43 @@ def wait_for_nodes(person: Person, count: int) -> None:
     raise AssertionError(f"{count} nodes did not connect")
 
 
+def at_the_coordinator(line: str, lead: Person, world: World, said: dict[str, str]) -> None:
+    """Run a line as the lead or the researcher; what it says goes into `said`."""
+    if line.startswith("fedtwin coordinator init"):
+        options = ("--enrolment-port", "--broker-port", "--fleet-port")
+        ports = [word for pair in zip(options, map(str, free_ports(3)), strict=True) for word in pair]
+        lead.types(line.replace("coordinator.example.org", "127.0.0.1"), *ports)
+    elif line == "fedtwin coordinator serve":
+        lead.leaves_running(line)
+        wait_until_serving(lead)
+    elif line.startswith("fedtwin coordinator invite"):
+        for site in world.hospitals:
+            named = line.replace("Northgate University Hospital", site.title)
+            said[site.slug] = json.loads(lead.types(named, "--json"))["token"]
+    else:
+        said[line] = lead.types(line)
+
+
+def at_each_hospital(line: str, people: dict[str, Person], world: World, said: dict[str, str]) -> None:
+    """Run a line as the staff of every hospital."""
+    for site in world.hospitals:
+        own = line.replace("TOKEN", said[site.slug]).replace("DATA", str(site.files))
+        if line == "fedtwin node serve":
+            people[site.slug].leaves_running(own)
+        else:
+            people[site.slug].types(own)
+    if line == "fedtwin node serve":
+        wait_for_nodes(people["lead"], len(world.hospitals))
+
+
 def test_the_readme_runs_as_it_stands(people: dict[str, Person], world: World) -> None:
     lead = people["lead"]
-    ports = free_ports(3)
     said: dict[str, str] = {}
     for line in readme_commands():
-        if line.startswith("fedtwin coordinator init"):
-            local = line.replace("coordinator.example.org", "127.0.0.1")
-            options = zip(("--enrolment-port", "--broker-port", "--fleet-port"), map(str, ports), strict=True)
-            lead.types(local, *(word for pair in options for word in pair))
-        elif line == "fedtwin coordinator serve":
-            lead.leaves_running(line)
-            wait_until_serving(lead)
-        elif line.startswith("fedtwin coordinator invite"):
-            for site in world.hospitals:
-                named = line.replace("Northgate University Hospital", site.title)
-                said[site.slug] = json.loads(lead.types(named, "--json"))["token"]
-        elif line.startswith("fedtwin node"):
-            for site in world.hospitals:
-                own = line.replace("TOKEN", said[site.slug]).replace("DATA", str(site.files))
-                if line == "fedtwin node serve":
-                    people[site.slug].leaves_running(own)
-                else:
-                    said[line] = people[site.slug].types(own)
-            if line == "fedtwin node serve":
-                wait_for_nodes(lead, len(world.hospitals))
+        if line.startswith("fedtwin node"):
+            at_each_hospital(line, people, world, said)
         else:
-            said[line] = lead.types(line)
+            at_the_coordinator(line, lead, world, said)
 
     counted = next(text for line, text in said.items() if line.startswith("fedtwin query count"))
     assert "95" in counted
