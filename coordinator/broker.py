@@ -66,12 +66,12 @@ class Link:
         self._writer = writer
         self._frames: deque[pb.CoordinatorFrame] = deque()
         self._queued_bytes = 0
-        self._ended = False
+        self.ended = False
         self._woken = asyncio.Event()
 
     def send(self, frame: pb.CoordinatorFrame) -> None:
         """Queue a frame. A node that does not read is cut rather than waited for."""
-        if self._ended:
+        if self.ended:
             return
         self._queued_bytes += frame.ByteSize()
         if self._queued_bytes > MAX_QUEUED_BYTES:
@@ -83,8 +83,8 @@ class Link:
 
     def end(self) -> None:
         """Close after what is already queued has been written, or without it if the node does not read."""
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
             self._woken.set()
             asyncio.get_running_loop().call_later(FAREWELL_S, self._writer.cancel)
 
@@ -95,7 +95,7 @@ class Link:
                 frame = self._frames.popleft()
                 self._queued_bytes -= frame.ByteSize()
                 yield frame
-            if self._ended:
+            if self.ended:
                 return
             self._woken.clear()
             await self._woken.wait()
@@ -210,6 +210,10 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
             self._tell(lambda listener: listener.connected(node, hello))
             async for frame in link.frames():
                 await context.write(frame)
+        except asyncio.CancelledError:
+            if link.ended:  # cut while it did not read: tell it, as far as that goes
+                await context.abort(grpc.StatusCode.UNAVAILABLE, RefusalCode.NOT_READY.value)
+            raise
         finally:
             reader.cancel()
             self._drop(link)

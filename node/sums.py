@@ -126,6 +126,19 @@ class SumSessions:
         joined = self._joined.get(session)
         return joined is not None and joined.ready.done()
 
+    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+        """Compute the mask of a step ahead of its vector, while the vector is being computed.
+
+        Nothing leaves, and nothing is promised: a step that was prepared may be left alone.
+        Raises: Refused if the session is gone or the step was used.
+        """
+        joined = self._must_have(session)
+        await asyncio.shield(joined.ready)
+        try:
+            await asyncio.to_thread(joined.party.prepare, step=step, context=context, length=length)
+        except SecureSumError as error:
+            raise Refused(error.code) from error
+
     async def contribute(
         self,
         session: SessionId,

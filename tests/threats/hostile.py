@@ -30,9 +30,18 @@ class HostileCoordinator:
     def __init__(self, consortium: Consortium) -> None:
         self.consortium = consortium
         self.said: dict[NodeId, list[pb.NodeFrame]] = defaultdict(list)  # everything that came
-        self.connections = 0
+        self.hellos: list[tuple[NodeId, pb.Hello]] = []
         self._inbox: dict[NodeId, asyncio.Queue[pb.NodeFrame]] = defaultdict(asyncio.Queue)
-        self._outbox: dict[NodeId, asyncio.Queue[pb.CoordinatorFrame | bytes]] = {}
+        self._outbox: dict[NodeId, asyncio.Queue[pb.CoordinatorFrame | bytes | None]] = {}
+
+    @property
+    def connections(self) -> int:
+        """How often a node has connected."""
+        return len(self.hellos)
+
+    def cut(self, node: NodeId) -> None:
+        """End a node's stream, as a broken wire would."""
+        self._outbox[node].put_nowait(None)
 
     @property
     def nodes(self) -> list[NodeId]:
@@ -110,17 +119,18 @@ class HostileCoordinator:
     async def _connect(self, requests, context):  # type: ignore[no-untyped-def]
         node = NodeId.parse(peer_of(context.auth_context()["x509_pem_cert"][0]).name)
         reader = aiter(requests)
-        assert (await anext(reader)).WhichOneof("body") == "hello"
+        hello = await anext(reader)
+        assert hello.WhichOneof("body") == "hello"
         with contextlib.closing(self.consortium.home.open_state()) as state:
             roster = self.consortium.home.roster_book(state, clock=CLOCK).envelope()
         outbox = self._outbox[node] = asyncio.Queue()
         self._inbox[node] = asyncio.Queue()
-        self.connections += 1
+        self.hellos.append((node, hello.hello))
         outbox.put_nowait(pb.CoordinatorFrame(welcome=pb.Welcome(roster_envelope=roster)))
         reading = asyncio.create_task(self._read(node, reader))
         try:
-            while True:
-                await context.write(await outbox.get())
+            while (frame := await outbox.get()) is not None:
+                await context.write(frame)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -96,6 +96,30 @@ def test_a_replayed_question_is_refused_and_not_charged_again(tmp_path: Path) ->
     told(tmp_path, story)
 
 
+def test_a_question_cut_off_before_its_run_resumes_at_one_charge(tmp_path: Path) -> None:
+    async def story(coordinator: HostileCoordinator) -> None:
+        consortium = coordinator.consortium
+        question = consortium.question()
+        envelope = consortium.signed(question)
+        for node in coordinator.nodes:
+            assert await coordinator.offer(node, question.question_id, envelope) == ""
+        coordinator.cut(coordinator.nodes[0])
+        await until(lambda: coordinator.connections == 5)
+        node, hello = coordinator.hellos[-1]
+        assert list(hello.unanswered) == [question.question_id.raw]
+        assert await coordinator.offer(node, question.question_id, envelope) == ""  # the same acceptance
+        collector = await coordinator.session()
+        await coordinator.inputs(question, collector)
+        for node in coordinator.nodes:
+            coordinator.survivors(node, collector.parameters.session_id, coordinator.nodes)
+            await coordinator.hear(node, "sum_reveal")
+        for site in range(4):
+            found = consortium.entries(site)
+            assert found == [("reserved", 1), ("committed", 1), ("revealed", None)]
+
+    told(tmp_path, story)
+
+
 def test_a_replay_after_the_node_restarted_is_refused(tmp_path: Path) -> None:
     async def whole() -> None:
         consortium = Consortium(tmp_path)
