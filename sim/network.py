@@ -176,9 +176,20 @@ class LocalNetwork:
         for running in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.process.wait(max(0.1, deadline - time.monotonic()))
-            _signal_group(running.process, signal.SIGKILL)  # also what it had started and left behind
+            _signal_group(running.process, signal.SIGKILL)
             running.process.wait()
         self._running.clear()
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """End Flower processes whose parent was killed: by pid file, if they work in our folder."""
+        files = (*self.folder.glob("coordinator/flower/*.pid"), *self.folder.glob("nodes/*/flwr/*.pid"))
+        for file in files:
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(file.read_text())
+                if str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.killpg(pid, signal.SIGKILL)  # its group is its own
+                file.unlink()
 
     # ---- the command ----
 
