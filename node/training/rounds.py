@@ -271,11 +271,6 @@ class Trainer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
 
-def session_rules(study: Study, policy: Policy) -> tuple[int, int]:
-    """Return (minimum sites, tolerance) that this hospital asks of a session that trains `study`."""
-    return max(study.sites.minimum, policy.minimum_sites), max(study.sites.tolerance, policy.tolerance)
-
-
 def _checked_session(study: Study, request: RoundRequest, session: OpenSession) -> NoisePlan:
     """Return the noise plan of a session that was opened for just this round. Raises: Refused."""
     found = session.parameters
