@@ -1,0 +1,1 @@
+"""Training plans that come with the project, as TOML."""
