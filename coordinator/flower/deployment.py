@@ -80,6 +80,7 @@ class FlowerDeployment:
             port=self._port,
             certificate=self._certificate,
             key=self._key,
+            revive=self._revive,
         )
         try:
             await self._superlink.start()
@@ -122,6 +123,13 @@ class FlowerDeployment:
                 await self._superlink.control.register(pem, name=str(wanted[pem]))
             except SuperLinkRefused as refused:  # one bad key must not keep the others out
                 _log.warning("SuperNode of %s not registered: HTTP %s", wanted[pem], refused.status)
+
+    async def _revive(self, public_key: bytes) -> int | None:
+        """Return Flower's id of the SuperNode with this key, if the roster lists it."""
+        if public_key not in {public_key_pem(key) for key in self._roster().values()}:
+            return None
+        known = {node.public_key: node for node in await self._superlink.control.supernodes()}
+        return known[public_key].flower_id if public_key in known else None
 
     async def _keep(self) -> None:
         while True:

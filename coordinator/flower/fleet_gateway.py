@@ -18,14 +18,16 @@ from typing import Any
 
 import httpx
 import uvicorn
-from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from google.protobuf.message import DecodeError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Revive = Callable[[bytes], Awaitable[int | None]]  # from a public key (PEM) to Flower's id, if admitted
 
 # Every call that a registered SuperNode makes. Registration is not among them: the roster decides it.
 CALLS = (
@@ -40,6 +42,8 @@ CALLS = (
     "pull-object",
     "confirm-message-received",
 )
+ACTIVATE = b"/v1/fleet/activate-node"
+DEACTIVATE = b"/v1/fleet/deactivate-node"
 PULL_MESSAGES = b"/v1/fleet/pull-messages"
 PULL_OBJECT = b"/v1/fleet/pull-object"
 HELD = frozenset({PULL_MESSAGES, PULL_OBJECT})
@@ -130,8 +134,13 @@ class FleetGateway:
         host: str = "127.0.0.1",
         port: int = 0,
         rate: Rate | None = None,
+        revive: Revive | None = None,
     ) -> None:
-        """`upstream` is the SuperLink's host:port; `port` 0 takes a free one."""
+        """`upstream` is the SuperLink's host:port; `port` 0 takes a free one.
+
+        `revive` says which SuperNode a key belongs to, if its hospital is in the roster.
+        """
+        self._revive = revive
         self._client = httpx.AsyncClient(
             base_url=f"https://{upstream}",
             verify=ssl.create_default_context(cafile=str(upstream_ca)),
@@ -215,6 +224,10 @@ class FleetGateway:
 
     async def _pass(self, scope: Scope, path: bytes, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
+        if path == ACTIVATE:
+            body = b"".join([part async for part in _body(scope, receive, most=MAX_HELD_BYTES)])
+            await self._activate(headers, body, send)
+            return
         if path in HELD:
             body = b"".join([part async for part in _body(scope, receive, most=MAX_HELD_BYTES)])
             await self._hold(path, headers, body, send)
@@ -261,6 +274,28 @@ class FleetGateway:
         await send(_start(response))
         await send({"type": "http.response.body", "body": response.content})
 
+    async def _activate(self, headers: Headers, body: bytes, send: Send) -> None:
+        """Pass an activation. A SuperNode that was killed counts as online for a minute: let it in now.
+
+        Flower refuses to activate it meanwhile. The caller has just signed as this SuperNode, so its old
+        connection is ended in its name (the signature covers the time, not the call), and it is let in.
+        """
+        try:
+            response = await self._client.post(ACTIVATE.decode(), headers=headers, content=body)
+            # The SuperLink has checked the signature before it says that a node cannot be activated.
+            if self._revive is not None and _not_activated(response):
+                key = ActivateNodeRequest.FromString(body).public_key
+                stale = await self._revive(key)
+                if stale is not None:
+                    ending = DeactivateNodeRequest(node_id=stale).SerializeToString()
+                    await self._client.post(DEACTIVATE.decode(), headers=headers, content=ending)
+                    response = await self._client.post(ACTIVATE.decode(), headers=headers, content=body)
+        except (httpx.HTTPError, DecodeError):
+            await _answer(send, 503)
+            return
+        await send(_start(response))
+        await send({"type": "http.response.body", "body": response.content})
+
     def _is_there(self, path: bytes, body: bytes) -> bool:
         """Whether an answer holds what was asked for. What cannot be read is passed on."""
         try:
@@ -278,6 +313,11 @@ class FleetGateway:
         """Return how long a call is held: for a message only while a run is on."""
         on = time.monotonic() - self._last_message_at < HOLD_AFTER_MESSAGE_S
         return HOLD_S if on or path == PULL_OBJECT else 0.0
+
+
+def _not_activated(response: httpx.Response) -> bool:
+    found = FlowerError.from_json(response.text) if response.is_error else None
+    return found is not None and found.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
 
 
 class _Server(uvicorn.Server):

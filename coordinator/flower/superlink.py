@@ -22,6 +22,7 @@ START_TIMEOUT_S = 60.0  # 2 s on an idle machine; migrations of a first database
 HEALTH_POLL_S = 0.1
 STOP_GRACE_S = 2.0  # it holds no state outside its database; its own SuperExec polls it to the last
 SUPEREXEC_POLL_S = "0.1"  # Flower's default of 1 s delays the start of a ServerApp
+DATABASE = "superlink.sqlite"  # kept while we run: a SuperLink that died comes back with its SuperNodes
 HOME_VARIABLE = "FEDTWIN_COORDINATOR_HOME"
 
 
@@ -70,7 +71,13 @@ class SuperLink:
         return self._control
 
     async def start(self) -> None:
-        """Start it and wait until it answers. Raises: SuperLinkDown."""
+        """Start it with an empty database and wait until it answers. Raises: SuperLinkDown.
+
+        Nothing in the database is needed: the roster says who may connect, a run continues from its own
+        checkpoint. And Flower never admits a key again that was once removed.
+        """
+        for left in self._folder.glob(f"{DATABASE}*"):
+            left.unlink()
         self._control = ControlApi(self.address, self.ca)
         await self._child.start()
         try:
@@ -95,7 +102,7 @@ class SuperLink:
         await self._child.stop(grace_s=STOP_GRACE_S)
 
     def _describe(self) -> Child:
-        database = str(self._folder / "superlink.sqlite")
+        database = str(self._folder / DATABASE)
         argv = (
             command("flower-superlink"),
             *("--host", "127.0.0.1", "--port", str(self._port)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -41,6 +42,14 @@ PASSING = frozenset(
     {RefusalCode.TOO_MANY_DROPOUTS, RefusalCode.DEADLINE, RefusalCode.NOT_READY, RefusalCode.TOO_FEW_SITES}
 )  # refusals that another try may not meet
 SPENT = frozenset({RefusalCode.BUDGET_EXHAUSTED, RefusalCode.REPLAYED})  # the sites' steps are used up
+UNREACHED = frozenset(
+    {
+        ErrorCode.NODE_UNAVAILABLE,
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.CLIENT_APP_CRASHED,
+    }
+)  # Flower's own: the site was away, or went away
 NOISE_SDS = 10.0  # a total's noise is not longer than this many times its expected length
 
 
@@ -280,6 +289,8 @@ class _Round:
 def parse_reply(message: Message) -> RoundReply:
     """Return the reply in a Flower message. Raises: Refused with the site's code; BadReply."""
     if message.has_error():
+        if message.error.code in UNREACHED:
+            raise Refused(RefusalCode.NOT_READY)
         try:
             code = RefusalCode(message.error.reason or "")
         except ValueError:

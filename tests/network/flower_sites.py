@@ -39,7 +39,7 @@ from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc as rpc
 from tests.protocols.study_forms import study_form
 
-WAIT_S = 30.0
+WAIT_S = 90.0  # as long as a SuperNode may take to come back
 
 
 class Consortium:

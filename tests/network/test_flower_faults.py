@@ -1,0 +1,105 @@
+"""Flower's processes die, sites are revoked: what comes back by itself, and what stays out."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from coordinator.flower.child_process import Child, ChildProcess, environment
+from tests.network.flower_sites import Network, flower_network
+
+
+async def until(holds: Callable[[], bool], *, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.1)
+
+
+async def online(network: Network, count: int, *, within_s: float = 60.0) -> None:
+    async with asyncio.timeout(within_s):
+        while True:
+            found = await network.deployment.superlink.control.supernodes()
+            if sum(node.online for node in found) == count:
+                return
+            await asyncio.sleep(0.2)
+
+
+def test_superlink_and_supernode_come_back_after_a_kill(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with flower_network(tmp_path, sites=2) as network:
+            await online(network, 2)
+            superlink, site = network.deployment.superlink, network.sites[0].supernode
+            killed = superlink.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            assert site.pid is not None
+            os.kill(site.pid, signal.SIGKILL)
+            await until(lambda: superlink.pid not in (None, killed), within_s=10)
+            await superlink.wait_healthy(timeout_s=30)
+            started = await network.run(name="after", within_s=120)  # both are back, and train
+            status = started.folder.status()
+            assert status is not None
+            assert (status.state, status.sites) == ("finished", 2)
+            assert site.restarts >= 1
+
+    asyncio.run(scenario())
+
+
+def test_a_revoked_node_is_refused_from_its_next_call_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with flower_network(tmp_path, sites=3) as network:
+            await online(network, 3)
+            gone = network.sites[2]
+            del network.roster[gone.node]
+            network.deployment.roster_changed()
+            control = network.deployment.superlink.control
+            async with asyncio.timeout(10):
+                while len(await control.supernodes()) != 2:
+                    await asyncio.sleep(0.1)
+            first = gone.supernode.pid
+            # Refused with 401, the SuperNode ends itself; started again, it is refused again.
+            await until(lambda: gone.supernode.restarts >= 1 and gone.supernode.pid != first, within_s=60)
+            assert len(await control.supernodes()) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_child_left_by_a_crashed_parent_is_ended_at_the_next_start(tmp_path: Path) -> None:
+    marker = str(tmp_path / "marker")
+    child = Child(
+        ("/bin/sh", "-c", 'sleep 60 && echo "$0"', marker),
+        environment(tmp_path, also={}),
+        tmp_path / "logs" / "child.log",
+        tmp_path / "child.pid",
+        marker,
+    )
+
+    async def scenario() -> None:
+        crashed, fresh = ChildProcess(lambda: child), ChildProcess(lambda: child)
+        await crashed.start()
+        left = crashed.pid
+        assert left is not None
+        assert crashed._watch is not None
+        crashed._watch.cancel()  # its parent is gone: nobody starts it again
+        await fresh.start()
+        try:
+            assert fresh.pid not in (None, left)
+            assert crashed._process is not None
+            assert await asyncio.wait_for(crashed._process.wait(), 5) == -signal.SIGKILL
+        finally:
+            await fresh.stop(grace_s=0.5)
+        assert not child.pid_file.exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_child_sees_nothing_of_our_environment(tmp_path: Path) -> None:
+    os.environ["FEDTWIN_TEST_SECRET"] = "4711"
+    try:
+        found = environment(tmp_path, also={"X": "1"})
+    finally:
+        del os.environ["FEDTWIN_TEST_SECRET"]
+    assert "4711" not in found.values()
+    assert found["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert found["FLWR_HOME"] == str(tmp_path)
