@@ -80,6 +80,8 @@ def test_a_child_left_by_a_crashed_parent_is_ended_at_the_next_start(tmp_path: P
         await crashed.start()
         left = crashed.pid
         assert left is not None
+        words = Path(f"/proc/{left}/cmdline")
+        await until(lambda: marker.encode() in words.read_bytes(), within_s=10)  # it has become /bin/sh
         assert crashed._watch is not None
         crashed._watch.cancel()  # its parent is gone: nobody starts it again
         await fresh.start()
