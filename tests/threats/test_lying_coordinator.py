@@ -290,15 +290,17 @@ def test_a_swapped_key_in_the_roster_is_refused(tmp_path: Path) -> None:
         coordinator.send(first, pb.CoordinatorFrame(sum_adverts=forged))
         withdrawn = (await coordinator.hear(first, "sum_withdraw")).sum_withdraw
         assert withdrawn.refusal == RefusalCode.PROTOCOL_VIOLATION.value
-        trail = [
-            json.loads(line)
-            for site in range(4)
-            for line in consortium.node(site).audit.read_text().splitlines()
-        ]
-        refused = [line for line in trail if line["event"] == "roster-refused"]
-        assert [line["fields"]["code"] for line in refused] == [RefusalCode.ROSTER_MISMATCH.value]
+        await until(lambda: len(roster_refusals(consortium)) == 1)
+        assert roster_refusals(consortium) == [RefusalCode.ROSTER_MISMATCH.value]
 
     told(tmp_path, story)
+
+
+def roster_refusals(consortium: Consortium) -> list[str]:
+    """Return the codes with which rosters were refused, as the audit trails say."""
+    trails = [consortium.node(site).audit.read_text().splitlines() for site in range(consortium.sites)]
+    lines = [json.loads(line) for trail in trails for line in trail]
+    return [line["fields"]["code"] for line in lines if line["event"] == "roster-refused"]
 
 
 def swapped_roster(home: CoordinatorHome, victim: NodeId, key: Ed25519PrivateKey) -> bytes:
