@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
 from coordinator.profile import Profile
 from protocols.refusal import RefusalCode, Refused
-
-CONNECT_TIMEOUT_S = 10.0
 
 
 class CoordinatorUnreachable(Exception):
@@ -24,13 +22,10 @@ class CoordinatorUnreachable(Exception):
         self.address = address
 
 
-@asynccontextmanager
-async def open_channel(profile: Profile) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel and wait until it is ready. Raises: CoordinatorUnreachable."""
+def open_channel(profile: Profile) -> grpc.Channel:
+    """Return a channel that connects at the first call and again whenever it has to. Threads may share it."""
     ca, key, certificate = profile.tls()
-    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-    async with grpc.aio.secure_channel(profile.broker_address, credentials) as channel:
-        yield channel
+    return grpc.secure_channel(profile.broker_address, grpc.ssl_channel_credentials(ca, key, certificate))
 
 
 @contextmanager
@@ -38,7 +33,7 @@ def explained(profile: Profile) -> Iterator[None]:
     """Turn gRPC's failures into refusals, or into words about the connection."""
     try:
         yield
-    except grpc.aio.AioRpcError as error:
+    except grpc.RpcError as error:
         code = error.code()
         if code == grpc.StatusCode.UNAVAILABLE:
             raise CoordinatorUnreachable(profile.broker_address) from None
@@ -47,7 +42,7 @@ def explained(profile: Profile) -> Iterator[None]:
         raise Refused(_code_in(error)) from None
 
 
-def _code_in(error: grpc.aio.AioRpcError) -> RefusalCode:
+def _code_in(error: grpc.RpcError) -> RefusalCode:
     """Read the refusal that the coordinator put into the status; a closed list, whatever it says."""
     try:
         return RefusalCode((error.details() or "").split(":")[0].strip())

@@ -246,7 +246,8 @@ def _live(home: Path) -> dict[str, bool] | None:
     if not made.config_file.is_file():
         return None
     try:
-        _, found = Client(Profile.load(made.lead_profile)).nodes()
+        with Client(Profile.load(made.lead_profile)) as client:
+            _, found = client.nodes()
     except CoordinatorUnreachable:
         return None
     return {node.node_id: node.connected for node in found}

@@ -35,8 +35,7 @@ def count(
     from fedtwin import connect
     from fedtwin.progress import bar
 
-    client = connect(profile)
-    with bar("asking the hospitals") as line:
+    with connect(profile) as client, bar("asking the hospitals") as line:
         answer = client.count(
             file.read_bytes(),
             epsilon=epsilon,

@@ -7,11 +7,11 @@ print(answer.estimate, answer.ci95)
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 
@@ -57,11 +57,27 @@ class NodeView:
 
 
 class Client:
-    """Asks in the name of one profile. Each call opens its own connection; calls may run in threads."""
+    """Asks in the name of one profile, over one connection that it keeps. Calls may run in threads.
+
+    Close it, or use it as a context manager.
+    """
 
     def __init__(self, profile: Profile, *, clock: Clock | None = None) -> None:
         self.profile = profile
         self._clock = clock or SystemClock()
+        self._channel = open_channel(profile)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Questions that are still open go on at the coordinator."""
+        self._channel.close()
 
     def count(
         self,
@@ -95,54 +111,40 @@ class Client:
             max_sites_per_patient=max_sites_per_patient,
             now=self._clock.now(),
         )
-        return asyncio.run(self._count(question, timeout_s=timeout_s, progress=progress))
+        signed = question.signed(signer=self.profile.name, key=self.profile.identity_key())
+        with explained(self.profile):
+            request = pb.AskRequest(question_envelope=signed)
+            for event in _stub(self._channel).Ask(request, timeout=timeout_s):
+                kind = event.WhichOneof("body")
+                if kind == "progress" and progress is not None:
+                    progress(event.progress.stage, event.progress.sites)
+                elif kind == "refusal":
+                    raise Refused(_known(event.refusal))
+                elif kind == "count":
+                    return read_answer(question, event.count)
+        raise Refused(RefusalCode.INTERNAL)  # the stream ended without an answer
 
     def nodes(self) -> tuple[int, tuple[NodeView, ...]]:
         """Return the roster's version and the nodes it lists (for a lead).
 
         Raises: Refused, CoordinatorUnreachable.
         """
-        return asyncio.run(self._nodes())
+        with explained(self.profile):
+            reply = _stub(self._channel).ListNodes(pb.ListNodesRequest(), timeout=10)
+        return reply.roster_version, tuple(_node_view(node) for node in reply.nodes)
 
     def propose(self, study_envelope: bytes) -> pb.ProposeStudyReply:
         """Send a signed study to every connected hospital (for a lead).
 
         Raises: Refused, CoordinatorUnreachable.
         """
-        return asyncio.run(self._propose(study_envelope))
-
-    async def _count(
-        self, question: CountQuestion, *, timeout_s: float, progress: Watcher | None
-    ) -> CountAnswer:
-        signed = question.signed(signer=self.profile.name, key=self.profile.identity_key())
         with explained(self.profile):
-            async with open_channel(self.profile) as channel:
-                stub = _stub(channel)
-                async for event in stub.Ask(pb.AskRequest(question_envelope=signed), timeout=timeout_s):
-                    kind = event.WhichOneof("body")
-                    if kind == "progress" and progress is not None:
-                        progress(event.progress.stage, event.progress.sites)
-                    elif kind == "refusal":
-                        raise Refused(_known(event.refusal))
-                    elif kind == "count":
-                        return read_answer(question, event.count)
-        raise Refused(RefusalCode.INTERNAL)  # the stream ended without an answer
-
-    async def _nodes(self) -> tuple[int, tuple[NodeView, ...]]:
-        with explained(self.profile):
-            async with open_channel(self.profile) as channel:
-                reply = await _stub(channel).ListNodes(pb.ListNodesRequest(), timeout=10)
-        return reply.roster_version, tuple(_node_view(node) for node in reply.nodes)
-
-    async def _propose(self, study_envelope: bytes) -> pb.ProposeStudyReply:
-        with explained(self.profile):
-            async with open_channel(self.profile) as channel:
-                request = pb.ProposeStudyRequest(study_envelope=study_envelope)
-                reply: pb.ProposeStudyReply = await _stub(channel).ProposeStudy(request, timeout=30)
-                return reply
+            request = pb.ProposeStudyRequest(study_envelope=study_envelope)
+            reply: pb.ProposeStudyReply = _stub(self._channel).ProposeStudy(request, timeout=30)
+            return reply
 
 
-def _stub(channel: grpc.aio.Channel) -> Any:
+def _stub(channel: grpc.Channel) -> Any:
     return fedtwin_pb2_grpc.ResearchStub(channel)  # type: ignore[no-untyped-call]  # generated code
 
 

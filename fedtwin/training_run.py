@@ -65,7 +65,8 @@ def propose(study: Study, *, home: Path) -> tuple[int, int]:
     """
     profile = Profile.load(CoordinatorHome(home).lead_profile)
     envelope = proposal.signed(study, signer=profile.name, key=profile.identity_key())
-    reply = Client(profile).propose(envelope)
+    with Client(profile) as client:
+        reply = client.propose(envelope)
     return int(reply.approved), int(reply.pending)
 
 

@@ -239,7 +239,9 @@ class CountAnswer:
     @property
     def unit_of_privacy(self) -> str:
         """What the (epsilon, delta) protects, in words."""
-        return f"one patient: all of their records, in at most {self.max_sites_per_patient} hospitals"
+        sites = self.max_sites_per_patient
+        where = "one hospital" if sites == 1 else f"at most {sites} hospitals"
+        return f"one patient: all of their records, in {where}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer for a machine to read."""
