@@ -1,4 +1,4 @@
-"""A child process that is kept alive, logs to a file, and is found again after a crash of its parent.
+"""A child process that is kept alive, logs to a file, and does not outlive its parent.
 
 `coordinator/flower` and `node/flower` each hold this text (they never import each other); a test keeps both
 the same.
@@ -30,6 +30,15 @@ QUIET = {
     "FLWR_LOG_LEVEL": "WARNING",  # at INFO every poll is a line
     "PYTHONUNBUFFERED": "1",
 }
+
+# Asks for SIGTERM at the parent's death, looks whether the parent died meanwhile, becomes the command.
+BIND = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def environment(flower_home: Path, *, also: Mapping[str, str]) -> dict[str, str]:
@@ -125,7 +134,7 @@ class ChildProcess:
             child.log.replace(child.log.with_name(child.log.name + ".1"))
         with child.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *child.argv,
+                *_bound_to_us(child.argv),
                 env=dict(child.environment),
                 cwd=child.log.parent,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -134,6 +143,13 @@ class ChildProcess:
                 start_new_session=True,
             )
         child.pid_file.write_text(f"{self._process.pid}\n")
+
+
+def _bound_to_us(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command such that the kernel ends it when we die, where the kernel can (Linux)."""
+    if sys.platform != "linux":
+        return argv
+    return (sys.executable, "-I", "-S", "-c", BIND, str(os.getpid()), *argv)
 
 
 def _end_stale(child: Child) -> None:

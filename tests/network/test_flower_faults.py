@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,36 @@ def test_a_child_left_by_a_crashed_parent_is_ended_at_the_next_start(tmp_path: P
         finally:
             await fresh.stop(grace_s=0.5)
         assert not child.pid_file.exists()
+
+    asyncio.run(scenario())
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from coordinator.flower.child_process import Child, ChildProcess, environment
+
+folder = Path(sys.argv[1])
+child = Child(("/bin/sleep", "60"), environment(folder, also={}), folder / "log", folder / "pid", "60")
+
+async def main():
+    await ChildProcess(lambda: child).start()
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, str(tmp_path))
+        pid_file = tmp_path / "pid"
+        await until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"), within_s=30)
+        words = Path(f"/proc/{int(pid_file.read_text())}/cmdline")
+        await until(lambda: words.read_bytes().startswith(b"/bin/sleep"), within_s=10)
+        parent.kill()
+        await parent.wait()
+        await until(lambda: not words.exists() or not words.read_bytes(), within_s=10)
 
     asyncio.run(scenario())
 
