@@ -209,4 +209,5 @@ def _start_logging(folder: Path) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO each fleet call is a line
     logging.captureWarnings(True)

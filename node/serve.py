@@ -108,6 +108,7 @@ async def serving(
 def serve(home: NodeHome, *, clock: Clock, flower: bool = True) -> None:
     """Serve until SIGTERM or SIGINT. Raises: as `serving`."""
     stop_logging = boundary.start_logging(home.logs)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO each poll of the SuperNode is a line
     try:
         asyncio.run(serve_until_stopped(home, clock=clock, flower=flower))
     finally:

@@ -10,11 +10,12 @@ import asyncio
 import os
 import secrets
 import socket
+import sys
 from pathlib import Path
 
 from flwr.clientapp import ClientApp
 
-from node.flower.child_process import Child, ChildProcess, command, environment
+from node.flower.child_process import Child, ChildProcess, environment
 from node.flower.runner import Runner
 from privacy import private_files
 
@@ -84,7 +85,7 @@ class SuperNode:
 
     def _describe(self) -> Child:
         argv = (
-            command("flower-supernode"),
+            *(sys.executable, "-P", "-m", "node.flower.supernode_process"),
             *("--superlink", self._fleet_address),
             *("--root-certificates", str(self._ca)),
             *("--auth-supernode-private-key", str(self._key)),

@@ -23,7 +23,9 @@ def main() -> int:
     for name in asked.bench or BENCHES:
         sys.stderr.write(f"# {name}\n")
         try:
-            found: list[Figure] = list(importlib.import_module(f"tests.bench.{name}").figures(quick=asked.quick))
+            found: list[Figure] = list(
+                importlib.import_module(f"tests.bench.{name}").figures(quick=asked.quick)
+            )
         except Exception as error:  # one bench that cannot run must not hide the others
             sys.stderr.write(f"# {name} could not run: {type(error).__name__}: {error}\n")
             failed = 1

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from coordinator.flower.child_process import Child, ChildProcess, environment
+from node.flower.supernode_process import BROKEN
 from tests.network.flower_sites import Network, flower_network
 
 
@@ -101,6 +103,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from coordinator.flower.child_process import Child, ChildProcess, environment
+from node.flower.supernode_process import BROKEN
 
 folder = Path(sys.argv[1])
 child = Child(("/bin/sleep", "60"), environment(folder, also={}), folder / "log", folder / "pid", "60")
@@ -136,3 +139,27 @@ def test_a_child_sees_nothing_of_our_environment(tmp_path: Path) -> None:
     assert "4711" not in found.values()
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["FLWR_HOME"] == str(tmp_path)
+
+
+def test_a_supernode_ends_when_one_of_its_threads_does_and_says_no_more_than_where() -> None:
+    script = """
+import threading, time
+import flwr.supernode.cli as cli
+from node.flower import supernode_process
+
+def heartbeat():
+    raise RuntimeError("Jane Roe, 12 Elm Street")
+
+def deaf():
+    threading.Thread(target=heartbeat).start()
+    time.sleep(60)
+
+cli.flower_supernode = deaf
+supernode_process.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == BROKEN
+    assert "RuntimeError" in done.stderr
+    assert "Roe" not in done.stderr
