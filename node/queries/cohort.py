@@ -14,6 +14,7 @@ from ibis.expr.types import BooleanValue, Table
 
 from node.omop.store import OmopStore
 from node.omop.tables import EVENT_TABLES, EventTable
+from node.queries.shape import Parameters, compiled, shape_of
 from protocols.cohort import AgeCriterion, Cohort, Criterion, EventCriterion, Kind, SexCriterion
 
 TABLE_OF_KIND: dict[Kind, EventTable] = {
@@ -25,7 +26,7 @@ TABLE_OF_KIND: dict[Kind, EventTable] = {
 }
 
 
-_KEPT_STATEMENTS = 256  # a few kilobytes each
+_KEPT_STATEMENTS = 256  # shapes; a few kilobytes each
 _compiled: WeakKeyDictionary[OmopStore, dict[Cohort, str]] = WeakKeyDictionary()
 _compiling = Lock()
 
@@ -46,20 +47,25 @@ def count(cohort: Cohort, store: OmopStore) -> int:
 
     Raises: NoSuchTable if the store lacks a table that the question needs.
     """
-    row = store.connection.con.execute(_statement(cohort, store)).fetchone()
+    shape, parameters = shape_of(cohort)
+    row = store.connection.con.execute(_statement(shape, parameters, store), parameters).fetchone()
     assert row is not None, "a count always returns one row"
     return int(row[0])
 
 
-def _statement(cohort: Cohort, store: OmopStore) -> str:
-    """The SQL that counts. Compiling takes as long as counting a million events, so it is kept."""
+def _statement(shape: Cohort, parameters: Parameters, store: OmopStore) -> str:
+    """The SQL that counts. Compiling takes longer than counting a million events, so it is kept."""
     with _compiling:
         known = _compiled.setdefault(store, {})
-        if cohort not in known:
+        if shape not in known:
             if len(known) >= _KEPT_STATEMENTS:
                 known.clear()
-            known[cohort] = str(store.connection.compile(persons(cohort, store).count()))
-        return known[cohort]
+            known[shape] = compiled(
+                shape,
+                parameters,
+                compile=lambda cohort: str(store.connection.compile(persons(cohort, store).count())),
+            )
+        return known[shape]
 
 
 def persons(cohort: Cohort, store: OmopStore) -> Table:

@@ -1,0 +1,79 @@
+"""Questions of one shape share one compiled statement: concepts, units and values are bound, not compiled.
+
+Ibis takes longer to compile a question than DuckDB to count it. Most questions differ in their concepts and
+values only; so each of those is replaced by a stand-in before compiling, and the stand-ins in the SQL by
+named parameters. Windows, ages and numbers of records stay part of the shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from protocols.cohort import Cohort, Criterion, EventCriterion, Range, SexCriterion
+
+Parameters = dict[str, int | float]
+
+# Stand-ins are valid where they stand: concept ids below 2^31, values below 1e15, ascending so that sorted
+# sets and ranges keep their order. Nothing else in a shape is as large (ages, days and counts are small).
+_FIRST_CONCEPT = 2_147_000_000
+_FIRST_VALUE = 900_000_000_000_000
+_IN_SQL = re.compile(r"\b(?:(21470\d{5})|(9000000000\d{5})(?:\.0)?)\b")
+
+
+@dataclass(slots=True)
+class _StandIns:
+    parameters: Parameters = field(default_factory=dict)
+
+    def concept(self, concept_id: int) -> int:
+        stand_in = _FIRST_CONCEPT + len(self.parameters)
+        self.parameters[f"n{stand_in}"] = concept_id
+        return stand_in
+
+    def value(self, number: float | None) -> float | None:
+        if number is None:
+            return None
+        stand_in = _FIRST_VALUE + len(self.parameters)
+        self.parameters[f"n{stand_in}"] = float(number)
+        return float(stand_in)
+
+    def criterion(self, criterion: Criterion) -> Criterion:
+        if isinstance(criterion, SexCriterion):
+            return replace(criterion, concepts=tuple(map(self.concept, criterion.concepts)))
+        return self.event(criterion) if isinstance(criterion, EventCriterion) else criterion
+
+    def event(self, criterion: EventCriterion) -> EventCriterion:
+        value, unit = criterion.value, criterion.unit
+        return replace(
+            criterion,
+            concepts=tuple(map(self.concept, criterion.concepts)),
+            value_concepts=tuple(map(self.concept, criterion.value_concepts)),
+            unit=None if unit is None else self.concept(unit),
+            value=None if value is None else Range(self.value(value.minimum), self.value(value.maximum)),
+        )
+
+
+def shape_of(cohort: Cohort) -> tuple[Cohort, Parameters]:
+    """Return `cohort` with stand-ins for its concepts and values, and what each stands for."""
+    stand_ins = _StandIns()
+    return (
+        Cohort(
+            index=None if cohort.index is None else stand_ins.event(cohort.index),
+            include=tuple(map(stand_ins.criterion, cohort.include)),
+            exclude=tuple(map(stand_ins.criterion, cohort.exclude)),
+        ),
+        stand_ins.parameters,
+    )
+
+
+def compiled(shape: Cohort, parameters: Parameters, *, compile: Callable[[Cohort], str]) -> str:
+    """Return the SQL of `shape` with each stand-in as a named parameter.
+
+    Raises: RuntimeError if what the SQL names is not exactly what there is to bind: never a wrong count.
+    """
+    sql = _IN_SQL.sub(lambda found: f"$n{found[1] or found[2]}", compile(shape))
+    named = set(re.findall(r"\$(n\d+)", sql))
+    if named != set(parameters):
+        raise RuntimeError("the compiled statement does not name each parameter")
+    return sql
