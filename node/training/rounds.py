@@ -213,12 +213,7 @@ class Trainer:
 
     def steps_taken(self, plan_hash: bytes) -> int:
         """Return how many steps of this plan were committed here, over all its rounds and attempts."""
-        prefix = study_noise.session_purpose(plan_hash) + "/"
-        return sum(
-            entry.count or 0
-            for entry in self._ledger.entries()
-            if entry.kind == "committed" and entry.request_id and entry.request_id.startswith(prefix)
-        )
+        return self._ledger.committed_for(study_noise.session_purpose(plan_hash) + "/")
 
     def _training_rows(self, study: Study) -> FeatureTable:
         key = (study.plan_hash(), self._store.epoch())
