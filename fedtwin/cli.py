@@ -99,6 +99,12 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     elif isinstance(error, ValueError) and _is_ours(error):
         say(f"[red]error[/red]: {escape(str(error))}")  # the caller's mistake; ours carry no patient value
         code = Exit.USAGE
+    elif isinstance(error, ModuleNotFoundError):
+        say(
+            f"[red]error[/red]: {escape(str(error.name))} is not installed here. A hospital needs"
+            r" `pip install 'fedtwin\[node]'`, a coordinator `pip install 'fedtwin\[coordinator]'`"
+        )
+        code = Exit.USAGE
     elif isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):
         say(f"[red]error[/red]: {error.strerror}: {escape(str(error.filename))}")
         code = Exit.USAGE

@@ -113,3 +113,9 @@ def test_words_of_an_error_are_shown_only_if_they_are_ours() -> None:
         except ValueError as error:
             shown.append(_is_ours(error))
     assert shown == [True, False]
+
+
+def test_a_command_without_its_extra_says_what_to_install(hospital: Path) -> None:
+    done = outside("node", "ingest", str(hospital), "--home", str(hospital), block=("duckdb", "pyarrow"))
+    assert done.returncode == Exit.USAGE
+    assert "fedtwin[node]" in "".join(done.stderr.split())
