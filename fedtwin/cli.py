@@ -72,6 +72,8 @@ def run(argv: list[str]) -> int:
         return Exit.USAGE
     except click.ClickException as error:
         error.show()
+        if "--json" in argv:
+            emit_json({"error": type(error).__name__, "exit_code": int(Exit.USAGE)})
         return Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
         say("stopped")

@@ -65,6 +65,7 @@ def budget(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     from fedtwin.node_view import budget as view
     from protocols.clock import SystemClock
 
+    require_node(home)
     fields = view(home, clock=SystemClock())
     if json:
         emit_json(fields)
@@ -98,6 +99,7 @@ def approve(
     from protocols.clock import SystemClock
     from protocols.study import Study
 
+    require_node(home)
     clock, approvals, path = SystemClock(), Approvals(home), Path(study)
     if path.is_file():
         plan = Study.parse(path.read_bytes())
@@ -124,6 +126,7 @@ def withdraw(
     from node.audit_events import AuditEvent
     from node.training.approvals import Approvals, NoSuchPlan
 
+    require_node(home)
     try:
         plan = Approvals(home).withdraw(digits)
     except NoSuchPlan as error:
@@ -139,6 +142,7 @@ def studies(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     """List the training plans that wait for a decision, and those that are approved."""
     from fedtwin.node_view import studies as view
 
+    require_node(home)
     rows = view(home)
     if json:
         emit_json({"studies": rows})
@@ -161,6 +165,7 @@ def quarantine(
     """Show what was turned away while taking in files: where and why, never what it said."""
     from fedtwin.node_ingest import quarantined
 
+    require_node(home)
     groups = quarantined(home)
     if json:
         emit_json({"groups": groups[:limit], "total": sum(group["values"] for group in groups)})
@@ -177,6 +182,7 @@ def verify_audit(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     from fedtwin.node_view import audit_entries
     from node.audit import AuditBroken
 
+    require_node(home)
     try:
         entries = audit_entries(home)
     except AuditBroken as error:
@@ -200,6 +206,7 @@ def tail_audit(
     """Show the last lines of the audit trail."""
     from node.audit import tail
 
+    require_node(home)
     lines = tail(home / "audit.jsonl", count)
     if json:
         emit_json([{"seq": x.seq, "at": x.at, "event": x.event, "fields": dict(x.fields)} for x in lines])
@@ -207,6 +214,12 @@ def tail_audit(
     for line in lines:
         fields = "  ".join(f"{name}={value}" for name, value in line.fields.items())
         typer.echo(f"{line.seq:>6}  {line.at}  {line.event:<20} {fields}")
+
+
+def require_node(home: Path) -> None:
+    """Stop if nobody joined from `home`: nothing is made, or said to be empty, in a wrong place."""
+    if not (home / "node.toml").is_file():
+        raise Stop(Exit.USAGE, f"{home} is no node; `fedtwin node join TOKEN` makes one")
 
 
 def _recorded(home: Path, event: str, plan_hash: bytes) -> None:

@@ -48,6 +48,21 @@ def test_commands_without_a_node_say_how_to_make_one(fedtwin: Fedtwin, tmp_path:
         assert "fedtwin node join" in said.err
 
 
+def test_a_usage_error_is_json_too_where_that_was_asked_for(fedtwin: Fedtwin) -> None:
+    said = fedtwin("node", "ingest", "/no/such/file", "--json")
+    assert said.json == {"error": "BadParameter", "exit_code": 2}
+    assert "/no/such/file" in said.err
+
+
+def test_nothing_is_approved_or_said_to_be_empty_where_no_node_is(fedtwin: Fedtwin, tmp_path: Path) -> None:
+    verbs = ("approve", str(STUDY)), ("withdraw", "00000000"), ("studies",), ("budget",), ("quarantine",)
+    for verb in (*verbs, ("audit", "verify"), ("audit", "tail")):
+        said = fedtwin("node", *verb, "--home", tmp_path / "mistyped")
+        assert said.code == Exit.USAGE, verb
+        assert "is no node" in said.err
+        assert not (tmp_path / "mistyped").exists()
+
+
 def test_ingest_loads_and_a_second_time_changes_nothing(
     fedtwin: Fedtwin, hospital: Path, files: Path
 ) -> None:
