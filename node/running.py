@@ -193,7 +193,27 @@ class RunningNode:
             self.record(AuditEvent.ROSTER_ACCEPTED, roster_version=self._parts.roster().version)
 
     def _admit(self, session: SessionParameters, tolerance: int) -> int:
-        """Judge a session by the hospital's policy. Returns the fewest survivors. Raises: Refused."""
+        """Judge a session, and record what was decided. Returns the fewest survivors. Raises: Refused."""
+        try:
+            fewest = self._fewest_survivors(session, tolerance)
+        except Exception as error:
+            self.record(
+                AuditEvent.SESSION_REFUSED, session_id=session.session_id, code=boundary.to_code(error)
+            )
+            raise
+        self.record(
+            AuditEvent.SESSION_JOINED,
+            session_id=session.session_id,
+            purpose=session.purpose.partition(":")[0],
+            participants=len(session.participants),
+            threshold=session.threshold,
+            tolerance=tolerance,
+            steps=session.steps,
+        )
+        return fewest
+
+    def _fewest_survivors(self, session: SessionParameters, tolerance: int) -> int:
+        """Judge a session by the hospital's policy. Raises: Refused."""
         policy = self._parts.policy()
         peers = self._parts.peers()
         keys = [fingerprint(peers[node].public_bytes_raw()) for node in session.participants]
@@ -205,15 +225,6 @@ class RunningNode:
                 raise Refused(RefusalCode.TOO_FEW_SITES)
         elif session.purpose != QUESTIONS:
             raise Refused(RefusalCode.NOT_ALLOWED)
-        self.record(
-            AuditEvent.SESSION_JOINED,
-            session_id=session.session_id,
-            purpose=session.purpose.partition(":")[0],
-            participants=len(keys),
-            threshold=session.threshold,
-            tolerance=tolerance,
-            steps=session.steps,
-        )
         return fewest
 
     def _allowed_plan(self, purpose: str) -> Study:

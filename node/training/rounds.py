@@ -249,6 +249,7 @@ class Trainer:
             session_id=request.session_id,
             step=step,
             count=1,
+            bytes_sent=vector.nbytes,  # next, or never if we stop here
             ledger_seq=seq,
             ledger_head=head,
         )

@@ -252,7 +252,9 @@ def test_the_audit_trail_names_the_round_and_each_charge_and_holds_no_value(netw
     network.round(STUDY, START, round=1)
     lines = audit_lines(network.all[0].home)
     events = [line["event"] for line in lines]
-    assert events.count("budget-committed") == 3
+    charges = [line["fields"] for line in lines if line["event"] == "budget-committed"]
+    assert len(charges) == 3
+    assert {charge["bytes_sent"] for charge in charges} == {8 * STUDY.parameters}
     assert events[0] == "budget-reserved"
     assert events[-1] == "round-finished"
     verify(network.all[0].home / "audit.jsonl")

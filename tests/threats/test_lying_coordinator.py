@@ -298,9 +298,14 @@ def test_a_swapped_key_in_the_roster_is_refused(tmp_path: Path) -> None:
 
 def roster_refusals(consortium: Consortium) -> list[str]:
     """Return the codes with which rosters were refused, as the audit trails say."""
+    return codes_of(consortium, "roster-refused")
+
+
+def codes_of(consortium: Consortium, event: str) -> list[str]:
+    """Return the codes of all lines with this event in the hospitals' audit trails."""
     trails = [consortium.node(site).audit.read_text().splitlines() for site in range(consortium.sites)]
     lines = [json.loads(line) for trail in trails for line in trail]
-    return [line["fields"]["code"] for line in lines if line["event"] == "roster-refused"]
+    return [line["fields"]["code"] for line in lines if line["event"] == event]
 
 
 def swapped_roster(home: CoordinatorHome, victim: NodeId, key: Ed25519PrivateKey) -> bytes:
@@ -354,6 +359,9 @@ def test_two_hospitals_alone_are_too_few(tmp_path: Path) -> None:
         coordinator.send(pair[0], pb.CoordinatorFrame(sum_open=opening_of(parameters(pair))))
         withdrawn = (await coordinator.hear(pair[0], "sum_withdraw")).sum_withdraw
         assert withdrawn.refusal == RefusalCode.TOO_FEW_SITES.value
+        await until(lambda: codes_of(coordinator.consortium, "session-refused") != [])
+        refused = codes_of(coordinator.consortium, "session-refused")
+        assert refused == [RefusalCode.TOO_FEW_SITES.value]
 
     told(tmp_path, story)
 
