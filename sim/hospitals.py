@@ -16,8 +16,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 SIZES = (900, 250, 120, 80)  # one centre and three that are too small to train alone
-FIRST_DAY = np.datetime64("2021-01-01")
-LAST_DAY = np.datetime64("2025-12-31")
 OUTCOME_WINDOW_DAYS = 365
 MEAN_VISITS = 7.0  # per patient over the five years, besides the first one
 
