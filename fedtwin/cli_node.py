@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedtwin.cli_node_cohort import cohort
 from fedtwin.cli_node_records import audit, policy, register
 from fedtwin.options import NODE_HOME, Json, NodeHome
 from fedtwin.screen import Exit, Stop, emit_fields, emit_json, say
@@ -15,6 +16,7 @@ node = typer.Typer(name="node", help="Run this hospital's node.", no_args_is_hel
 node.add_typer(policy)
 node.add_typer(audit)
 register(node)
+node.command("cohort")(cohort)
 
 
 @node.command("join")

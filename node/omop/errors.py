@@ -2,6 +2,9 @@
 
 StoreError
 ├── NoSuchTable      the caller's mistake: a table that this store does not hold
+├── NotTheCdm        the caller's mistake: a table lacks a column of OMOP CDM 5.4
+├── NoVocabulary     the caller's mistake: the question needs the OHDSI vocabulary, and none is loaded
+├── UnknownStore     the caller's mistake: the URL names no kind of store that we read
 ├── NotAStore        a fault: the file is no DuckDB database, or of another format
 ├── StoreBusy        an outage: another process holds the file
 └── AlreadyLoaded    a refusal: this source was loaded before with other content or another mapping
@@ -22,8 +25,31 @@ class NoSuchTable(StoreError, ValueError):
         self.table = table
 
 
+class NotTheCdm(StoreError, ValueError):
+    """A table lacks a column that the question needs, or has it with another type."""
+
+    def __init__(self) -> None:
+        super().__init__("a table of this store lacks a column of OMOP CDM 5.4, or has it with another type")
+
+
+class NoVocabulary(StoreError, ValueError):
+    """The table `concept` is empty, so that every concept set of a Circe definition would be empty too."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this store has no vocabulary: its table 'concept' is empty, so no concept set resolves"
+        )
+
+
+class UnknownStore(StoreError, ValueError):
+    """The URL names no kind of store that we read. It is not repeated: it may hold a password."""
+
+    def __init__(self) -> None:
+        super().__init__("a store is the path of a DuckDB file, duckdb:///PATH or postgresql://…")
+
+
 class NotAStore(StoreError):
-    """The file cannot be opened as a DuckDB database."""
+    """The file cannot be opened as a DuckDB database, or the server does not let us in."""
 
 
 class StoreBusy(StoreError):

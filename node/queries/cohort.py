@@ -7,6 +7,7 @@ the store never changes it. This is what makes the sensitivity of a count 1 per 
 from __future__ import annotations
 
 from threading import Lock
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from ibis import _
@@ -24,6 +25,18 @@ TABLE_OF_KIND: dict[Kind, EventTable] = {
     Kind.MEASUREMENT: EVENT_TABLES["measurement"],
     Kind.OBSERVATION: EVENT_TABLES["observation"],
 }
+
+
+class CdmTables(Protocol):
+    """The tables of one CDM as Ibis relations: those of an open store, or by name only (PostgreSQL)."""
+
+    def table(self, name: str) -> Table:
+        """Return a table. Raises: NoSuchTable."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a table of this name."""
+        ...
 
 
 _KEPT_STATEMENTS = 256  # shapes; a few kilobytes each
@@ -68,7 +81,7 @@ def _statement(shape: Cohort, parameters: Parameters, store: OmopStore) -> str:
         return known[shape]
 
 
-def persons(cohort: Cohort, store: OmopStore) -> Table:
+def persons(cohort: Cohort, store: CdmTables) -> Table:
     """Return the cohort as a lazy relation with one column, `person_id`, each person once.
 
     The relation belongs to the calling thread's connection.
@@ -77,7 +90,7 @@ def persons(cohort: Cohort, store: OmopStore) -> Table:
     return members.select("person_id")
 
 
-def indexed_persons(cohort: Cohort, store: OmopStore) -> Table:
+def indexed_persons(cohort: Cohort, store: CdmTables) -> Table:
     """Return the cohort with each person's `index_date`."""
     indexed = members = _index(cohort.index, store)
     for criterion in cohort.include:
@@ -87,7 +100,7 @@ def indexed_persons(cohort: Cohort, store: OmopStore) -> Table:
     return members
 
 
-def _index(criterion: EventCriterion | None, store: OmopStore) -> Table:
+def _index(criterion: EventCriterion | None, store: CdmTables) -> Table:
     """Each person with an index event, and the date of the first one."""
     if criterion is None:
         periods = store.table("observation_period").semi_join(store.table("person"), "person_id")
@@ -100,7 +113,7 @@ def _index(criterion: EventCriterion | None, store: OmopStore) -> Table:
     return counted.filter(_.records >= criterion.at_least).select("person_id", "index_date")
 
 
-def _satisfying(criterion: Criterion, indexed: Table, store: OmopStore) -> Table:
+def _satisfying(criterion: Criterion, indexed: Table, store: CdmTables) -> Table:
     """The persons who satisfy one criterion, among `indexed` where the index date matters."""
     if isinstance(criterion, SexCriterion):
         return store.table("person").filter(_.gender_concept_id.isin(criterion.concepts)).select("person_id")
@@ -122,7 +135,7 @@ def _satisfying(criterion: Criterion, indexed: Table, store: OmopStore) -> Table
     return counted.filter(_.records >= criterion.at_least).select("person_id")
 
 
-def _records(criterion: EventCriterion, store: OmopStore) -> Table:
+def _records(criterion: EventCriterion, store: CdmTables) -> Table:
     """The records of one domain that match concept, value and unit: the columns that counting needs."""
     shape = TABLE_OF_KIND[criterion.kind]
     table = store.table(shape.name)
