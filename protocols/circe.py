@@ -19,7 +19,7 @@ from protocols.cohort import Cohort, MalformedCohort
 
 MAX_BYTES = 4 * 1024 * 1024  # seven times the largest of 100 sampled from PhenotypeLibrary (593 kB)
 MAX_DEPTH = 40  # brackets in brackets; the sample reaches 14
-MAX_PARTS = 1_000  # criteria in the query, copies included; the sample reaches 144, 1,000 take ~5 s to write as SQL
+MAX_PARTS = 1_000  # criteria in the query, copies included: ~5 s to write as SQL; the sample reaches 144
 MAX_CONCEPTS = 100_000  # in all concept sets together
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
