@@ -41,7 +41,6 @@ class AuditEvent(StrEnum):
     SESSION_REFUSED = "session-refused"
     BUDGET_RESERVED = "budget-reserved"
     BUDGET_COMMITTED = "budget-committed"
-    BUDGET_RELEASED = "budget-released"
     INPUT_SENT = "input-sent"
     SHARES_REVEALED = "shares-revealed"
     REVEAL_REFUSED = "reveal-refused"

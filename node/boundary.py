@@ -1,7 +1,7 @@
 """The one way out for errors and log lines: a code, or a template with types and places. Never a value.
 
 An exception's text can quote what was read: `could not convert string to float: 'Jane Roe'`. So a message to
-the coordinator carries a `RefusalCode` (`to_code`, `guarded`), and a log line names the exception's type and
+the coordinator carries a `RefusalCode` (`to_code`), and a log line names the exception's type and
 the code location (`described`). `start_logging` does this where log records are made, so it holds for every
 handler and library of the process, and for exceptions that nobody caught.
 
@@ -14,8 +14,6 @@ their place only: their templates are not ours to judge.
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 import logging.handlers
 import os
@@ -26,14 +24,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from node.omop.errors import NoSuchTable, StoreBusy
 from protocols.canonical import MalformedJson
 from protocols.envelope import BadEnvelope
 from protocols.ids import ConsortiumId, MalformedId, NodeId, QuestionId, SessionId
 from protocols.question import UnknownSigner
-from protocols.refusal import RefusalCode, Refused
+from protocols.refusal import RefusalCode
 from protocols.wire import fedtwin_pb2 as pb
 
 OURS = ("protocols", "privacy", "deid", "node", "coordinator", "sim", "fedtwin")
@@ -42,7 +40,6 @@ BACKUPS = 5
 DEEPEST = 8  # causes and members of groups that a description follows
 FRAMES = 4  # code locations given for one exception, innermost first
 
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Errors of the lower layers that carry no `code` of their own. The first match counts.
 _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (
@@ -98,38 +95,6 @@ def to_code(error: BaseException) -> RefusalCode:
     if isinstance(error, ValueError) and type(error).__module__.partition(".")[0] == "protocols":
         return RefusalCode.MALFORMED
     return RefusalCode.INTERNAL
-
-
-def guarded(handler: F) -> F:
-    """Wrap a handler, plain or async, so that only `Refused` with a code leaves it.
-
-    Guarantee: the raised error has no cause, no context and no traceback into the handler. What happened goes
-    to the local log, as types and places. Cancellation passes.
-    Raises: TypeError for a generator, whose errors would come after it has returned.
-    """
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise TypeError("a generator cannot be guarded")
-    if inspect.iscoroutinefunction(handler):
-
-        @functools.wraps(handler)
-        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await handler(*args, **kwargs)
-            except Exception as error:
-                code = _noted(error, handler)
-            raise Refused(code)  # outside of `except`, so that no context hangs on it
-
-        return guarded_async  # type: ignore[return-value]  # wraps keeps the signature
-
-    @functools.wraps(handler)
-    def guarded_plain(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return handler(*args, **kwargs)
-        except Exception as error:
-            code = _noted(error, handler)
-        raise Refused(code)
-
-    return guarded_plain  # type: ignore[return-value]  # wraps keeps the signature
 
 
 def described(error: BaseException) -> str:
@@ -293,16 +258,6 @@ def _type_name(kind: type) -> str:
     for part in kind.__qualname__.split("."):
         found = getattr(found, part, None)
     return kind.__qualname__ if found is kind else "a type without a known name"
-
-
-def _noted(error: Exception, handler: Callable[..., Any]) -> RefusalCode:
-    code = to_code(error)
-    log = logging.getLogger(__name__)
-    if code is RefusalCode.INTERNAL:
-        log.error("internal fault: %s", error)
-    else:
-        log.info("refused, %s: %s", code, error)
-    return code
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -18,6 +18,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from node.audit import AuditLog
+from node.audit_events import AuditEvent
 from node.home import NodeConfig, NodeHome
 from node.keys import NodeKeys
 from node.pinning import Unreachable, authority_of
@@ -85,6 +87,9 @@ def join(home: NodeHome, token: str, *, clock: Clock, bits: SecureBits | None = 
         _settle(draft, home)
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
+    trail = AuditLog(home.audit, clock=clock)
+    trail.record(AuditEvent.ENROLLED, node_id=joined.config.node_id, roster_version=joined.roster.version)
+    trail.close()
     return joined.config
 
 

@@ -34,7 +34,7 @@ from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters
 from protocols import proposal
 from protocols.clock import Clock
-from protocols.ids import NodeId
+from protocols.ids import NodeId, SessionId
 from protocols.peer import Role
 from protocols.refusal import RefusalCode, Refused
 from protocols.roster import Roster, fingerprint
@@ -86,6 +86,7 @@ class RunningNode:
         self._auditing.start()
         self._sql = ThreadPoolExecutor(SQL_THREADS, thread_name_prefix="count")
         self.revoked = False
+        self._audit_broken = False
         self.stream = NodeStream(
             address=parts.broker_address,
             tls=parts.tls,
@@ -102,11 +103,12 @@ class RunningNode:
             peers=parts.peers,
             admit=self._admit,
             send=self.send,
+            left=self._left,
             bits=parts.bits,
         )
         self.answering = Answering(
             roster=parts.roster,
-            policy=parts.policy,
+            policy=self._policy,
             ledger=parts.ledger,
             store=parts.store,
             sums=self.sums,
@@ -265,6 +267,19 @@ class RunningNode:
         reply = pb.StudyReply(plan_hash=plan_hash, refusal=refusal)
         self.send(pb.NodeFrame(study_reply=reply))
 
+    def _policy(self) -> Policy:
+        """Return the policy for a new question. Raises: Refused, also while the trail cannot be written."""
+        if self._audit_broken:
+            raise Refused(RefusalCode.INTERNAL)
+        return self._parts.policy()
+
+    def _left(self, session: SessionId, frame: str, code: RefusalCode) -> None:
+        """Record a session left over a frame; one refused at its opening stands there already."""
+        if frame == "sum_survivors":
+            self.record(AuditEvent.REVEAL_REFUSED, session_id=session, code=code)
+        elif frame != "sum_open":
+            self.record(AuditEvent.SESSION_REFUSED, session_id=session, code=code)
+
     def _write_lines(self) -> None:
         """Write audit lines, in a thread of their own, until told to stop."""
         while (line := self._lines.get()) is not None:
@@ -273,8 +288,10 @@ class RunningNode:
                 event, fields = line
                 try:
                     self._parts.audit.record(event, **fields)
+                    self._audit_broken = False
                 except Exception:
-                    log.exception("an audit line could not be written")
+                    self._audit_broken = True
+                    log.exception("an audit line could not be written: questions are refused until one can")
                 try:
                     line = self._lines.get_nowait()
                 except Empty:

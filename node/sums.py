@@ -79,6 +79,7 @@ class SumSessions:
         admit: judges a session by its terms and tolerance for this hospital; returns the fewest survivors
             with which its sums may be opened, or raises Refused.
         send: queues a frame on the stream.
+        left: told of each session that this node leaves over a frame: the frame's name and the code.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SumSessions:
         peers: Callable[[], Mapping[NodeId, Ed25519PublicKey]],
         admit: Callable[[SessionParameters, int], int],
         send: Callable[[pb.NodeFrame], None],
+        left: Callable[[SessionId, str, RefusalCode], None],
         bits: SecureBits | None = None,
     ) -> None:
         self._me = me
@@ -96,6 +98,7 @@ class SumSessions:
         self._peers = peers
         self._admit = admit
         self._send = send
+        self._left = left
         self._bits = bits or SecureBits()
         self._joined: dict[SessionId, _Joined] = {}
         self._waiting: dict[SessionId, asyncio.Future[None]] = {}
@@ -218,16 +221,16 @@ class SumSessions:
             if name == "sum_survivors":
                 await self._reveal(session, joined, body)
         except Refused as refused:
-            self._withdraw(session, refused.code)
+            self._withdraw(session, name, refused.code)
         except SecureSumError as error:
             log.warning("a %s frame is refused in session %s: %s", name, session, type(error).__name__)
-            self._withdraw(session, error.code)
+            self._withdraw(session, name, error.code)
         except ValueError:
             log.warning("a %s frame breaks the protocol of session %s: left", name, session)
-            self._withdraw(session, RefusalCode.PROTOCOL_VIOLATION)
+            self._withdraw(session, name, RefusalCode.PROTOCOL_VIOLATION)
         except Exception:
             log.exception("a %s frame of session %s failed: left", name, session)
-            self._withdraw(session, RefusalCode.INTERNAL)
+            self._withdraw(session, name, RefusalCode.INTERNAL)
 
     def _join(self, session: SessionId, opening: pb.SumOpen) -> None:
         if session in self._joined:
@@ -333,8 +336,9 @@ class SumSessions:
             raise Refused(RefusalCode.NOT_READY)
         return joined
 
-    def _withdraw(self, session: SessionId, code: RefusalCode) -> None:
+    def _withdraw(self, session: SessionId, frame: str, code: RefusalCode) -> None:
         self._end(session, code)
+        self._left(session, frame, code)
         self._send(pb.NodeFrame(sum_withdraw=pb.SumWithdraw(session_id=session.raw, refusal=code.value)))
 
     def _end(self, session: SessionId, code: RefusalCode) -> None:

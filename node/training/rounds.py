@@ -255,10 +255,12 @@ class Trainer:
         )
         context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
 
+        def revealing() -> None:
+            ledger.revealed(request_id)
+            self._audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
+
         async def exchange() -> Words:
-            await self._sums.contribute(
-                request.session_id, step, context, vector, before_reveal=lambda: ledger.revealed(request_id)
-            )
+            await self._sums.contribute(request.session_id, step, context, vector, before_reveal=revealing)
             return await self._sums.result(request.session_id, step, deadline_s=self._deadline_s)
 
         return self._in_loop(exchange())

@@ -1,12 +1,10 @@
 """A patient's name tries to leave: by refusal, log line, traceback, cause, group, library, warning."""
 
 import ast
-import asyncio
 import logging
 import subprocess
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node import boundary
-from node.boundary import described, guarded, shown, to_code
+from node.boundary import described, shown, to_code
 from node.omop.errors import StoreBusy
 from node.policy import MalformedPolicy
 from privacy.errors import TooFewSurvivors
@@ -98,62 +96,6 @@ def logs(tmp_path: Path) -> Iterator[Path]:
 
 
 # ---- refusals ----
-
-
-@pytest.mark.parametrize("bearer", BEARERS)
-def test_what_leaves_a_handler_is_a_code_without_cause_context_or_foreign_frames(
-    bearer: Callable[[], None],
-) -> None:
-    @guarded
-    def handler() -> None:
-        bearer()
-
-    @guarded
-    async def async_handler() -> None:
-        await asyncio.sleep(0)
-        bearer()
-
-    for run in (handler, lambda: asyncio.run(async_handler())):
-        error = caught(run)
-        assert isinstance(error, Refused)
-        assert error.code is RefusalCode.INTERNAL
-        assert error.__cause__ is None
-        assert error.__context__ is None
-        assert NAME not in "".join(traceback.format_exception(error))
-        assert bearer.__name__ not in "".join(traceback.format_exception(error))
-
-
-def test_a_handler_that_succeeds_is_left_alone() -> None:
-    @guarded
-    def handler(value: int) -> int:
-        """Say it."""
-        return value + 1
-
-    assert handler(1) == 2
-    assert handler.__doc__ == "Say it."
-
-
-def test_cancellation_passes_the_boundary() -> None:
-    @guarded
-    async def handler() -> None:
-        await asyncio.sleep(60)
-
-    async def run() -> None:
-        task = asyncio.create_task(handler())
-        await asyncio.sleep(0)
-        task.cancel()
-        await task
-
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(run())
-
-
-def test_a_generator_cannot_be_guarded_because_it_fails_later() -> None:
-    def generator() -> Iterator[int]:
-        yield 1
-
-    with pytest.raises(TypeError, match="generator"):
-        guarded(generator)
 
 
 @pytest.mark.parametrize(
