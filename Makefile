@@ -30,8 +30,8 @@ test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m 'not bench'
 
 check: $(VENV)/.dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy protocols privacy deid node coordinator sim fedtwin
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory protos

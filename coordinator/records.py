@@ -6,20 +6,10 @@ import json
 import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from protocols.ids import NodeId
 from protocols.peer import Role
-
-
-class StudyStatus(StrEnum):
-    """Where a study stands."""
-
-    PROPOSED = "proposed"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +59,7 @@ class StudyRecord:
 
     plan_hash: bytes
     envelope: bytes
-    status: StudyStatus
     proposed_at: datetime
-    changed_at: datetime
 
 
 def column(value: Any) -> Any:
@@ -135,7 +123,5 @@ def study_of(row: sqlite3.Row) -> StudyRecord:
     return StudyRecord(
         plan_hash=row["plan_hash"],
         envelope=row["envelope"],
-        status=StudyStatus(row["status"]),
         proposed_at=_moment(row["proposed_at"]),
-        changed_at=_moment(row["changed_at"]),
     )

@@ -20,7 +20,6 @@ from coordinator.records import (
     NodeRecord,
     PersonRecord,
     StudyRecord,
-    StudyStatus,
     column,
     invitation_of,
     node_of,
@@ -46,8 +45,7 @@ CREATE TABLE people (
   added_at TEXT NOT NULL, revoked_at TEXT) STRICT;
 CREATE TABLE rosters (version INTEGER PRIMARY KEY, envelope BLOB NOT NULL, issued_at TEXT NOT NULL) STRICT;
 CREATE TABLE studies (
-  plan_hash BLOB PRIMARY KEY, envelope BLOB NOT NULL, status TEXT NOT NULL,
-  proposed_at TEXT NOT NULL, changed_at TEXT NOT NULL) STRICT;
+  plan_hash BLOB PRIMARY KEY, envelope BLOB NOT NULL, proposed_at TEXT NOT NULL) STRICT;
 """
 
 
@@ -185,9 +183,8 @@ class State:
 
     def add_study(self, plan_hash: bytes, envelope: bytes, *, at: datetime) -> bool:
         """Add a proposed study. Returns False if it is known already."""
-        statement = "INSERT INTO studies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        moment = at.isoformat()
-        return self._change(statement, plan_hash, envelope, StudyStatus.PROPOSED.value, moment, moment) == 1
+        statement = "INSERT INTO studies VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._change(statement, plan_hash, envelope, at.isoformat()) == 1
 
     def study(self, plan_hash: bytes) -> StudyRecord | None:
         """Return the study with this plan hash."""
@@ -197,11 +194,6 @@ class State:
     def studies(self) -> tuple[StudyRecord, ...]:
         """Return all studies, oldest first."""
         return tuple(map(study_of, self._rows("SELECT * FROM studies ORDER BY proposed_at, plan_hash")))
-
-    def set_study_status(self, plan_hash: bytes, status: StudyStatus, *, at: datetime) -> None:
-        """Change where a study stands."""
-        statement = "UPDATE studies SET status = ?, changed_at = ? WHERE plan_hash = ?"
-        self._change(statement, status.value, at.isoformat(), plan_hash)
 
     # ---- SQL ----
 

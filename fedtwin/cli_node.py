@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
-from fedtwin.cli_node_records import audit, policy, register
+from fedtwin.cli_node_records import audit, policy, register, require_node
 from fedtwin.options import NODE_HOME, Json, NodeHome
-from fedtwin.screen import Exit, Stop, emit_fields, emit_json, say
+from fedtwin.screen import Exit, emit_fields, emit_json, say
 
 node = typer.Typer(name="node", help="Run this hospital's node.", no_args_is_help=True)
 node.add_typer(policy)
@@ -83,7 +83,7 @@ def ingest(
     from fedtwin.node_ingest import take_in
     from fedtwin.progress import bar
 
-    _require_node(home)
+    require_node(home)
     with bar("reading", unit="bytes") as line:
 
         def watch(source: str, done: int, total: int) -> None:
@@ -116,7 +116,7 @@ def serve(home: NodeHome = NODE_HOME) -> None:
     from node.serve import serve as run
     from protocols.clock import SystemClock
 
-    _require_node(home)
+    require_node(home)
     run(Home(home), clock=SystemClock())
 
 
@@ -126,7 +126,7 @@ def status(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     from fedtwin.node_view import status as view
     from protocols.clock import SystemClock
 
-    _require_node(home)
+    require_node(home)
     fields = view(home, clock=SystemClock())
     if json:
         emit_json(fields)
@@ -151,11 +151,6 @@ def doctor(home: NodeHome = NODE_HOME, json: Json = False) -> None:
                 typer.echo(f"{'':<19}→ {finding.to_do}")
     if not healthy:
         raise typer.Exit(Exit.FAULT)
-
-
-def _require_node(home: Path) -> None:
-    if not (home / "node.toml").is_file():
-        raise Stop(Exit.USAGE, f"{home} is no node; `fedtwin node join TOKEN` makes one")
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, object]:

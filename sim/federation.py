@@ -13,8 +13,6 @@ from enum import StrEnum
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
-from privacy.sum_collector import SumCollector
-from privacy.sum_party import SumParty
 
 from node.features import FeatureTable
 from node.training.gradient import sum_of_clipped_grads
@@ -24,6 +22,8 @@ from privacy.descent import Descent
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
+from privacy.sum_collector import SumCollector
+from privacy.sum_party import SumParty
 from protocols.ids import NodeId, SessionId
 from protocols.study import Study
 

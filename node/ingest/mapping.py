@@ -149,15 +149,6 @@ def read_mapping(path: Path | str) -> Mapping:
     return parse_mapping(Path(path).read_bytes(), file=Path(path).name)
 
 
-def read_mappings(path: Path | str) -> tuple[Mapping, ...]:
-    """Return the mapping in a file, or those in all `*.toml` of a directory.
-
-    Raises: MalformedMapping, OSError.
-    """
-    path = Path(path)
-    return tuple(read_mapping(file) for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path]))
-
-
 def parse_mapping(data: bytes, *, file: str) -> Mapping:
     """Return the mapping that `data` holds.
 

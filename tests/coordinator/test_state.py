@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.records import InvitationRecord, NodeRecord, PersonRecord, StudyStatus
+from coordinator.records import InvitationRecord, NodeRecord, PersonRecord
 from coordinator.state import State, StateFault
 from protocols.ids import NodeId
 from protocols.peer import Role
@@ -51,7 +51,6 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     first.add_roster(3, b"signed", at=NOW)
     assert first.add_study(b"h" * 32, b"plan", at=NOW)
     assert not first.add_study(b"h" * 32, b"plan", at=NOW)
-    first.set_study_status(b"h" * 32, StudyStatus.RUNNING, at=NOW + timedelta(1))
     first.saw_node(hospital(1).node_id, at=NOW)
     first.close()
     again = State(tmp_path / "state.sqlite")
@@ -61,7 +60,7 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     assert again.roster() == (3, b"signed")
     study = again.study(b"h" * 32)
     assert study is not None
-    assert (study.status, study.proposed_at, study.changed_at) == ("running", NOW, NOW + timedelta(1))
+    assert (study.envelope, study.proposed_at) == (b"plan", NOW)
     assert again.studies() == (study,)
     again.close()
 

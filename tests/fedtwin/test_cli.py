@@ -28,7 +28,7 @@ PROMISED = (
     "coordinator init", "coordinator serve", "coordinator invite", "coordinator nodes", "coordinator revoke",
     "coordinator researcher add", "coordinator status", "node join", "node ingest", "node serve",
     "node status", "node doctor", "node policy init", "node policy show", "node budget", "node approve",
-    "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine",
+    "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
     "query count", "query validate", "train propose", "train run", "train list", "train show", "demo",
 )  # fmt: skip
 HEAVY = ("torch", "ibis", "duckdb", "opacus", "presidio_analyzer", "flwr", "pyarrow")

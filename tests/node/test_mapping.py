@@ -1,11 +1,9 @@
 """A mapping says what columns mean; what it does not know it refuses, naming file and key."""
 
-from pathlib import Path
-
 import pytest
 
 from node.ingest.errors import MalformedMapping
-from node.ingest.mapping import packaged, parse_mapping, read_mappings
+from node.ingest.mapping import packaged, parse_mapping
 
 GOOD = """
 [source]
@@ -99,13 +97,6 @@ def test_what_is_no_toml_is_refused() -> None:
     assert refused("x" * 1_000_001).key == "$"
     with pytest.raises(MalformedMapping):
         parse_mapping(b"\xff", file="labs.toml")
-
-
-def test_a_directory_of_mappings(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text(GOOD)
-    (tmp_path / "b.toml").write_text(GOOD.replace('"labs"', '"labs-b"'))
-    assert [mapping.name for mapping in read_mappings(tmp_path)] == ["labs", "labs-b"]
-    assert [mapping.name for mapping in read_mappings(tmp_path / "b.toml")] == ["labs-b"]
 
 
 def test_the_heart_mapping_comes_with_the_package_and_names_its_local_concepts() -> None:
