@@ -2,8 +2,7 @@
 
 N_Z(0, σ²) gives each integer x a probability proportional to exp(−x²/2σ²). Two ways to draw it:
 
-- σ up to `TABLE_SIGMA`: inversion of a cumulative table of 192-bit integers. A 64-bit uniform decides nearly
-  every draw; where it equals a table entry's upper word, 128 further bits decide.
+- σ up to `TABLE_SIGMA`: inversion of a cumulative table of 192-bit integers (`privacy.inversion`).
 - larger σ: x₁ + k·x₂ with independent x₁ ~ N_Z(0, σ₁²), x₂ ~ N_Z(0, σ₂²) and σ² = σ₁² + k²σ₂². Given the sum,
   x₂ is Gaussian of variance s² = 1/(1/σ₂² + k²/σ₁²) around a real centre, so the probabilities are those of
   N_Z(0, σ²) within (1 ± e)/(1 ∓ e), e = 2·Σ_j exp(−2π²s²j²) (Poisson summation; Micciancio, Walter 2017,
@@ -19,59 +18,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-WORD = 64
-PRECISION_BITS = 192  # resolution of the table; three words of 64 bits
-GUIDE_BITS = 16  # 512 KiB: at σ = 2048 the first 16 bits decide four draws of five without a search
-GUARD_BITS = 64  # further bits while building it: 2^15 multiplications lose fewer than 17
+from privacy.inversion import ONE, PRECISION_BITS, UNIT_BITS, Bits, Table, exp_minus
+
 TAIL_SIGMAS = 17  # beyond it lies less than 2^-200 of the mass (exp(−17²/2) = 2^-208)
 TABLE_SIGMA = 2048  # a table then has 70 thousand entries (5 MB); larger σ are convolved
 SMALLEST_SIGMA = Fraction(1, 2)  # below it every bound in this module would need another proof
 LARGEST_SIGMA = 2**50  # a draw of at most 17σ, and a sum of 2^8 such draws, fits in 63 bits
 SMOOTHING_VARIANCE = 6  # s² of the convolution: 2·exp(−2π²·6) < 2^-169
-
-
-class Bits(Protocol):
-    """A source of uniform bits: `privacy.rng.SecureBits`, and in tests a seeded one."""
-
-    def uint64(self, n: int) -> NDArray[np.uint64]:
-        """Return `n` uniform 64-bit words."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Table:
-    """P(X ≤ x) for x = first, first+1, …, scaled by 2^192, in three words."""
-
-    first: int
-    high: NDArray[np.uint64]
-    low: tuple[int, ...]  # the lower 128 bits
-    guide: NDArray[np.int64]  # for each value of the first 16 bits, the first entry it can mean
-
-    def draw(self, n: int, bits: Bits) -> NDArray[np.int64]:
-        uniform = bits.uint64(n)
-        start = (uniform >> np.uint64(WORD - GUIDE_BITS)).astype(np.int64)
-        index = self.guide[start]
-        open_ = np.flatnonzero(self.guide[start + 1] != index)  # the first bits do not decide alone
-        index[open_] = np.searchsorted(self.high, uniform[open_], side="left")
-        # `high` ends in 2^64 − 1, so `index` is always inside; equal words need the lower bits (once in 2^47)
-        for i in np.flatnonzero(self.high[index] == uniform):
-            index[i] = self._decide(int(uniform[i]), int(index[i]), bits)
-        return index + self.first
-
-    def _decide(self, word: int, index: int, bits: Bits) -> int:
-        more = bits.uint64(2)
-        below = (int(more[0]) << WORD) | int(more[1])
-        while index < len(self.low) - 1 and int(self.high[index]) == word and self.low[index] <= below:
-            index += 1
-        return index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +45,7 @@ class _Convolution:
         return self.fine.draw(n, bits) + self.k * self.coarse.draw(n, bits)
 
 
-_Sampler = _Table | _Convolution
+_Sampler = Table | _Convolution
 
 
 def sample(sigma: Fraction | int, size: int | Sequence[int], *, bits: Bits) -> NDArray[np.int64]:
@@ -196,35 +155,17 @@ def _sampler(variance: Fraction) -> _Sampler:
     return _Convolution(_sampler(split.fine), split.k, _sampler(split.coarse))
 
 
-def _table(variance: Fraction) -> _Table:
+def _table(variance: Fraction) -> Table:
     """Return the cumulative table of N_Z(0, variance), in integers throughout.
 
     ρ(x+1) = ρ(x)·q^(2x+1) with q = exp(−1/2σ²): two multiplications an entry at 256 bits. Each rounds by at
     most one unit, so after n entries the weights are off by less than n² units of 2^-256, and the scaled sums
     by less than one unit of 2^-192.
     """
-    bits = PRECISION_BITS + GUARD_BITS
-    one = 1 << bits
-    context = Context(prec=120, rounding=ROUND_HALF_EVEN)  # 120 digits hold 398 bits
-    exponent = context.divide(Decimal(variance.denominator), Decimal(2 * variance.numerator))
-    # copy_negate, because a unary minus would round to the 28 digits of the thread's own context
-    q = int(
-        context.multiply(context.exp(exponent.copy_negate()), Decimal(one)).to_integral_value(context=context)
-    )
+    q = exp_minus(1 / (2 * variance))
     end = _end(variance)
-    weights, step, square = [one], q, (q * q) >> bits
+    weights, step, square = [ONE], q, (q * q) >> UNIT_BITS
     for _ in range(end):
-        weights.append((weights[-1] * step) >> bits)
-        step = (step * square) >> bits
-    total = 2 * sum(weights) - one
-    upper: list[int] = []
-    cumulative = 0
-    for weight in [*weights[:0:-1], *weights]:
-        cumulative += weight
-        # the far tail may reach 1 exactly; one unit below it keeps the entries sorted in three words
-        upper.append(min((cumulative << PRECISION_BITS) // total, (1 << PRECISION_BITS) - 1))
-    lower = (1 << (PRECISION_BITS - WORD)) - 1
-    high = np.array([u >> (PRECISION_BITS - WORD) for u in upper], dtype=np.uint64)
-    edges = np.arange(2**GUIDE_BITS, dtype=np.uint64) << np.uint64(WORD - GUIDE_BITS)
-    guide = np.searchsorted(high, np.append(edges, np.uint64(2**WORD - 1)), side="left").astype(np.int64)
-    return _Table(-end, high, tuple(u & lower for u in upper), guide)
+        weights.append((weights[-1] * step) >> UNIT_BITS)
+        step = (step * square) >> UNIT_BITS
+    return Table.of([*weights[:0:-1], *weights], first=-end, total=2 * sum(weights) - ONE)

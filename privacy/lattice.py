@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from privacy import discrete_gaussian
 from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
-from privacy.discrete_gaussian import Bits
+from privacy.inversion import Bits
 
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
@@ -96,7 +96,7 @@ class NoisePlan:
         cls,
         *,
         sigma: float,
-        sensitivity: int,
+        sensitivity: float,
         participants: int,
         tolerance: int,
         dimension: int = 1,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from privacy import discrete_gaussian as dg
+from privacy.inversion import Table
 from privacy.rng import SecureBits
 
 
@@ -23,7 +24,7 @@ class ScriptedBits(SecureBits):
         return np.array(taken, dtype=np.uint64)
 
 
-def entries(table: dg._Table) -> list[int]:
+def entries(table: Table) -> list[int]:
     return [(int(high) << 128) | low for high, low in zip(table.high, table.low, strict=True)]
 
 
