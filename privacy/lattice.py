@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,45 @@ class NotEncodable(ValueError):
     """The values do not fit the plan: shape, type, range or finiteness. Says which, never the values."""
 
 
+def check_sites(*, participants: int, tolerance: int, dimension: int) -> None:
+    """Raises: ValueError unless so many sites, of which `tolerance` may be missing, can add such vectors."""
+    if not 1 <= participants <= MAX_SITES or not 0 <= tolerance < participants:
+        raise ValueError("needs 0 <= tolerance < participants")
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise ValueError("dimension must be at least 1")
+
+
+def check_contributors(contributors: int, *, participants: int, tolerance: int) -> None:
+    """Raises: ValueError for fewer contributors than the noise tolerates, or more than there are."""
+    if not participants - tolerance <= contributors <= participants:
+        raise ValueError("the noise of this total is not what the plan promises")
+
+
+def check_level(level: float) -> None:
+    """Raises: ValueError for a confidence level outside (0, 1)."""
+    if not 0.0 < level < 1.0:
+        raise ValueError("level must lie strictly between 0 and 1")
+
+
+def whole_numbers(vector: NDArray[Any], *, dimension: int, largest: float) -> NDArray[np.int64]:
+    """Return a site's vector of whole numbers. Raises: NotEncodable for another shape, type or range."""
+    values = np.asarray(vector)
+    if values.shape != (dimension,):
+        raise NotEncodable("another dimension than the plan's")
+    if values.dtype.kind not in "iu":
+        raise NotEncodable("the plan is for integers")
+    if values.size and max(abs(int(values.max())), abs(int(values.min()))) > largest:
+        raise NotEncodable("a value is larger than the plan's largest")
+    return values.astype(np.int64)
+
+
+def signed(total: Words, *, dimension: int) -> NDArray[np.int64]:
+    """Return the signed numbers that a total modulo 2^64 stands for. Raises: NotEncodable for a shape."""
+    if total.dtype != np.uint64 or total.shape != (dimension,):
+        raise NotEncodable("a total is uint64, of the plan's dimension")
+    return np.ascontiguousarray(total).view(np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class NoisePlan:
     """How a site turns its values into its masked-sum input. Build with `for_counts` or `for_reals`.
@@ -79,10 +119,9 @@ class NoisePlan:
             value = getattr(self, name)
             if not (isinstance(value, float) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a finite float above 0")
-        if not 1 <= self.participants <= MAX_SITES or not 0 <= self.tolerance < self.participants:
-            raise ValueError("needs 0 <= tolerance < participants")
-        if not 1 <= self.dimension <= MAX_DIMENSION or self.sites_per_patient < 1:
-            raise ValueError("dimension and sites_per_patient must be at least 1")
+        check_sites(participants=self.participants, tolerance=self.tolerance, dimension=self.dimension)
+        if self.sites_per_patient < 1:
+            raise ValueError("sites_per_patient must be at least 1")
         object.__setattr__(self, "scale_bits", self._scale_bits())
         object.__setattr__(self, "share_sigma", self._share_sigma())
         bound = math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
@@ -169,21 +208,36 @@ class NoisePlan:
 
         Raises: ValueError for fewer contributors than the noise tolerates, or more than there are.
         """
-        if not self.participants - self.tolerance <= contributors <= self.participants:
-            raise ValueError("the noise of this total is not what the plan promises")
+        check_contributors(contributors, participants=self.participants, tolerance=self.tolerance)
         return math.sqrt(contributors) * float(self.share_sigma / self.scale)
+
+    def half_width(self, *, contributors: int, level: float) -> float:
+        """Return h such that a coordinate's noise lies within ±h with probability `level`.
+
+        Raises: ValueError for contributors that do not fit, or a level outside (0, 1).
+
+        >>> plan = NoisePlan.for_counts(sigma=4.2, sensitivity=1, participants=5, tolerance=0)
+        >>> round(plan.half_width(contributors=5, level=0.95), 1)
+        8.2
+        """
+        check_level(level)
+        deviation = self.standard_deviation(contributors=contributors)
+        return NormalDist(0.0, deviation).inv_cdf(0.5 + level / 2.0)
+
+    def simulated_noise(
+        self, shape: tuple[int, ...], *, contributors: int, rng: np.random.Generator
+    ) -> Reals:
+        """Return noise as the total's coordinates carry it, for error bars. It protects nothing."""
+        return rng.normal(0.0, self.standard_deviation(contributors=contributors), shape)
 
     def encode(self, vector: NDArray[Any]) -> Words:
         """Return `vector` on the lattice, rounded to the nearest unit. Raises: NotEncodable."""
+        if self.integral:
+            whole = whole_numbers(vector, dimension=self.dimension, largest=self.largest)
+            return (whole * np.int64(2**self.scale_bits)).view(np.uint64)
         values = np.asarray(vector)
         if values.shape != (self.dimension,):
             raise NotEncodable("another dimension than the plan's")
-        if self.integral and values.dtype.kind not in "iu":
-            raise NotEncodable("the plan is for integers")
-        if self.integral:
-            if values.size and max(abs(int(values.max())), abs(int(values.min()))) > self.largest:
-                raise NotEncodable("a value is larger than the plan's largest")
-            return (values.astype(np.int64) * np.int64(2**self.scale_bits)).view(np.uint64)
         return self._rounded(values).view(np.uint64)
 
     def encode_rows(self, rows: NDArray[Any]) -> Words:
@@ -211,9 +265,7 @@ class NoisePlan:
 
     def decode(self, total: Words) -> Reals:
         """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for a shape."""
-        if total.dtype != np.uint64 or total.shape != (self.dimension,):
-            raise NotEncodable("a total is uint64, of the plan's dimension")
-        return np.ascontiguousarray(total).view(np.int64).astype(np.float64) * 2.0**-self.scale_bits
+        return signed(total, dimension=self.dimension).astype(np.float64) * 2.0**-self.scale_bits
 
     def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
         if values.dtype.kind != "f":
