@@ -54,6 +54,7 @@ class OmopStore:
         schema: str = "main",
         threads: int | None = None,
         memory_limit: str | None = None,
+        spill: bool = True,
     ) -> Self:
         """Open the store at `path`, making it (0600) if it is not there and `read_only` is not asked.
 
@@ -61,6 +62,7 @@ class OmopStore:
             schema: where the CDM's tables lie; another hospital tool's CDM is often in `cdm`.
             threads: how many cores one statement may use; all of them by default.
             memory_limit: in DuckDB's notation, "2GB"; 80 % of the machine by default.
+            spill: whether a statement that needs more memory may write to a folder beside the file.
         Raises: StoreBusy if another process has it open; NotAStore if it is no DuckDB file.
         """
         path = Path(path)
@@ -74,6 +76,8 @@ class OmopStore:
             config["threads"] = threads
         if memory_limit is not None:
             config["memory_limit"] = memory_limit
+        if not spill:
+            config["temp_directory"] = ""
         fresh = not path.exists()
         if fresh and read_only:
             raise NotAStore(f"{path}: no such file")
@@ -115,6 +119,10 @@ class OmopStore:
             backend = self._local.backend = Backend.from_connection(cursor)
             self._local.tables = {}
         return backend
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a new connection of its own, for one thread at a time. The caller closes it."""
+        return self._root.cursor()
 
     def table(self, name: str) -> IbisTable:
         """Return a table of the CDM (or one of the node's side tables) as an Ibis relation of this thread.

@@ -1,16 +1,18 @@
 """A checked Circe definition as SQL statements, through duckcdm's port of circe-be and SqlRender.
 
 Guarantee: of the definition only numbers, calendar dates and words of fixed lists become part of the SQL;
-its texts are bound as parameters. The statements read one schema and write temporary tables and `RESULT`
-only. Whether a person is in follows from that person's own records: Circe numbers and limits
-events per person.
+its texts are bound as parameters. The statements read one schema and write temporary tables only, which is
+checked on the SQL itself. Whether a person is in follows from that person's own records: Circe numbers and
+limits events per person.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from duckcdm import circe, sqlrender
@@ -18,17 +20,43 @@ from duckcdm import circe, sqlrender
 from protocols.circe import CirceCohort
 from protocols.cohort import MalformedCohort
 
-RESULT = "fedtwin_circe_result"  # the table that they fill, made by `RESULT_DDL`
-RESULT_DDL = (
-    f"CREATE TEMPORARY TABLE {RESULT} (cohort_definition_id BIGINT, subject_id BIGINT,"
-    " cohort_start_date DATE, cohort_end_date DATE)"
-)
-ANY_CONCEPT = "SELECT 1 FROM {schema}.concept LIMIT 1"
-PERSONS = f"SELECT count(DISTINCT subject_id) FROM {RESULT}"  # noqa: S608 (our name)
+RESULT = "fedtwin_circe_result"  # the table that Circe fills
+EVENTS = "qualified_events"  # Circe's own temporary tables
+RULES = "inclusion_events"
+INCLUDED = "included_events"
+ANY_CONCEPT = "SELECT 1 FROM {place}.concept LIMIT 1"
 
+_MEMBERS = (
+    "SELECT CAST(subject_id AS BIGINT) AS person_id, min(cohort_start_date) AS index_date"
+    f" FROM {RESULT} GROUP BY subject_id"  # noqa: S608 (our names)
+)
+# An event's satisfied rules in order: as long as the n-th of them is rule n - 1, none is missing before it.
+_PASSED_RULES = f"""
+SELECT person_id, CAST(max(rules) AS BIGINT) AS rules FROM (
+  SELECT CAST(e.person_id AS BIGINT) AS person_id, e.event_id,
+         coalesce(sum(CASE WHEN r.inclusion_rule_id = r.place THEN 1 ELSE 0 END), 0) AS rules
+  FROM {EVENTS} e LEFT JOIN (
+    SELECT person_id, event_id, inclusion_rule_id,
+           row_number() OVER (PARTITION BY person_id, event_id ORDER BY inclusion_rule_id) - 1 AS place
+    FROM (SELECT DISTINCT person_id, event_id, inclusion_rule_id FROM {RULES}) satisfied
+  ) r ON r.person_id = e.person_id AND r.event_id = e.event_id
+  GROUP BY e.person_id, e.event_id) events
+GROUP BY person_id"""  # noqa: S608 (our names)
+
+_KEPT = 128  # definitions whose SQL is kept; up to a few hundred kB each. Writing it takes 0.05 to 2 s
+_CDM = "fedtwin_cdm"  # stands for the schema until it is known
+_IN_CDM = re.compile(rf"\b{_CDM}\.(\w+)", re.IGNORECASE)
 _STAND_IN = "fedtwintext{}end"
 _LITERAL = re.compile(r"'(%?)fedtwintext(\d+)end(%?)'")
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_WRITES = re.compile(
+    r"\s*(CREATE TEMP TABLE|INSERT INTO|DELETE FROM|TRUNCATE TABLE|DROP TABLE|ANALYZE)\s+(\w+)(?=[\s(]|$)",
+    re.IGNORECASE,
+)
+_NEVER_INSIDE = re.compile(
+    r";|\b(?:create|insert|update|delete|truncate|drop|alter|grant|copy|call|merge|attach|pragma|into)\b",
+    re.IGNORECASE,
+)
 
 
 class Dialect(StrEnum):
@@ -38,40 +66,117 @@ class Dialect(StrEnum):
     POSTGRESQL = "postgresql"
 
 
+class NotOnlyTemporary(Exception):
+    """A fault: a statement would write something other than a temporary table that was made before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement and the texts bound to its marks `$1`, `$2`, in order."""
+    """One SQL statement and the texts bound to its marks `$1`, `$2`, in order.
+
+    `verb` is what it does ("CREATE TEMP TABLE", "INSERT INTO", …), `target` the temporary table, lower case.
+    """
 
     sql: str
     texts: tuple[str, ...] = ()
+    verb: str = ""
+    target: str = ""
 
 
-def statements(cohort: CirceCohort, dialect: Dialect, *, schema: str) -> tuple[Statement, ...]:
-    """Return what to execute, in order, on a connection that holds the empty table `RESULT`.
+_RESULT_DDL = Statement(
+    f"CREATE TEMP TABLE {RESULT} (cohort_definition_id BIGINT, subject_id BIGINT,"
+    " cohort_start_date DATE, cohort_end_date DATE)"
+)
 
-    Args:
-        schema: where the CDM and its vocabulary lie; a plain lower-case name.
-    Raises: MalformedCohort if Circe has no meaning for the definition; ValueError for another schema.
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The statements of one definition for one database; `tables` are those of the CDM that they read."""
+
+    statements: tuple[Statement, ...]
+    tables: frozenset[str]
+
+    def members(self, place: str, *, into: str) -> Iterator[Statement]:
+        """Yield what fills the temporary table `into` with (person_id, index_date), each person once.
+
+        Args: place: the CDM's schema as it stands in SQL, quoted if it needs to be.
+        """
+        yield _RESULT_DDL
+        yield from self._run(None, place, Statement(f"CREATE TEMP TABLE {into} AS {_MEMBERS}"))
+        yield Statement(f"DROP TABLE {RESULT}")
+
+    def passed_rules(self, place: str, *, into: str) -> Iterator[Statement]:
+        """Yield what fills the temporary table `into` with (person_id, rules), each person once."""
+        yield from self._run(INCLUDED, place, Statement(f"CREATE TEMP TABLE {into} AS {_PASSED_RULES}"))
+
+    def _run(self, until: str | None, place: str, last: Statement) -> Iterator[Statement]:
+        """The statements up to the one that makes the table `until`, `last`, and what drops their tables."""
+        there: list[str] = []
+        for part in self.statements:
+            if part.target == until:
+                break
+            if part.verb in ("DELETE FROM", "TRUNCATE TABLE"):
+                continue  # only ever before the table is dropped
+            if part.verb == "DROP TABLE":
+                there.remove(part.target)
+            if part.verb == "CREATE TEMP TABLE":
+                there.append(part.target)
+            sql = _IN_CDM.sub(lambda found: f"{place}.{found[1]}", part.sql)
+            yield Statement(sql, part.texts, part.verb, part.target)
+        yield last
+        for name in there:
+            yield Statement(f"DROP TABLE {name}")
+
+
+@lru_cache(maxsize=_KEPT)
+def program(cohort: CirceCohort, dialect: Dialect) -> Program:
+    """Return the statements of the definition, and which tables they read.
+
+    Raises: MalformedCohort if Circe has no meaning for it; NotOnlyTemporary.
     """
-    if not _SCHEMA.fullmatch(schema):
-        raise ValueError("a schema is a plain lower-case name")
     texts: list[str] = []
     form = _without_texts(cohort.to_json(), texts)
     try:
         text = circe.build_cohort_query(
-            form, cohort_id=1, cdm_schema=schema, target_table=RESULT, result_schema=schema
+            form, cohort_id=1, cdm_schema=_CDM, target_table=RESULT, result_schema=_CDM
         )
         text = sqlrender.translate(sqlrender.render(text), dialect.value)
         parts = sqlrender.split_sql(text)
     except (circe.CirceError, sqlrender.JavaError):
         raise MalformedCohort("$", "Circe has no meaning for this definition") from None
-    return tuple(_bound(part, texts) for part in parts)
+    found = _IN_CDM.findall(text)
+    checked = only_temporary(tuple(_bound(part, texts) for part in parts))
+    return Program(checked, frozenset(name.lower() for name in found))
 
 
-def tables(parts: tuple[Statement, ...], *, schema: str) -> frozenset[str]:
-    """Return the CDM tables that the statements read, in lower case."""
-    table = re.compile(rf"\b{schema}\.(\w+)", re.IGNORECASE)
-    return frozenset(name.lower() for part in parts for name in table.findall(part.sql))
+def tables(cohort: CirceCohort) -> frozenset[str]:
+    """Return the CDM tables that answering `cohort` reads, in lower case: what a policy allows or refuses.
+
+    Raises: MalformedCohort.
+    """
+    return program(cohort, Dialect.DUCKDB).tables
+
+
+def only_temporary(parts: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Return the statements with what each writes, after checking that all of it is temporary.
+
+    Each statement makes, fills, empties or drops one table without a schema, made in this program (or
+    `RESULT`), and holds no second statement. Raises: NotOnlyTemporary.
+    """
+    made = {RESULT}
+    checked = []
+    for part in parts:
+        sql = _COMMENT.sub(" ", part.sql)
+        head = _WRITES.match(sql)
+        if head is None or _NEVER_INSIDE.search(sql, head.end()):
+            raise NotOnlyTemporary
+        verb, target = " ".join(head[1].upper().split()), head[2].lower()
+        if verb == "CREATE TEMP TABLE":
+            made.add(target)
+        elif target not in made:
+            raise NotOnlyTemporary
+        checked.append(Statement(part.sql, part.texts, verb, target))
+    return tuple(checked)
 
 
 def _without_texts(value: Any, texts: list[str]) -> Any:

@@ -1,10 +1,10 @@
-"""What one count may take, and how it is made to stop."""
+"""What one question may take, and how it is made to stop."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _AGAIN_S = 0.02  # an interrupt between two statements stops nothing, so it is repeated
@@ -12,38 +12,59 @@ _AGAIN_S = 0.02  # an interrupt between two statements stops nothing, so it is r
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one count may take: seconds, DuckDB's memory in its notation (`2GB`), cores (None for all)."""
+    """What one question may take: seconds, DuckDB's memory in its notation (`2GB`), cores (None for all).
+
+    Memory and cores are limits of a DuckDB database, so they are set when it is opened.
+    """
 
     time_s: float
-    memory: str
+    memory: str = "2GB"
     threads: int | None = None
 
 
 class OutOfMemory(Exception):
-    """The count needs more memory than it may use."""
+    """The question needs more memory than it may use."""
 
-    def __init__(self, memory: str) -> None:
-        super().__init__(f"the count needs more than {memory} of memory")
-        self.memory = memory
+    def __init__(self) -> None:
+        super().__init__("the question needs more memory than its limit")
 
 
-@contextmanager
-def stopping(interrupt: Callable[[], None], *, after_s: float) -> Iterator[Callable[[], bool]]:
-    """Call `interrupt` again and again once the block has taken `after_s`; yields whether it has."""
-    over, late = threading.Event(), threading.Event()
+class Stopper:
+    """Calls `interrupt` again and again once the time is over or someone has asked for it; until closed.
 
-    def watch() -> None:
-        if over.wait(after_s):
-            return
-        late.set()
-        interrupt()
-        while not over.wait(_AGAIN_S):
-            interrupt()
+    Args:
+        after_s: from now.
+        again_s: how long after one call comes the next.
+    """
 
-    watcher = threading.Thread(target=watch, name="count-time-limit", daemon=True)
-    watcher.start()
-    try:
-        yield late.is_set
-    finally:
-        over.set()
-        watcher.join()
+    def __init__(self, interrupt: Callable[[], object], *, after_s: float, again_s: float = _AGAIN_S) -> None:
+        self._interrupt = interrupt
+        self._end = time.monotonic() + after_s
+        self._again_s = again_s
+        self._wake = threading.Event()
+        self._asked = False
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="question-time-limit", daemon=True)
+        self._watcher.start()
+
+    @property
+    def left_s(self) -> float:
+        """How much time is left: 0 if it is over or someone has asked to stop."""
+        return 0.0 if self._asked else max(0.0, self._end - time.monotonic())
+
+    def stop(self) -> None:
+        """Begin to interrupt now."""
+        self._asked = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Interrupt no more. Returns when no call is on its way."""
+        self._over.set()
+        self._wake.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        self._wake.wait(self.left_s)
+        while not self._over.is_set():
+            self._interrupt()
+            self._over.wait(self._again_s)

@@ -72,8 +72,13 @@ def compiled(shape: Cohort, parameters: Parameters, *, compile: Callable[[Cohort
 
     Raises: RuntimeError if what the SQL names is not exactly what there is to bind: never a wrong count.
     """
-    sql = _IN_SQL.sub(lambda found: f"$n{found[1] or found[2]}", compile(shape))
-    named = set(re.findall(r"\$(n\d+)", sql))
+    return with_marks(compile(shape), parameters)
+
+
+def with_marks(sql: str, parameters: Parameters) -> str:
+    """Return `sql` with each stand-in as a named parameter. Raises: RuntimeError, as `compiled`."""
+    marked = _IN_SQL.sub(lambda found: f"$n{found[1] or found[2]}", sql)
+    named = set(re.findall(r"\$(n\d+)", marked))
     if named != set(parameters):
         raise RuntimeError("the compiled statement does not name each parameter")
-    return sql
+    return marked

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from node.omop.errors import NoSuchTable, NotAStore, NotTheCdm, NoVocabulary, UnknownStore
 from node.queries import circe
 from node.queries.exact_count import count
-from node.queries.limits import Limits, OutOfMemory, stopping
+from node.queries.limits import Limits, OutOfMemory, Stopper
 from protocols.circe import CirceCohort
 from protocols.cohort import Cohort
 from protocols.refusal import RefusalCode, Refused
@@ -151,7 +152,7 @@ def test_a_persons_membership_is_their_own(store: Path, case: str, tmp_path: Pat
 def test_a_text_is_never_part_of_the_sql() -> None:
     question = parsed(CASES["a text with everything in it that has a meaning somewhere"][0])
     for dialect in circe.Dialect:
-        parts = circe.statements(question, dialect, schema="cdm")
+        parts = circe.program(question, dialect).statements
         assert not any("100%" in part.sql or "it's" in part.sql for part in parts)
         assert [part.texts for part in parts if part.texts] == [("%" + REMARK,)]
 
@@ -178,10 +179,10 @@ def test_a_count_stops_at_its_time_limit(store: Path) -> None:
 
 def test_a_statement_that_would_run_for_hours_is_stopped() -> None:
     endless = "SELECT bit_xor(hash(range)) FROM range(1000000000000)"
-    with duckdb.connect() as connection, stopping(connection.interrupt, after_s=0.1) as late:
+    with duckdb.connect() as connection, closing(Stopper(connection.interrupt, after_s=0.1)) as stopper:
         with pytest.raises(duckdb.InterruptException):
             connection.execute(endless)
-        assert late()
+        assert stopper.left_s == 0
 
 
 def test_a_count_stops_at_its_memory_limit(store: Path) -> None:
