@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS questions (
   researcher  TEXT NOT NULL,
   envelope    BLOB NOT NULL,
   attempts    INTEGER NOT NULL DEFAULT 0,  -- how many had started when this was last written
-  answer      BLOB,                        -- a serialized CountAnswer
+  answer      BLOB,                        -- a serialized Answer
   refusal     TEXT
 )
 """
@@ -33,7 +33,7 @@ class Remembered:
     researcher: str
     envelope: bytes
     attempts: int
-    outcome: pb.CountAnswer | RefusalCode | None
+    outcome: pb.Answer | RefusalCode | None
 
 
 class QuestionBook:
@@ -55,9 +55,9 @@ class QuestionBook:
         if row is None:
             return None
         researcher, envelope, attempts, answer, refusal = row
-        outcome: pb.CountAnswer | RefusalCode | None = None
+        outcome: pb.Answer | RefusalCode | None = None
         if answer is not None:
-            outcome = pb.CountAnswer.FromString(answer)
+            outcome = pb.Answer.FromString(answer)
         elif refusal is not None:
             outcome = RefusalCode(refusal)
         return Remembered(researcher, envelope, attempts, outcome)
@@ -73,7 +73,7 @@ class QuestionBook:
         """Remember that masked inputs for this attempt may be on their way."""
         self._db.execute("UPDATE questions SET attempts = ? WHERE question_id = ?", (attempt, question.raw))
 
-    def finished(self, question: QuestionId, outcome: pb.CountAnswer | RefusalCode) -> None:
+    def finished(self, question: QuestionId, outcome: pb.Answer | RefusalCode) -> None:
         """Remember how a question ended."""
         refusal = outcome.value if isinstance(outcome, RefusalCode) else None
         answer = None if isinstance(outcome, RefusalCode) else outcome.SerializeToString()

@@ -19,7 +19,7 @@ from coordinator.standing import StandingSessions
 from coordinator.sums import StepTotal, SumSession, Withdrawn
 from protocols.clock import Clock
 from protocols.ids import MalformedId, NodeId, QuestionId
-from protocols.question import CountQuestion
+from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
@@ -35,13 +35,13 @@ SESSION_TRIES = 3  # a node may vanish while a session is opened; nothing was ch
 class Asking:
     """One question that is being answered."""
 
-    question: CountQuestion
+    question: Question
     researcher: str
     envelope: bytes
     attempt: int = 0
     stage: str = "asked"
     sites: int = 0
-    outcome: pb.CountAnswer | RefusalCode | None = None
+    outcome: pb.Answer | RefusalCode | None = None
     offered: set[NodeId] = field(default_factory=set)
     replies: dict[NodeId, RefusalCode | None] = field(default_factory=dict)  # None: accepted
     step: tuple[SumSession, int] | None = None
@@ -84,7 +84,7 @@ class QuestionDesk:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
-        self, question: CountQuestion, *, researcher: str, envelope: bytes
+        self, question: Question, *, researcher: str, envelope: bytes
     ) -> AsyncIterator[pb.AskEvent]:
         """Yield progress, then the answer or a refusal. Goes on without the caller if they leave.
 
@@ -107,7 +107,7 @@ class QuestionDesk:
         if isinstance(asking.outcome, RefusalCode):
             yield pb.AskEvent(refusal=asking.outcome.value)
         else:
-            yield pb.AskEvent(count=asking.outcome)
+            yield pb.AskEvent(answer=asking.outcome)
 
     async def stop(self) -> None:
         """End what is under way with NOT_READY; nodes keep what they charged and release the rest."""
@@ -157,7 +157,7 @@ class QuestionDesk:
 
     # ---- one question ----
 
-    def _begin(self, question: CountQuestion, researcher: str, envelope: bytes) -> Asking:
+    def _begin(self, question: Question, researcher: str, envelope: bytes) -> Asking:
         asking = Asking(question, researcher, envelope)
         known = self._book.find(question.question_id)
         if known is not None:
@@ -176,7 +176,7 @@ class QuestionDesk:
         return asking
 
     async def _run(self, asking: Asking) -> None:
-        outcome: pb.CountAnswer | RefusalCode = RefusalCode.INTERNAL
+        outcome: pb.Answer | RefusalCode = RefusalCode.INTERNAL
         try:
             outcome = await self._answer(asking)
         except Refused as refused:
@@ -192,7 +192,7 @@ class QuestionDesk:
             asking.outcome = outcome
             asking.bell.ring()
 
-    async def _answer(self, asking: Asking) -> pb.CountAnswer:
+    async def _answer(self, asking: Asking) -> pb.Answer:
         nodes = set(self._broker.connected())
         refused = Refused(RefusalCode.TOO_MANY_DROPOUTS)
         while asking.attempt < asking.question.attempts:
@@ -207,13 +207,14 @@ class QuestionDesk:
                 if len(nodes) < self._minimum_sites:
                     raise
                 continue
-            return pb.CountAnswer(
+            return pb.Answer(
                 question_id=asking.id.raw,
-                scaled_total=int(total.total.view("<i8")[0]),
+                scaled_totals=[int(cell) for cell in total.total.view("<i8")],
                 contributors=len(total.contributors),
                 participants=len(session.participants),
                 tolerance=session.tolerance,
                 releases=asking.attempt,
+                answered_at_unix_s=self._clock.now().timestamp(),
             )
         raise refused
 
@@ -240,7 +241,7 @@ class QuestionDesk:
         except Refused as refused:
             parties = set(session.participants)
             raise Refused(_reason(asking, among=parties, otherwise=refused.code)) from refused
-        if total.total.shape != (1,):
+        if total.total.shape != (len(asking.question.labels),):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         for node in total.contributors:
             asking.replies.pop(node, None)  # they are done: nothing to cancel

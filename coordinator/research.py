@@ -22,7 +22,7 @@ from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
 from protocols.peer import Peer, Role
-from protocols.question import CountQuestion, MalformedQuestion, UnknownSigner
+from protocols.question import Question, MalformedQuestion, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -88,7 +88,7 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             async for event in self._while_admitted(events, caller):
                 yield event
 
-    def _opened(self, envelope: bytes, *, signer: str) -> CountQuestion:
+    def _opened(self, envelope: bytes, *, signer: str) -> Question:
         """Return the question if its signer is the caller and may use its project. Raises: Refused."""
         roster = self._broker.roll.roster
         try:

@@ -17,11 +17,11 @@ import grpc
 
 from coordinator.profile import Profile
 from fedtwin.channel import explained, open_channel
-from privacy.counting import read_answer
+from privacy.reading import Answer, read_answer
 from protocols.clock import Clock, SystemClock
 from protocols.cohort import Cohort
 from protocols.ids import NodeId
-from protocols.question import CountAnswer, CountQuestion
+from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -89,7 +89,7 @@ class Client:
         max_sites_per_patient: int = MAX_SITES_PER_PATIENT,
         timeout_s: float = TIMEOUT_S,
         progress: Callable[[str, int], None] | None = None,
-    ) -> CountAnswer:
+    ) -> Answer:
         """Ask every connected hospital how many of its patients are in `cohort`; return the noisy total.
 
         Guarantee: what each hospital reveals is (epsilon, delta)-differentially private in one patient, and
@@ -103,7 +103,7 @@ class Client:
         Raises: MalformedCohort, MalformedQuestion; Refused with a code; CoordinatorUnreachable.
         """
         form = cohort if isinstance(cohort, Cohort) else Cohort.parse(cohort)
-        question = CountQuestion.ask(
+        question = Question.ask(
             form,
             project=project,
             epsilon=epsilon,
@@ -120,8 +120,8 @@ class Client:
                     progress(event.progress.stage, event.progress.sites)
                 elif kind == "refusal":
                     raise Refused(_known(event.refusal))
-                elif kind == "count":
-                    return read_answer(question, event.count)
+                elif kind == "answer":
+                    return read_answer(question, event.answer)
         raise Refused(RefusalCode.INTERNAL)  # the stream ended without an answer
 
     def nodes(self) -> tuple[int, tuple[NodeView, ...]]:

@@ -24,7 +24,7 @@ from fedtwin.progress import Bar, step
 from fedtwin.screen import say
 from fedtwin.yardsticks import Split, local_only, of_model, pooled, textbook, with_own_intercept
 from protocols.clock import SystemClock
-from protocols.question import CountAnswer
+from privacy.reading import Answer
 from protocols.study import Study
 from sim.network import LocalNetwork
 
@@ -153,7 +153,7 @@ class _Demo:
             x, y = table.x.astype(np.float64), table.y.astype(np.float64)
             self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
 
-    def _ask(self, epsilon: float, line: Bar) -> tuple[CountAnswer, float]:
+    def _ask(self, epsilon: float, line: Bar) -> tuple[Answer, float]:
         """Ask the question; return the answer and how long it took at the client, in milliseconds."""
         began = time.monotonic()
         answer = self.client.count(

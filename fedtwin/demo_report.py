@@ -8,7 +8,7 @@ from typing import Any
 
 from fedtwin.screen import emit_json, emit_table, say
 from fedtwin.yardsticks import Score
-from protocols.question import CountAnswer
+from privacy.reading import Answer
 
 METRIC = "mean over the hospitals of the accuracy on their own test patients"
 
@@ -17,7 +17,7 @@ METRIC = "mean over the hospitals of the accuracy on their own test patients"
 class CountReport:
     """The private count, what is known of the truth, and how long an answer took at the client."""
 
-    answer: CountAnswer
+    answer: Answer
     truth: dict[str, int]
     p50_ms: float
     p95_ms: float

@@ -25,15 +25,17 @@ from node.policy import Policy
 from node.queries.cohort import tables
 from node.queries.running import RunningCount
 from node.sums import QUESTIONS, SumSessions
-from privacy import counting
+from privacy import release
 from privacy.ledger import Ledger, Reservation
 from privacy.rng import SecureBits
 from protocols import question as questions
 from protocols.clock import Clock
+from protocols.cohort import Cohort
 from protocols.ids import QuestionId, SessionId
-from protocols.question import CountQuestion
+from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
 from protocols.roster import Roster
+from protocols.statistic import Count
 from protocols.wire import fedtwin_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Record(Protocol):
 class _Open:
     """One question between its acceptance and its end."""
 
-    question: CountQuestion
+    question: Question
     envelope: bytes
     attempt: int
     reservation: Reservation
@@ -171,6 +173,7 @@ class Answering:
         try:
             checked = asyncio.to_thread(self._check_and_reserve, question_id, envelope, attempt)
             question, reservation = await checked
+            assert isinstance(question.cohort, Cohort)  # checked before it was reserved
             count = RunningCount(question.cohort, self._store)
             self._start(_Open(question, envelope, attempt, reservation, count, self._counting(count)))
         finally:
@@ -178,7 +181,7 @@ class Answering:
 
     def _check_and_reserve(
         self, question_id: QuestionId, envelope: bytes, attempt: int
-    ) -> tuple[CountQuestion, Reservation]:
+    ) -> tuple[Question, Reservation]:
         """Return the question and what was reserved for it. Runs in a thread. Raises: Refused and others."""
         roster = self._roster()
         question, signer = questions.opened(envelope, key_of=roster.signer_keys())
@@ -188,6 +191,8 @@ class Answering:
             raise Refused(RefusalCode.EXPIRED)
         person = roster.person(signer)
         if person is None or not person.may_use(question.project):
+            raise Refused(RefusalCode.NOT_ALLOWED)
+        if not isinstance(question.cohort, Cohort) or question.statistic != Count():
             raise Refused(RefusalCode.NOT_ALLOWED)
         policy = self._policy()
         policy.check_question(
@@ -205,7 +210,7 @@ class Answering:
             str(question_id),
             project=question.project,
             purpose="count",
-            event=counting.price(question),
+            event=release.price(question),
             caps=policy.caps(question.project),
         )
         if reservation.attempt > question.attempts:  # every reservation counts, also one a crash released
@@ -244,7 +249,7 @@ class Answering:
         session = await self._sums.opened(session_id)
         if session.parameters.purpose != QUESTIONS:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        plan = counting.plan(question, participants=session.participants, tolerance=session.tolerance)
+        plan = release.plan(question, participants=session.participants, tolerance=session.tolerance)
         try:
             async with asyncio.timeout(SQL_DEADLINE_S):
                 patients = await asyncio.shield(found.counted)

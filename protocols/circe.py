@@ -39,7 +39,7 @@ class CirceCohort:
 
         Raises: MalformedCohort, naming the path of the key that is wrong, never a value.
         """
-        return cls._checked(_decoded(data.encode() if isinstance(data, str) else data))
+        return cls._checked(decoded(data.encode() if isinstance(data, str) else data))
 
     @classmethod
     def _checked(cls, value: Any) -> Self:
@@ -72,23 +72,33 @@ def parse_any(data: bytes) -> Cohort | CirceCohort:
 
     Raises: MalformedCohort.
     """
-    value = _decoded(data)
+    return cohort_from_json(decoded(data))
+
+
+def cohort_from_json(value: Any) -> Cohort | CirceCohort:
+    """Return what a JSON value of either form holds. Size and depth were bounded by whoever decoded it.
+
+    Raises: MalformedCohort.
+    """
     if isinstance(value, dict) and _OF_CIRCE & value.keys():
         return CirceCohort._checked(value)
-    return Cohort.parse(data)
+    return Cohort.parse(value if isinstance(value, dict) else {"$": value})
 
 
-def _decoded(data: bytes) -> Any:
-    """Parse the JSON after bounding its size and depth, which is what parsing costs."""
-    if len(data) > MAX_BYTES:
-        raise MalformedCohort("$", f"at most {MAX_BYTES} bytes")
+def decoded(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the JSON value in `data` after bounding its size and depth, which is what parsing costs.
+
+    Raises: MalformedCohort.
+    """
+    if len(data) > max_bytes:
+        raise MalformedCohort("$", f"at most {max_bytes} bytes")
     depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", data)):
         depth += 1 if bracket.group() in b"[{" else -1
         if depth > MAX_DEPTH:
             raise MalformedCohort("$", f"nested deeper than {MAX_DEPTH} levels")
     try:
-        return canonical.decode(data, max_bytes=MAX_BYTES)
+        return canonical.decode(data, max_bytes=max_bytes)
     except canonical.MalformedJson as error:
         raise MalformedCohort("$", str(error)) from error
 

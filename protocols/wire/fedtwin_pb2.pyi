@@ -53,10 +53,11 @@ class RenewReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class NodeFrame(_message.Message):
-    __slots__ = ("hello", "offer_reply", "study_reply", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw")
+    __slots__ = ("hello", "offer_reply", "study_reply", "data_epoch", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
     STUDY_REPLY_FIELD_NUMBER: _ClassVar[int]
+    DATA_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SUM_ADVERT_FIELD_NUMBER: _ClassVar[int]
     SUM_SHARES_FIELD_NUMBER: _ClassVar[int]
     SUM_INPUT_FIELD_NUMBER: _ClassVar[int]
@@ -65,12 +66,13 @@ class NodeFrame(_message.Message):
     hello: Hello
     offer_reply: OfferReply
     study_reply: StudyReply
+    data_epoch: DataEpoch
     sum_advert: SumAdvert
     sum_shares: SumShares
     sum_input: SumInput
     sum_reveal: SumReveal
     sum_withdraw: SumWithdraw
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., data_epoch: _Optional[_Union[DataEpoch, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ...) -> None: ...
 
 class CoordinatorFrame(_message.Message):
     __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close")
@@ -103,14 +105,22 @@ class CoordinatorFrame(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("software_version", "roster_version", "unanswered")
+    __slots__ = ("software_version", "roster_version", "unanswered", "data_epoch")
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    DATA_EPOCH_FIELD_NUMBER: _ClassVar[int]
     software_version: str
     roster_version: int
     unanswered: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, software_version: _Optional[str] = ..., roster_version: _Optional[int] = ..., unanswered: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    data_epoch: bytes
+    def __init__(self, software_version: _Optional[str] = ..., roster_version: _Optional[int] = ..., unanswered: _Optional[_Iterable[bytes]] = ..., data_epoch: _Optional[bytes] = ...) -> None: ...
+
+class DataEpoch(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: bytes
+    def __init__(self, epoch: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("roster_envelope", "heartbeat_s")
@@ -331,14 +341,14 @@ class AskRequest(_message.Message):
     def __init__(self, question_envelope: _Optional[bytes] = ...) -> None: ...
 
 class AskEvent(_message.Message):
-    __slots__ = ("progress", "count", "refusal")
+    __slots__ = ("progress", "answer", "refusal")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
-    COUNT_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     progress: AskProgress
-    count: CountAnswer
+    answer: Answer
     refusal: str
-    def __init__(self, progress: _Optional[_Union[AskProgress, _Mapping]] = ..., count: _Optional[_Union[CountAnswer, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
+    def __init__(self, progress: _Optional[_Union[AskProgress, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class AskProgress(_message.Message):
     __slots__ = ("stage", "sites")
@@ -348,21 +358,25 @@ class AskProgress(_message.Message):
     sites: int
     def __init__(self, stage: _Optional[str] = ..., sites: _Optional[int] = ...) -> None: ...
 
-class CountAnswer(_message.Message):
-    __slots__ = ("question_id", "scaled_total", "contributors", "participants", "tolerance", "releases")
+class Answer(_message.Message):
+    __slots__ = ("question_id", "scaled_totals", "contributors", "participants", "tolerance", "releases", "answered_at_unix_s", "cached")
     QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
-    SCALED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SCALED_TOTALS_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     RELEASES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_AT_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     question_id: bytes
-    scaled_total: int
+    scaled_totals: _containers.RepeatedScalarFieldContainer[int]
     contributors: int
     participants: int
     tolerance: int
     releases: int
-    def __init__(self, question_id: _Optional[bytes] = ..., scaled_total: _Optional[int] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ..., releases: _Optional[int] = ...) -> None: ...
+    answered_at_unix_s: float
+    cached: bool
+    def __init__(self, question_id: _Optional[bytes] = ..., scaled_totals: _Optional[_Iterable[int]] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ..., releases: _Optional[int] = ..., answered_at_unix_s: _Optional[float] = ..., cached: _Optional[bool] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()

@@ -11,7 +11,7 @@ from protocols.wire import fedtwin_pb2 as pb
 
 def test_an_answer_outlives_the_process_that_gave_it(tmp_path: Path) -> None:
     path, question = tmp_path / "questions.sqlite", QuestionId.new()
-    answer = pb.CountAnswer(question_id=question.raw, scaled_total=-12, contributors=3)
+    answer = pb.Answer(question_id=question.raw, scaled_totals=[-12], contributors=3)
     with contextlib.closing(QuestionBook(path)) as book:
         assert book.find(question) is None
         book.asked(question, researcher="ada", envelope=b"signed")

@@ -24,12 +24,13 @@ from node.omop.store import OmopStore
 from node.policy import write_starter
 from node.running import Parts, RunningNode
 from node.serve import serving as node_serving
-from privacy import counting
+from privacy import reading
 from privacy.ledger import Ledger
+from privacy.reading import Answer
 from protocols.clock import SystemClock
 from protocols.cohort import Cohort
 from protocols.peer import Role
-from protocols.question import CountAnswer, CountQuestion
+from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -136,11 +137,11 @@ class Consortium:
 
     # ---- the researcher ----
 
-    def question(self, *, epsilon: float = 1.0, **changes: object) -> CountQuestion:
+    def question(self, *, epsilon: float = 1.0, **changes: object) -> Question:
         fields = {"project": PROJECT, "epsilon": epsilon, "delta": 1e-6, "max_sites_per_patient": 2}
-        return CountQuestion.ask(COHORT, **({"now": CLOCK.now()} | fields | changes))  # type: ignore[arg-type]
+        return Question.ask(COHORT, **({"now": CLOCK.now()} | fields | changes))  # type: ignore[arg-type]
 
-    def signed(self, question: CountQuestion) -> bytes:
+    def signed(self, question: Question) -> bytes:
         profile = self.researcher
         return question.signed(signer=profile.name, key=profile.identity_key())
 
@@ -151,9 +152,7 @@ class Consortium:
         async with grpc.aio.secure_channel(profile.broker_address, credentials) as channel:
             yield channel
 
-    async def ask(
-        self, question: CountQuestion | None = None, *, envelope: bytes | None = None
-    ) -> CountAnswer:
+    async def ask(self, question: Question | None = None, *, envelope: bytes | None = None) -> Answer:
         """Ask as the researcher. Raises: Refused with the code that came."""
         async with self.channel() as channel:
             return await ask(channel, question or self.question(), self, envelope=envelope)
@@ -174,17 +173,17 @@ class Consortium:
 
 async def ask(
     channel: grpc.aio.Channel,
-    question: CountQuestion,
+    question: Question,
     consortium: Consortium,
     *,
     envelope: bytes | None = None,
-) -> CountAnswer:
+) -> Answer:
     """Ask over an open channel. Raises: Refused."""
     request = pb.AskRequest(question_envelope=envelope or consortium.signed(question))
     try:
         async for event in fedtwin_pb2_grpc.ResearchStub(channel).Ask(request, timeout=60):
-            if event.WhichOneof("body") == "count":
-                return counting.read_answer(question, event.count)
+            if event.WhichOneof("body") == "answer":
+                return reading.read_answer(question, event.answer)
             if event.WhichOneof("body") == "refusal":
                 raise Refused(RefusalCode(event.refusal))
     except grpc.aio.AioRpcError as error:

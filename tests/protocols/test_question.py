@@ -8,16 +8,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols import canonical
+from protocols.circe import CirceCohort
 from protocols.cohort import Cohort
 from protocols.envelope import BadEnvelope, Purpose, sign
-from protocols.question import CountQuestion, MalformedQuestion, UnknownSigner, opened
+from protocols.question import MalformedQuestion, Mechanism, Question, UnknownSigner, opened
+from protocols.statistic import Feasibility
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 COHORT = Cohort.parse({"index": {"kind": "condition", "concepts": [317576]}})
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
-def question(**changes) -> CountQuestion:
+def question(**changes) -> Question:
     fields = {
         "project": "demo",
         "epsilon": 1.0,
@@ -25,12 +27,12 @@ def question(**changes) -> CountQuestion:
         "max_sites_per_patient": 2,
         "now": NOW,
     }
-    return CountQuestion.ask(COHORT, **(fields | changes))
+    return Question.ask(changes.pop("cohort", COHORT), **(fields | changes))
 
 
 def test_a_question_survives_its_encoding() -> None:
     asked = question()
-    assert CountQuestion.parse(asked.to_bytes()) == asked
+    assert Question.parse(asked.to_bytes()) == asked
 
 
 def test_a_signed_question_opens_with_its_signer() -> None:
@@ -95,8 +97,12 @@ def test_a_question_out_of_bounds_cannot_be_built(changes: dict) -> None:
         lambda f: f | {"epsilon": True},
         lambda f: f | {"attempts": True},
         lambda f: f | {"epsilon": 1},  # another encoding of the same number
-        lambda f: f | {"version": 2},
-        lambda f: f | {"kind": "sum"},
+        lambda f: f | {"version": 1},
+        lambda f: f | {"statistic": {"kind": "sum"}},
+        lambda f: f | {"statistic": {"kind": "count", "by": "sex"}},
+        lambda f: f | {"mechanism": "none"},
+        lambda f: f | {"mechanism": "laplace"},  # with a delta above 0
+        lambda f: f | {"on_behalf_of": "two words"},
         lambda f: f | {"cohort": {}},
         lambda f: f | {"asked_at": "2026-11-21T09:00:00"},
         lambda f: f | {"asked_at": "2026-11-21T10:00:00+01:00"},
@@ -106,12 +112,12 @@ def test_a_question_out_of_bounds_cannot_be_built(changes: dict) -> None:
 def test_another_form_of_a_question_is_refused(edit) -> None:
     fields = json.loads(question().to_bytes())
     with pytest.raises(MalformedQuestion):
-        CountQuestion.parse(canonical.encode(edit(fields)))
+        Question.parse(canonical.encode(edit(fields)))
 
 
 def test_white_space_makes_another_encoding_and_is_refused() -> None:
     with pytest.raises(MalformedQuestion):
-        CountQuestion.parse(json.dumps(json.loads(question().to_bytes())).encode())
+        Question.parse(json.dumps(json.loads(question().to_bytes())).encode())
 
 
 def test_a_question_expires_and_does_not_start_before_it_was_asked() -> None:
@@ -132,3 +138,52 @@ def test_the_context_binds_question_attempt_and_tolerance() -> None:
     }
     assert len(contexts) == 4
     assert {len(context) for context in contexts} == {32}
+
+
+CIRCE = {
+    "ConceptSets": [{"id": 0, "name": "a", "expression": {"items": [{"concept": {"CONCEPT_ID": 317576}}]}}],
+    "PrimaryCriteria": {
+        "CriteriaList": [{"ConditionOccurrence": {"CodesetId": 0}}],
+        "ObservationWindow": {"PriorDays": 0, "PostDays": 0},
+        "PrimaryCriteriaLimit": {"Type": "First"},
+    },
+    "QualifiedLimit": {"Type": "First"},
+    "ExpressionLimit": {"Type": "First"},
+    "InclusionRules": [],
+    "CollapseSettings": {"CollapseType": "ERA", "EraPad": 0},
+}
+
+
+def test_a_question_may_carry_a_circe_definition() -> None:
+    asked = question(cohort=CirceCohort.parse(json.dumps(CIRCE)))
+    assert Question.parse(asked.to_bytes()) == asked
+
+
+def test_names_and_the_order_of_keys_do_not_change_what_a_question_means() -> None:
+    renamed = json.loads(json.dumps(CIRCE))
+    renamed["ConceptSets"][0]["name"] = "something else"
+    backwards = json.dumps(dict(reversed(renamed.items())))
+    first, second = (question(cohort=CirceCohort.parse(text)) for text in (json.dumps(CIRCE), backwards))
+    assert first.meaning() == second.meaning()
+    assert first.question_id != second.question_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epsilon": 0.5},
+        {"delta": 1e-7},
+        {"project": "other"},
+        {"max_sites_per_patient": 1},
+        {"mechanism": Mechanism.LAPLACE, "delta": 0.0},
+        {"statistic": Feasibility(10)},
+        {"cohort": Cohort.parse({"index": {"kind": "condition", "concepts": [1]}})},
+    ],
+)
+def test_what_changes_the_release_changes_what_a_question_means(changes: dict) -> None:
+    assert question(**changes).meaning() != question().meaning()
+
+
+def test_id_times_attempts_and_beneficiary_do_not_change_what_a_question_means() -> None:
+    other = question(attempts=1, on_behalf_of="grace", now=NOW + timedelta(days=3))
+    assert other.meaning() == question().meaning()

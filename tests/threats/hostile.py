@@ -16,7 +16,7 @@ from privacy.secure_sum import SealedShares, SessionParameters, threshold_for
 from privacy.sum_collector import SumCollector
 from protocols.ids import NodeId, QuestionId, SessionId
 from protocols.peer import peer_of
-from protocols.question import CountQuestion
+from protocols.question import Question
 from protocols.wire import fedtwin_pb2 as pb
 from tests.network.consortium import CLOCK, Consortium, until
 
@@ -95,7 +95,7 @@ class HostileCoordinator:
         return collector
 
     async def inputs(
-        self, question: CountQuestion, collector: SumCollector, *, step: int = 0, attempt: int = 1
+        self, question: Question, collector: SumCollector, *, step: int = 0, attempt: int = 1
     ) -> dict[NodeId, pb.SumInput]:
         """Let every node run an accepted question, and return what they sent."""
         found = {}

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.home import CoordinatorHome
-from privacy import counting
+from privacy import release
 from privacy.secure_sum import SessionParameters
 from privacy.shamir import recover
 from privacy.sum_channel import check_of, self_check, sign_advert, unwrap
@@ -57,7 +57,7 @@ async def honest_total(coordinator: HostileCoordinator) -> float:
     for node in survivors:
         reveal = (await coordinator.hear(node, "sum_reveal")).sum_reveal
         collector.reveal(node, {NodeId.parse(n): s for n, s in reveal.shares.items()}, step=0)
-    plan = counting.plan(question, participants=len(survivors), tolerance=1)
+    plan = release.plan(question, participants=len(survivors), tolerance=1)
     return float(plan.decode(collector.total(0))[0])
 
 
@@ -422,7 +422,7 @@ def test_what_an_honest_run_shows_the_coordinator_holds_no_count(tmp_path: Path)
                 answer = await ask(channel, question, consortium)
         kinds = {frame.WhichOneof("body") for _, frame in recorder.frames}
         assert kinds == {"offer_reply", "sum_advert", "sum_shares", "sum_input", "sum_reveal"}
-        plan = counting.plan(question, participants=4, tolerance=1)
+        plan = release.plan(question, participants=4, tolerance=1)
         inputs = {node: frame.sum_input for node, frame in recorder.frames if frame.HasField("sum_input")}
         assert len(inputs) == 4
         plain = [plan.encode(np.array([count]))[0] for count in consortium.counts.values()]
