@@ -24,11 +24,10 @@ RESULT = "fedtwin_circe_result"  # the table that Circe fills
 EVENTS = "qualified_events"  # Circe's own temporary tables
 RULES = "inclusion_events"
 INCLUDED = "included_events"
-ANY_CONCEPT = "SELECT 1 FROM {place}.concept LIMIT 1"
 
 _MEMBERS = (
-    "SELECT CAST(subject_id AS BIGINT) AS person_id, min(cohort_start_date) AS index_date"
-    f" FROM {RESULT} GROUP BY subject_id"  # noqa: S608 (our names)
+    "SELECT CAST(subject_id AS BIGINT) AS person_id, min(cohort_start_date) AS index_date"  # noqa: S608 (ours)
+    f" FROM {RESULT} GROUP BY subject_id"
 )
 # An event's satisfied rules in order: as long as the n-th of them is rule n - 1, none is missing before it.
 _PASSED_RULES = f"""
@@ -102,15 +101,15 @@ class Program:
         Args: place: the CDM's schema as it stands in SQL, quoted if it needs to be.
         """
         yield _RESULT_DDL
-        yield from self._run(None, place, Statement(f"CREATE TEMP TABLE {into} AS {_MEMBERS}"))
-        yield Statement(f"DROP TABLE {RESULT}")
+        yield from self._run(None, place, into, _MEMBERS)
+        yield dropping(RESULT)
 
     def passed_rules(self, place: str, *, into: str) -> Iterator[Statement]:
         """Yield what fills the temporary table `into` with (person_id, rules), each person once."""
-        yield from self._run(INCLUDED, place, Statement(f"CREATE TEMP TABLE {into} AS {_PASSED_RULES}"))
+        yield from self._run(INCLUDED, place, into, _PASSED_RULES)
 
-    def _run(self, until: str | None, place: str, last: Statement) -> Iterator[Statement]:
-        """The statements up to the one that makes the table `until`, `last`, and what drops their tables."""
+    def _run(self, until: str | None, place: str, into: str, query: str) -> Iterator[Statement]:
+        """The statements up to the one that makes the table `until`, then `into`, and the drops."""
         there: list[str] = []
         for part in self.statements:
             if part.target == until:
@@ -123,9 +122,15 @@ class Program:
                 there.append(part.target)
             sql = _IN_CDM.sub(lambda found: f"{place}.{found[1]}", part.sql)
             yield Statement(sql, part.texts, part.verb, part.target)
-        yield last
+        yield Statement(f"CREATE TEMP TABLE {into} AS {query}", (), "CREATE TEMP TABLE", into)
+        yield Statement(f"ANALYZE {into}", (), "ANALYZE", into)
         for name in there:
-            yield Statement(f"DROP TABLE {name}")
+            yield dropping(name)
+
+
+def dropping(table: str) -> Statement:
+    """Return what drops a temporary table."""
+    return Statement(f"DROP TABLE {table}", (), "DROP TABLE", table)
 
 
 @lru_cache(maxsize=_KEPT)

@@ -20,10 +20,10 @@ _KEPT = 256  # shapes; a few kilobytes each
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A compiled shape: its SQL, with a mark `$name` for each parameter, and the relation it came from."""
+    """A compiled shape: its SQL, with a mark `$name` for each parameter, and the columns it returns."""
 
     sql: str
-    expression: Table
+    columns: ibis.Schema
 
 
 class Statements:
@@ -48,5 +48,5 @@ class Statements:
                 if len(self._kept) >= _KEPT:
                     self._kept.clear()
                 expression = build()
-                self._kept[shape] = Kept(with_marks(self.sql(expression), parameters), expression)
+                self._kept[shape] = Kept(with_marks(self.sql(expression), parameters), expression.schema())
             return self._kept[shape]
