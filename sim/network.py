@@ -116,9 +116,11 @@ class LocalNetwork:
         self._spawn("coordinator", ["coordinator", "serve", *self._coordinator()])
         self._wait("the coordinator", "coordinator", self._coordinator_serves)
 
-    def add_researcher(self, name: str = "researcher", *, project: str = PROJECT) -> None:
-        """Enter a researcher into the roster, with credentials in `researcher_profile`."""
-        out = ["--out", str(self.researcher_profile)]
+    def add_researcher(
+        self, name: str = "researcher", *, project: str = PROJECT, profile: Path | None = None
+    ) -> None:
+        """Enter a researcher into the roster, with credentials in `profile` (`researcher_profile`)."""
+        out = ["--out", str(profile or self.researcher_profile)]
         self.fedtwin(
             ["coordinator", "researcher", "add", name, "--project", project, *out, *self._coordinator()]
         )

@@ -1,7 +1,8 @@
 """Seconds from a researcher's question to the private total, beside the bare SQL of the slowest hospital.
 
-Four hospitals of a million events each, every part its own process over TLS on loopback. The bare SQL runs
-twice: alone, and in four processes at once, as it does while a question is answered on the same cores.
+Four and sixteen hospitals of a million events each, every part its own process over TLS on loopback. The bare
+SQL runs twice: alone, and in as many processes at once, as it does while a question is answered on the same
+cores.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import fedtwin
-from sim.network import PROJECT, LocalNetwork, Site
+from sim.network import PROJECT
 from tests.bench.figure import Figure
+from tests.bench.served import serving
 from tests.bench.stores import concepts_of, make_store
 
-SITES = 4
+SITES = (4, 16)
 EPSILON = 0.01  # small: a benchmark asks many questions out of one budget
 
 
@@ -50,22 +52,26 @@ def cohorts(round: int) -> list[dict[str, object]]:
 def figures(*, quick: bool) -> Iterable[Figure]:
     """Yield p50 and p95 at the client beside the slowest node's SQL, and what the network adds to it."""
     events, rounds = (100_000, 1) if quick else (1_000_000, 6)
-    with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as name:
-        folder = Path(name)
-        sites = [Site(f"site-{i}", f"Site {i}", folder) for i in range(SITES)]
-        stores = [folder / f"store-{i}.duckdb" for i in range(SITES)]
-        for i, path in enumerate(stores):
-            make_store(path, events // 25, events, seed=i)
-        alone = [max(times) for times in zip(*(_bare_sql([path], rounds) for path in stores), strict=True)]
-        together = _bare_sql(stores, rounds)
-        asked = _at_the_client(folder, sites, stores, rounds)
-    what = f"{SITES} sites of {events} events"
-    bare, busy = _quantiles(alone), _quantiles(together)
-    for label, found, beside, lone in zip(("p50", "p95"), _quantiles(asked), busy, bare, strict=True):
-        yield Figure(f"count.{label}", found, "ms", beside, f"slowest node's bare SQL, all at once; {what}")
-        yield Figure(f"count.{label}_alone", found, "ms", lone, f"slowest node's bare SQL, alone; {what}")
-    added = [whole - sql for whole, sql in zip(asked, together, strict=True)]
-    yield Figure("count.added_p50", _quantiles(added)[0], "ms", None, "the client's time less the SQL's")
+    for count in SITES:
+        with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as name:
+            folder = Path(name)
+            stores = [
+                make_store(folder / f"store-{i}.duckdb", events // 25, events, seed=i) for i in range(count)
+            ]
+            alone = [
+                max(times) for times in zip(*(_bare_sql([path], rounds) for path in stores), strict=True)
+            ]
+            together = _bare_sql(stores, rounds)
+            asked = _at_the_client(folder, stores, rounds)
+        what = f"{count} sites of {events} events"
+        bare, busy = _quantiles(alone), _quantiles(together)
+        for label, found, beside, lone in zip(("p50", "p95"), _quantiles(asked), busy, bare, strict=True):
+            name = f"count.{count}_sites.{label}"
+            yield Figure(name, found, "ms", beside, f"slowest node's bare SQL, all at once; {what}")
+            yield Figure(f"{name}_alone", found, "ms", lone, f"slowest node's bare SQL, alone; {what}")
+        added = [whole - sql for whole, sql in zip(asked, together, strict=True)]
+        name = f"count.{count}_sites.added_p50"
+        yield Figure(name, _quantiles(added)[0], "ms", None, "the client's time less the SQL's")
 
 
 def _quantiles(seconds: list[float]) -> tuple[float, float]:
@@ -73,18 +79,9 @@ def _quantiles(seconds: list[float]) -> tuple[float, float]:
     return statistics.median(seconds) * 1e3, sorted(seconds)[int(0.95 * (len(seconds) - 1))] * 1e3
 
 
-def _at_the_client(folder: Path, sites: list[Site], stores: list[Path], rounds: int) -> list[float]:
-    with LocalNetwork(folder / "network", sites) as network:
-        network.start_coordinator()
+def _at_the_client(folder: Path, stores: list[Path], rounds: int) -> list[float]:
+    with serving(folder / "network", stores) as network:
         network.add_researcher()
-        for site, path in zip(sites, stores, strict=True):
-            network.enrol(site.slug)
-            target = network.node_home(site.slug) / "store" / "omop.duckdb"
-            target.parent.mkdir(exist_ok=True, mode=0o700)
-            target.unlink(missing_ok=True)
-            path.rename(target)
-            network.start_node(site.slug)
-        network.wait_for_nodes()
         with fedtwin.connect(network.researcher_profile) as client:
             for cohort in cohorts(rounds):  # the first questions open files and sessions
                 client.count(cohort, epsilon=EPSILON, project=PROJECT)
