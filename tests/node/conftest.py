@@ -1,5 +1,6 @@
 """Fixtures of these tests."""
 
 from tests.consortium import consortium, loop_thread
+from tests.node.engines import backend, engine, generated, server, warehouse
 
-__all__ = ["consortium", "loop_thread"]
+__all__ = ["backend", "consortium", "engine", "generated", "loop_thread", "server", "warehouse"]

@@ -17,31 +17,17 @@ from node.queries.limits import Limits, OutOfMemory, Stopper
 from protocols.circe import CirceCohort
 from protocols.cohort import Cohort
 from protocols.refusal import RefusalCode, Refused
-from tests.bench.stores import concepts_of, make_store
+from tests.bench.stores import make_store
 from tests.circe_forms import NEW_CONCEPT, concept_set, definition, rule
+from tests.node.engines import CONDITIONS, LIMITS, MEASUREMENTS, PARENT, REMARK
 
-LIMITS = Limits(time_s=60, memory="1GB", threads=2)
-CONDITIONS = concepts_of("condition_occurrence", 40)
-MEASUREMENTS = concepts_of("measurement", 40)
-PARENT = 5_000_000  # an ancestor of the first three conditions
-REMARK = "it's 100%; @x {1}?{2} $3 --"  # what SqlRender, LIKE or a driver might take for its own
 EVERY_RUN = ("54", "68", "100", "1000", "1021", "1037", "1055", "1160", "1163", "209")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(generated: Path) -> Path:
     """A generated store with a vocabulary of its concepts."""
-    path = make_store(tmp_path_factory.mktemp("store") / "omop.duckdb", persons=300, events=9_000, seed=5)
-    with duckdb.connect(str(path)) as made:
-        for concept in (*CONDITIONS, *MEASUREMENTS, PARENT):
-            made.execute(NEW_CONCEPT, [concept])
-        for below in (PARENT, *CONDITIONS[:3]):
-            made.execute("INSERT INTO concept_ancestor VALUES (?, ?, 1, 1)", [PARENT, below])
-        made.execute(
-            "UPDATE condition_occurrence SET stop_reason = ? WHERE condition_concept_id = ?",
-            ["because " + REMARK, CONDITIONS[5]],
-        )
-    return path
+    return generated
 
 
 def parsed(value: dict[str, Any]) -> CirceCohort:

