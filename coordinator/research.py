@@ -22,7 +22,7 @@ from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
 from protocols.peer import Peer, Role
-from protocols.question import Question, MalformedQuestion, UnknownSigner
+from protocols.question import MalformedQuestion, Question, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -33,7 +33,7 @@ RECHECK_S = 1.0  # how often a waiting caller is looked up again: the longest a 
 
 
 class Research(fedtwin_pb2_grpc.ResearchServicer):
-    """Ask, ListNodes, ProposeStudy and OpenRound."""
+    """Ask, Describe, ListNodes, ProposeStudy and OpenRound."""
 
     def __init__(
         self, broker: Broker, desk: QuestionDesk, studies: StudyDesk, state: State, *, clock: Clock
@@ -52,6 +52,23 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             events = self._desk.ask(question, researcher=caller.name, envelope=request.question_envelope)
             async for event in self._while_admitted(events, caller):
                 yield event
+
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeReply:
+        """Say what the consortium agreed on, how many hospitals are there, and what the caller may use."""
+        async with _Codes(context):
+            caller = await self._broker.caller(context, Role.RESEARCHER, Role.LEAD)
+            roster = self._broker.roll.roster
+            return pb.DescribeReply(
+                consortium=str(roster.consortium),
+                name=roster.settings.name,
+                minimum_sites=roster.settings.minimum_sites,
+                tolerance=roster.settings.tolerance,
+                hospitals=len(roster.active_nodes),
+                connected=len(self._broker.connected()),
+                roster_version=roster.version,
+                projects=roster.active_people[caller.name].projects,
+            )
+        raise AssertionError("unreachable: _Codes has ended the call")
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesReply:
         """List every hospital, for a lead."""

@@ -237,9 +237,9 @@ def _opened(home: Path) -> Iterator[tuple[Home, State]]:
 
 def _live(home: Path) -> dict[str, bool] | None:
     """Return which nodes are connected, or None if the coordinator does not serve."""
+    from coordinator.channel import CoordinatorUnreachable
     from coordinator.home import CoordinatorHome as Home
     from coordinator.profile import Profile
-    from fedtwin.channel import CoordinatorUnreachable
     from fedtwin.client import Client
 
     made = Home(home)

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import grpc
 
+from coordinator.channel import explained, open_channel
 from coordinator.profile import Profile
-from fedtwin.channel import explained, open_channel
 from privacy.reading import Answer, read_answer
 from protocols.clock import Clock, SystemClock
 from protocols.cohort import Cohort

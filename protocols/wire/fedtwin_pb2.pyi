@@ -378,6 +378,30 @@ class Answer(_message.Message):
     cached: bool
     def __init__(self, question_id: _Optional[bytes] = ..., scaled_totals: _Optional[_Iterable[int]] = ..., contributors: _Optional[int] = ..., participants: _Optional[int] = ..., tolerance: _Optional[int] = ..., releases: _Optional[int] = ..., answered_at_unix_s: _Optional[float] = ..., cached: _Optional[bool] = ...) -> None: ...
 
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeReply(_message.Message):
+    __slots__ = ("consortium", "name", "minimum_sites", "tolerance", "hospitals", "connected", "roster_version", "projects")
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_SITES_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    HOSPITALS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROJECTS_FIELD_NUMBER: _ClassVar[int]
+    consortium: str
+    name: str
+    minimum_sites: int
+    tolerance: int
+    hospitals: int
+    connected: int
+    roster_version: int
+    projects: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, consortium: _Optional[str] = ..., name: _Optional[str] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., hospitals: _Optional[int] = ..., connected: _Optional[int] = ..., roster_version: _Optional[int] = ..., projects: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListNodesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

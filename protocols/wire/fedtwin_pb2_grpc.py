@@ -241,6 +241,11 @@ class ResearchStub:
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.AskRequest.SerializeToString,
                 response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.AskEvent.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/fedtwin.v1.Research/Describe',
+                request_serializer=protocols_dot_wire_dot_fedtwin__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.DescribeReply.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/fedtwin.v1.Research/ListNodes',
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.ListNodesRequest.SerializeToString,
@@ -265,6 +270,13 @@ class ResearchServicer:
 
     def Ask(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Describe(self, request, context):
+        """what a preview needs to know
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -297,6 +309,11 @@ def add_ResearchServicer_to_server(servicer, server):
                     servicer.Ask,
                     request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.AskRequest.FromString,
                     response_serializer=protocols_dot_wire_dot_fedtwin__pb2.AskEvent.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.DescribeRequest.FromString,
+                    response_serializer=protocols_dot_wire_dot_fedtwin__pb2.DescribeReply.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -343,6 +360,33 @@ class Research:
             '/fedtwin.v1.Research/Ask',
             protocols_dot_wire_dot_fedtwin__pb2.AskRequest.SerializeToString,
             protocols_dot_wire_dot_fedtwin__pb2.AskEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtwin.v1.Research/Describe',
+            protocols_dot_wire_dot_fedtwin__pb2.DescribeRequest.SerializeToString,
+            protocols_dot_wire_dot_fedtwin__pb2.DescribeReply.FromString,
             options,
             channel_credentials,
             insecure,
