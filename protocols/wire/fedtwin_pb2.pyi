@@ -402,6 +402,62 @@ class DescribeReply(_message.Message):
     projects: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, consortium: _Optional[str] = ..., name: _Optional[str] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., hospitals: _Optional[int] = ..., connected: _Optional[int] = ..., roster_version: _Optional[int] = ..., projects: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ConsortiumRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ConsortiumReply(_message.Message):
+    __slots__ = ("sites", "enrolled", "minimum_sites", "tolerance", "statistics", "mechanisms")
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_SITES_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    MECHANISMS_FIELD_NUMBER: _ClassVar[int]
+    sites: int
+    enrolled: int
+    minimum_sites: int
+    tolerance: int
+    statistics: _containers.RepeatedScalarFieldContainer[str]
+    mechanisms: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sites: _Optional[int] = ..., enrolled: _Optional[int] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., statistics: _Optional[_Iterable[str]] = ..., mechanisms: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BudgetRequest(_message.Message):
+    __slots__ = ("project", "delta")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    delta: float
+    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ...) -> None: ...
+
+class BudgetReply(_message.Message):
+    __slots__ = ("project", "delta", "epsilon", "releases", "cached", "lines")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    delta: float
+    epsilon: float
+    releases: int
+    cached: int
+    lines: _containers.RepeatedCompositeFieldContainer[BudgetLine]
+    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ..., epsilon: _Optional[float] = ..., releases: _Optional[int] = ..., cached: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[BudgetLine, _Mapping]]] = ...) -> None: ...
+
+class BudgetLine(_message.Message):
+    __slots__ = ("kind", "releases", "epsilon", "cached")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    releases: int
+    epsilon: float
+    cached: int
+    def __init__(self, kind: _Optional[str] = ..., releases: _Optional[int] = ..., epsilon: _Optional[float] = ..., cached: _Optional[int] = ...) -> None: ...
+
 class ListNodesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
