@@ -22,8 +22,9 @@ from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
 from protocols.peer import Peer, Role
-from protocols.question import MalformedQuestion, Question, UnknownSigner
+from protocols.question import MalformedQuestion, Mechanism, Question, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
+from protocols.statistic import KINDS
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 
@@ -67,6 +68,8 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
                 connected=len(self._broker.connected()),
                 roster_version=roster.version,
                 projects=roster.active_people[caller.name].projects,
+                statistics=KINDS,
+                mechanisms=list(Mechanism),
             )
         raise AssertionError("unreachable: _Codes has ended the call")
 

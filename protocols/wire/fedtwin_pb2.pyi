@@ -383,7 +383,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeReply(_message.Message):
-    __slots__ = ("consortium", "name", "minimum_sites", "tolerance", "hospitals", "connected", "roster_version", "projects")
+    __slots__ = ("consortium", "name", "minimum_sites", "tolerance", "hospitals", "connected", "roster_version", "projects", "statistics", "mechanisms")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SITES_FIELD_NUMBER: _ClassVar[int]
@@ -392,6 +392,8 @@ class DescribeReply(_message.Message):
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     ROSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROJECTS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    MECHANISMS_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     name: str
     minimum_sites: int
@@ -400,27 +402,9 @@ class DescribeReply(_message.Message):
     connected: int
     roster_version: int
     projects: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, consortium: _Optional[str] = ..., name: _Optional[str] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., hospitals: _Optional[int] = ..., connected: _Optional[int] = ..., roster_version: _Optional[int] = ..., projects: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class ConsortiumRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class ConsortiumReply(_message.Message):
-    __slots__ = ("sites", "enrolled", "minimum_sites", "tolerance", "statistics", "mechanisms")
-    SITES_FIELD_NUMBER: _ClassVar[int]
-    ENROLLED_FIELD_NUMBER: _ClassVar[int]
-    MINIMUM_SITES_FIELD_NUMBER: _ClassVar[int]
-    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
-    STATISTICS_FIELD_NUMBER: _ClassVar[int]
-    MECHANISMS_FIELD_NUMBER: _ClassVar[int]
-    sites: int
-    enrolled: int
-    minimum_sites: int
-    tolerance: int
     statistics: _containers.RepeatedScalarFieldContainer[str]
     mechanisms: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sites: _Optional[int] = ..., enrolled: _Optional[int] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., statistics: _Optional[_Iterable[str]] = ..., mechanisms: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, consortium: _Optional[str] = ..., name: _Optional[str] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., hospitals: _Optional[int] = ..., connected: _Optional[int] = ..., roster_version: _Optional[int] = ..., projects: _Optional[_Iterable[str]] = ..., statistics: _Optional[_Iterable[str]] = ..., mechanisms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BudgetRequest(_message.Message):
     __slots__ = ("project", "delta")

@@ -261,11 +261,6 @@ class ResearchStub:
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.SerializeToString,
                 response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.FromString,
                 _registered_method=True)
-        self.Consortium = channel.unary_unary(
-                '/fedtwin.v1.Research/Consortium',
-                request_serializer=protocols_dot_wire_dot_fedtwin__pb2.ConsortiumRequest.SerializeToString,
-                response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.ConsortiumReply.FromString,
-                _registered_method=True)
         self.Budget = channel.unary_unary(
                 '/fedtwin.v1.Research/Budget',
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.BudgetRequest.SerializeToString,
@@ -312,13 +307,6 @@ class ResearchServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Consortium(self, request, context):
-        """what a question can count on
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def Budget(self, request, context):
         """members of the project; a mirror
         """
@@ -353,11 +341,6 @@ def add_ResearchServicer_to_server(servicer, server):
                     servicer.OpenRound,
                     request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.FromString,
                     response_serializer=protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.SerializeToString,
-            ),
-            'Consortium': grpc.unary_unary_rpc_method_handler(
-                    servicer.Consortium,
-                    request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.ConsortiumRequest.FromString,
-                    response_serializer=protocols_dot_wire_dot_fedtwin__pb2.ConsortiumReply.SerializeToString,
             ),
             'Budget': grpc.unary_unary_rpc_method_handler(
                     servicer.Budget,
@@ -502,33 +485,6 @@ class Research:
             '/fedtwin.v1.Research/OpenRound',
             protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.SerializeToString,
             protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Consortium(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/fedtwin.v1.Research/Consortium',
-            protocols_dot_wire_dot_fedtwin__pb2.ConsortiumRequest.SerializeToString,
-            protocols_dot_wire_dot_fedtwin__pb2.ConsortiumReply.FromString,
             options,
             channel_credentials,
             insecure,
