@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from privacy import release
+from privacy.post_processing import CellNoise
 from protocols.ids import QuestionId
 from protocols.question import Mechanism, Question
 from protocols.wire import fedtwin_pb2 as pb
 
-NORMAL_975 = 1.959963984540054  # 97.5 % point of N(0, 1): 95 % lie within this many deviations
+LEVEL = 0.95  # of every interval
 _WORDS = {
     Mechanism.GAUSSIAN: "discrete Gaussian shares under secure sum",
     Mechanism.LAPLACE: "discrete Laplace (Pólya) shares under secure sum",
@@ -25,7 +26,8 @@ class Answer:
     """The noisy totals. Each is unbiased and may be negative; rounding and clamping are the reader's.
 
     `releases` is how often the sites were charged (epsilon, delta) for it: 1, or 2 after a retry. With
-    `cached` the same release had been given before, and nothing was charged this time.
+    `cached` the same release had been given before, and nothing was charged this time. `noise` is that of
+    each cell, and knows how wide a 95 % interval is.
     """
 
     question_id: QuestionId
@@ -42,6 +44,8 @@ class Answer:
     mechanism: str
     answered_at: datetime
     cached: bool
+    question: Question = field(repr=False)
+    noise: CellNoise = field(repr=False)
 
     @property
     def estimate(self) -> float:
@@ -51,7 +55,7 @@ class Answer:
     @property
     def ci95(self) -> tuple[float, float]:
         """95 % interval of the first cell. It covers the noise only."""
-        half = NORMAL_975 * self.standard_deviation
+        half = self.noise.half_width()
         return self.estimate - half, self.estimate + half
 
     @property
@@ -91,11 +95,12 @@ def read_answer(question: Question, wire: pb.Answer) -> Answer:
         raise ValueError("an answer to something else")
     shares = release.plan(question, participants=wire.participants, tolerance=wire.tolerance)
     totals = shares.decode(np.array(wire.scaled_totals, dtype=np.int64).view(np.uint64))
+    noise = CellNoise.of(shares, contributors=wire.contributors, level=LEVEL)
     return Answer(
         question_id=question.question_id,
         labels=question.labels,
         estimates=tuple(float(total) for total in totals),
-        standard_deviation=shares.standard_deviation(contributors=wire.contributors),
+        standard_deviation=noise.deviation,
         epsilon=question.epsilon,
         delta=question.delta,
         max_sites_per_patient=question.max_sites_per_patient,
@@ -106,4 +111,6 @@ def read_answer(question: Question, wire: pb.Answer) -> Answer:
         mechanism=_WORDS[question.mechanism],
         answered_at=datetime.fromtimestamp(wire.answered_at_unix_s, UTC),
         cached=wire.cached,
+        question=question,
+        noise=noise,
     )
