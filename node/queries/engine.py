@@ -30,8 +30,8 @@ from node.queries.statements import Statements
 from protocols.circe import CirceCohort
 from protocols.cohort import Cohort
 
-_MEMBERS = {"person_id": "int64", "index_date": "date"}
-_PASSED = {"person_id": "int64", "rules": "int64"}
+_MEMBERS = {"person_id": "!int64", "index_date": "!date"}
+_PASSED = {"person_id": "!int64", "rules": "!int64"}
 
 
 class Warehouse(Protocol):

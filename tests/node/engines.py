@@ -110,7 +110,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     numbers = count(1)
 
     def on_duckdb(path: Path) -> Warehouse:
-        opened.append(open_warehouse(str(path), schema="main", limits=LIMITS))
+        copy = shutil.copyfile(path, path.with_name(f"copy-{next(numbers)}.duckdb"))
+        opened.append(open_warehouse(str(copy), schema="main", limits=LIMITS))
         return opened[-1]
 
     def on_postgres(path: Path) -> Warehouse:
