@@ -26,7 +26,9 @@ from node.queries.cohort import tables
 from node.queries.running import RunningCount
 from node.sums import QUESTIONS, SumSessions
 from privacy import release
-from privacy.ledger import Ledger, Reservation
+from privacy.budget import Account
+from privacy.ledger import Ledger
+from privacy.ledger_entries import Reservation
 from privacy.rng import SecureBits
 from protocols import question as questions
 from protocols.clock import Clock
@@ -196,22 +198,28 @@ class Answering:
             raise Refused(RefusalCode.NOT_ALLOWED)
         policy = self._policy()
         policy.check_question(
-            kind="count",
+            kind=question.statistic.kind,
+            cohort="fedtwin" if isinstance(question.cohort, Cohort) else "circe",
+            mechanism=question.mechanism.value,
             project=question.project,
             tables=tables(question.cohort),
             epsilon=question.epsilon,
             delta=question.delta,
             max_sites_per_patient=question.max_sites_per_patient,
+            on_behalf=question.on_behalf_of is not None,
             attempts=question.attempts,
         )
         if not 1 <= attempt <= question.attempts:
             raise Refused(RefusalCode.REPLAYED)
+        for_whom = "" if question.on_behalf_of is None else f"/{question.on_behalf_of}"
+        account = Account(question.project, signer + for_whom)
         reservation = self._ledger.reserve(
             str(question_id),
-            project=question.project,
-            purpose="count",
+            account=account,
+            purpose=question.statistic.kind,
             event=release.price(question),
-            caps=policy.caps(question.project),
+            caps=policy.caps(account, now=self._clock.now()),
+            expires_at=question.expires_at,
         )
         if reservation.attempt > question.attempts:  # every reservation counts, also one a crash released
             self._ledger.release(reservation, reason=RefusalCode.REPLAYED.value)
@@ -281,7 +289,7 @@ class Answering:
             question_id=question.question_id,
             attempt=found.attempt,
             project=question.project,
-            noise_multiplier=found.reservation.event.noise_multiplier,
+            **found.reservation.event.to_json(),
             ledger_seq=seq,
             ledger_head=head,
         )

@@ -8,47 +8,55 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Self
 
-from privacy.accountant import LARGEST_EPSILON
-from privacy.ledger import Caps
+from node import policy_form as form
+from node.policy_form import EVERY, MalformedPolicy
+from privacy.budget import Account, Caps
 from protocols.refusal import RefusalCode, Refused
 
-VERSION = 1
 PRESETS = ("cautious", "demo")
-QUESTION_KINDS = ("count",)
-EVERY_PROJECT = "*"
+QUESTION_KINDS = (
+    "count",
+    "breakdown",
+    "histogram",
+    "mean",
+    "contingency",
+    "incidence",
+    "survival",
+    "attrition",
+    "feasibility",
+)
+COHORT_FORMS = ("fedtwin", "circe")
+MECHANISMS = ("gaussian", "laplace")
+PERIODS = {"never": 0, "yearly": 12, "quarterly": 3, "monthly": 1}  # months
 FEWEST_SITES = 2  # a sum over one site is that site's value
 MOST_SITES = 1_000
-MAX_POLICY_BYTES = 262_144
+LONGEST_GRID_MS = 10_000  # ten seconds: longer would keep everybody waiting for nothing
+VOCABULARY = frozenset(  # what the CDM says about words, not about patients: no policy has to name it
+    {
+        "concept",
+        "concept_ancestor",
+        "concept_class",
+        "concept_relationship",
+        "concept_synonym",
+        "domain",
+        "drug_strength",
+        "relationship",
+        "vocabulary",
+    }
+)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_PROJECT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME_RULE = "1 to 64 of a-z, 0-9, '.', '_' and '-'"
+_RESEARCHER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(/[!-~]{1,128})?")
+_RESEARCHER_RULE = "a name of the roster, or that of a gateway, '/', and whom it asks for"
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-_KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"version", "sites", "questions", "budget", "training"}),
-    "sites": frozenset({"minimum", "tolerance", "max_sites_per_patient", "peers"}),
-    "questions": frozenset({"allowed", "tables", "max_epsilon", "max_delta"}),
-    "budget": frozenset({"delta", "epsilon_total", "projects"}),
-    "training": frozenset({"allowed", "require_approval", "max_epsilon", "max_delta"}),
-}
-
-
-class MalformedPolicy(ValueError):
-    """The file breaks a rule. `key` names the place; until it is corrected everything is refused."""
-
-    code = RefusalCode.NO_POLICY
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"policy.toml: {key}: {reason}")
-        self.key = key
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +68,20 @@ class Policy:
     max_sites_per_patient: int
     peers: frozenset[str]
     question_kinds: frozenset[str]
+    cohort_forms: frozenset[str]
+    mechanisms: frozenset[str]
+    on_behalf: bool
+    answer_grid_ms: int
     tables: frozenset[str]
     max_epsilon_per_question: float
     max_delta_per_question: float
     budget_delta: float
     epsilon_total: float
     epsilon_by_project: Mapping[str, float]
+    epsilon_by_dataset: Mapping[str, float]
+    epsilon_by_researcher: Mapping[str, float]
+    project_period: str
+    researcher_period: str
     training_allowed: bool
     require_approval: bool
     max_epsilon_per_study: float
@@ -91,70 +107,91 @@ class Policy:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Return the policy written in `data` (TOML). Raises: MalformedPolicy."""
-        if len(data) > MAX_POLICY_BYTES:
-            raise MalformedPolicy("$", f"at most {MAX_POLICY_BYTES} bytes")
-        try:
-            top = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise MalformedPolicy("$", "is not TOML") from error
-        sections = {name: _section(top, name) for name in _KEYS}
-        if sections[""]["version"] != VERSION:
-            raise MalformedPolicy("version", f"this program reads version {VERSION}")
+        sections = form.sections_of(data)
         sites, questions = sections["sites"], sections["questions"]
-        budget, training = sections["budget"], sections["training"]
+        budget, reset, training = sections["budget"], sections["budget.reset"], sections["training"]
         return cls(
-            minimum_sites=_integer(sites, "sites.minimum", FEWEST_SITES, MOST_SITES),
-            tolerance=_integer(sites, "sites.tolerance", 0, MOST_SITES),
-            max_sites_per_patient=_integer(sites, "sites.max_sites_per_patient", 1, MOST_SITES),
-            peers=_names(sites, "sites.peers", _FINGERPRINT),
-            question_kinds=_names(questions, "questions.allowed", None, QUESTION_KINDS),
-            tables=_names(questions, "questions.tables", _TABLE),
-            max_epsilon_per_question=_epsilon(questions["max_epsilon"], "questions.max_epsilon"),
-            max_delta_per_question=_delta(questions["max_delta"], "questions.max_delta"),
-            budget_delta=_delta(budget["delta"], "budget.delta"),
-            epsilon_total=_epsilon(budget["epsilon_total"], "budget.epsilon_total"),
-            epsilon_by_project=_projects(budget["projects"]),
-            training_allowed=_flag(training, "training.allowed"),
-            require_approval=_flag(training, "training.require_approval"),
-            max_epsilon_per_study=_epsilon(training["max_epsilon"], "training.max_epsilon"),
-            max_delta_per_study=_delta(training["max_delta"], "training.max_delta"),
+            minimum_sites=form.integer(sites, "sites.minimum", FEWEST_SITES, MOST_SITES),
+            tolerance=form.integer(sites, "sites.tolerance", 0, MOST_SITES),
+            max_sites_per_patient=form.integer(sites, "sites.max_sites_per_patient", 1, MOST_SITES),
+            peers=form.names(sites, "sites.peers", _FINGERPRINT),
+            question_kinds=form.names(questions, "questions.allowed", None, QUESTION_KINDS),
+            cohort_forms=form.names(questions, "questions.cohorts", None, COHORT_FORMS),
+            mechanisms=form.names(questions, "questions.mechanisms", None, MECHANISMS),
+            on_behalf=form.flag(questions, "questions.on_behalf"),
+            answer_grid_ms=form.integer(questions, "questions.answer_grid_ms", 0, LONGEST_GRID_MS),
+            tables=form.names(questions, "questions.tables", _TABLE),
+            max_epsilon_per_question=form.epsilon(questions["max_epsilon"], "questions.max_epsilon"),
+            max_delta_per_question=form.delta(questions["max_delta"], "questions.max_delta"),
+            budget_delta=form.delta(budget["delta"], "budget.delta"),
+            epsilon_total=form.epsilon(budget["epsilon_total"], "budget.epsilon_total"),
+            epsilon_by_project=form.caps(budget["projects"], "budget.projects", _NAME, _NAME_RULE),
+            epsilon_by_dataset=form.caps(budget["datasets"], "budget.datasets", _NAME, _NAME_RULE),
+            epsilon_by_researcher=form.caps(
+                budget["researchers"], "budget.researchers", _RESEARCHER, _RESEARCHER_RULE
+            ),
+            project_period=form.choice(reset, "budget.reset.projects", PERIODS),
+            researcher_period=form.choice(reset, "budget.reset.researchers", PERIODS),
+            training_allowed=form.flag(training, "training.allowed"),
+            require_approval=form.flag(training, "training.require_approval"),
+            max_epsilon_per_study=form.epsilon(training["max_epsilon"], "training.max_epsilon"),
+            max_delta_per_study=form.delta(training["max_delta"], "training.max_delta"),
         )
 
-    def caps(self, project: str) -> Caps:
-        """Return what `project` may spend. Raises: Refused(NOT_ALLOWED) if no line covers it."""
-        cap = self.epsilon_by_project.get(project, self.epsilon_by_project.get(EVERY_PROJECT))
-        if cap is None:
-            raise Refused(RefusalCode.NOT_ALLOWED)
-        return Caps(delta=self.budget_delta, epsilon_total=self.epsilon_total, epsilon_project=cap)
+    def caps(self, account: Account, *, now: datetime) -> Caps:
+        """Return what `account` may spend at the moment `now` (aware).
+
+        Raises: Refused(NOT_ALLOWED) if no line covers its project, its researcher or its dataset.
+        """
+        return Caps(
+            delta=self.budget_delta,
+            epsilon_total=self.epsilon_total,
+            epsilon_dataset=_cap(self.epsilon_by_dataset, account.dataset),
+            epsilon_project=_cap(self.epsilon_by_project, account.project),
+            epsilon_researcher=_cap(self.epsilon_by_researcher, account.researcher),
+            project_since=period_start(self.project_period, now),
+            researcher_since=period_start(self.researcher_period, now),
+        )
 
     def check_question(
         self,
         *,
         kind: str,
+        cohort: str,
+        mechanism: str,
         project: str,
         tables: Collection[str],
         epsilon: float,
         delta: float,
         max_sites_per_patient: int,
-        attempts: int = 1,
+        on_behalf: bool,
+        attempts: int,
     ) -> None:
         """Refuse a question that this hospital does not allow, before anything is read or reserved.
 
-        Args: epsilon and delta of one attempt. A second attempt is a second release, so each must fit the cap
+        Args: kind, of the statistic; cohort, its form; on_behalf, whether a gateway asks for a user of its
+        own; epsilon and delta of one attempt. A second attempt is a second release, so each must fit the cap
         per question and the ledger decides about their sum.
         Raises: Refused(NOT_ALLOWED).
         """
-        self.caps(project)
+        _cap(self.epsilon_by_project, project)
         allowed = (
             kind in self.question_kinds
-            and set(tables) <= self.tables
+            and cohort in self.cohort_forms
+            and mechanism in self.mechanisms
+            and (self.on_behalf or on_behalf is False)
+            and set(tables) <= self.tables | VOCABULARY
             and 0 < epsilon <= self.max_epsilon_per_question
-            and 0 < delta <= self.max_delta_per_question
+            and self._allows_delta(delta, mechanism)
             and max_sites_per_patient >= self.max_sites_per_patient
             and attempts >= 1
         )
         if not allowed:
             raise Refused(RefusalCode.NOT_ALLOWED)
+
+    def _allows_delta(self, delta: float, mechanism: str) -> bool:
+        """Return whether δ fits the mechanism: 0 for pure noise, above 0 and within the cap otherwise."""
+        return delta == 0 if mechanism == "laplace" else 0 < delta <= self.max_delta_per_question
 
     def check_study(
         self,
@@ -174,10 +211,10 @@ class Policy:
         Raises: Refused(NOT_ALLOWED); Refused(TOO_FEW_SITES) for a plan content with fewer sites;
         Refused(NOT_APPROVED) for a plan that is allowed and waits for approval.
         """
-        self.caps(project)
+        _cap(self.epsilon_by_project, project)
         allowed = (
             self.training_allowed
-            and set(tables) <= self.tables
+            and set(tables) <= self.tables | VOCABULARY
             and 0 < epsilon <= self.max_epsilon_per_study
             and 0 < delta <= self.max_delta_per_study
             and max_sites_per_patient >= self.max_sites_per_patient
@@ -229,63 +266,22 @@ def write_starter(path: Path, *, preset: str = "cautious") -> None:
         os.fsync(file.fileno())
 
 
-def _section(top: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = top if not name else top.get(name)
-    if not isinstance(found, dict):
-        raise MalformedPolicy(name, "missing, or not a section")
-    prefix = f"{name}." if name else ""
-    for key in sorted(set(found) - _KEYS[name]):
-        raise MalformedPolicy(f"{prefix}{key}", "unknown key")
-    for key in sorted(_KEYS[name] - set(found)):
-        raise MalformedPolicy(f"{prefix}{key}", "missing")
-    return found
+def period_start(period: str, now: datetime) -> datetime | None:
+    """Return when the calendar period that holds `now` began (UTC); None for "never".
+
+    >>> period_start("quarterly", datetime(2026, 11, 21, tzinfo=UTC)).date().isoformat()
+    '2026-10-01'
+    """
+    months = PERIODS[period]
+    if not months:
+        return None
+    today = now.astimezone(UTC)
+    return datetime(today.year, (today.month - 1) // months * months + 1, 1, tzinfo=UTC)
 
 
-def _integer(section: Mapping[str, Any], key: str, low: int, high: int) -> int:
-    value = section[key.rpartition(".")[2]]
-    if type(value) is not int or not low <= value <= high:
-        raise MalformedPolicy(key, f"an integer from {low} to {high}")
-    return value
-
-
-def _flag(section: Mapping[str, Any], key: str) -> bool:
-    value = section[key.rpartition(".")[2]]
-    if not isinstance(value, bool):
-        raise MalformedPolicy(key, "true or false")
-    return value
-
-
-def _epsilon(value: Any, key: str) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= LARGEST_EPSILON:
-        raise MalformedPolicy(key, f"an epsilon from 0 to {LARGEST_EPSILON:g}")
-    return float(value)
-
-
-def _delta(value: Any, key: str) -> float:
-    if type(value) is not float or not 0 < value <= 1e-3:
-        raise MalformedPolicy(key, "a delta above 0, at most 0.001")
-    return value
-
-
-def _names(
-    section: Mapping[str, Any], key: str, pattern: re.Pattern[str] | None, known: Collection[str] = ()
-) -> frozenset[str]:
-    value = section[key.rpartition(".")[2]]
-    if not isinstance(value, list):
-        raise MalformedPolicy(key, "a list of texts")
-    for n, item in enumerate(value):
-        fits = isinstance(item, str) and (pattern.fullmatch(item) if pattern else item in known)
-        if not fits:
-            raise MalformedPolicy(f"{key}[{n}]", "not a value this key can hold")
-    return frozenset(value)
-
-
-def _projects(value: Any) -> Mapping[str, float]:
-    if not isinstance(value, dict):
-        raise MalformedPolicy("budget.projects", "a section with one epsilon per project")
-    for name in value:
-        if name != EVERY_PROJECT and not _PROJECT.fullmatch(name):
-            raise MalformedPolicy(
-                "budget.projects", "a project's name has 1 to 64 of a-z, 0-9, '.', '_', '-'"
-            )
-    return MappingProxyType({name: _epsilon(cap, f"budget.projects.{name}") for name, cap in value.items()})
+def _cap(lines: Mapping[str, float], name: str) -> float:
+    """Return the cap of a name's own line, or of the line for every other. Raises: Refused(NOT_ALLOWED)."""
+    cap = lines.get(name, lines.get(EVERY))
+    if cap is None:
+        raise Refused(RefusalCode.NOT_ALLOWED)
+    return cap

@@ -269,6 +269,7 @@ class _LazyTrainer:
                     loop=self._loop,
                     split_key=self._split_key,
                     bits=parts.bits,
+                    clock=parts.clock,
                 )
             return self._made
 

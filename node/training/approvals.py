@@ -18,6 +18,7 @@ from protocols.study import Study
 from protocols.study_fields import MAX_BYTES, MalformedStudy
 
 FORMAT = "fedtwin-approvals-v1"
+UNPROPOSED = "unproposed"  # whom a plan is charged to that staff approved from a file and no lead proposed
 MAX_PENDING = 64  # plans waiting for a decision; a flood of proposals must not fill the disk
 MAX_APPROVED_BYTES = 64 * MAX_BYTES
 
@@ -54,6 +55,7 @@ class Approvals:
         self._folder = home / "studies"
         self._approved = self._folder / "approved.json"
         self._pending = self._folder / "pending"
+        self._proposers = self._folder / "proposers"  # not in approved.json: only staff's commands write that
 
     def propose(self, study: Study, *, proposed_by: str) -> bool:
         """Keep a plan whose signature was verified until somebody decides; return whether it is approved.
@@ -61,6 +63,7 @@ class Approvals:
         Raises: TooManyPending.
         """
         if self.is_approved(study.plan_hash()):
+            self._remember(study, proposed_by)
             return True
         file = self._pending / f"{study.plan_hash().hex()}.json"
         if not file.exists():
@@ -70,7 +73,15 @@ class Approvals:
             private_files.make_folder(self._pending)
             form = {"format": FORMAT, "plan": study.to_json(), "proposed_by": proposed_by}
             private_files.write(file, canonical.encode(form))
+            self._remember(study, proposed_by)
         return False
+
+    def proposer(self, plan_hash: bytes) -> str:
+        """Return who first proposed the plan of this hash: its rounds are charged to them."""
+        try:
+            return (self._proposers / plan_hash.hex()).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return UNPROPOSED
 
     def pending(self) -> tuple[Pending, ...]:
         """Return the plans that wait for a decision."""
@@ -142,6 +153,12 @@ class Approvals:
                 if pending.study.plan_hash() == plan_hash:
                     return pending.study, False
             raise
+
+    def _remember(self, study: Study, proposed_by: str) -> None:
+        file = self._proposers / study.plan_hash().hex()
+        if not file.exists():
+            private_files.make_folder(self._proposers)
+            private_files.write(file, proposed_by.encode())
 
     def _one(self, digits: str, studies: list[Study]) -> Study:
         found = [study for study in studies if study.plan_hash().hex().startswith(digits.lower())]

@@ -25,17 +25,21 @@ from node.audit_events import AuditEvent
 from node.features import FeatureTable, feature_table, in_training
 from node.omop.errors import NoSuchTable
 from node.omop.store import OmopStore
-from node.policy import MalformedPolicy, Policy
+from node.policy import Policy
+from node.policy_form import MalformedPolicy
 from node.queries import cohort
 from node.sums import OpenSession
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.gradient import sum_of_clipped_grads
 from privacy import descent, study_noise
+from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import Descent, NotFinite
 from privacy.errors import SecureSumError
 from privacy.lattice import NoisePlan, NotEncodable
-from privacy.ledger import BudgetExhausted, Ledger, Replayed, Reservation
+from privacy.ledger import BudgetExhausted, Ledger, Replayed
+from privacy.ledger_entries import Reservation
 from privacy.rng import SecureBits
+from protocols.clock import Clock
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
@@ -89,6 +93,7 @@ class Trainer:
     Args:
         policy: returns the policy as it stands at this moment; raises Refused or MalformedPolicy.
         loop: the event loop in which `sums` lives.
+        dataset: the name under which this hospital's data is charged.
         split_key: the node's own key (16 bytes or more) for the split into training and test patients.
     """
 
@@ -104,6 +109,8 @@ class Trainer:
         loop: asyncio.AbstractEventLoop,
         split_key: bytes,
         bits: SecureBits,
+        clock: Clock,
+        dataset: str = DEFAULT_DATASET,
         step_deadline_s: float = STEP_DEADLINE_S,
     ) -> None:
         self._approvals = approvals
@@ -115,6 +122,8 @@ class Trainer:
         self._loop = loop
         self._split_key = split_key
         self._bits = bits
+        self._clock = clock
+        self._dataset = dataset
         self._deadline_s = step_deadline_s
         self._one_round = threading.Lock()
         self._rows: tuple[tuple[bytes, str], FeatureTable] | None = None
@@ -195,19 +204,20 @@ class Trainer:
         left = study.training.steps - taken
         if left < study.training.steps_per_round:
             raise Refused(RefusalCode.BUDGET_EXHAUSTED)
+        account = Account(study.project, self._approvals.proposer(request.plan_hash), self._dataset)
         reservation = self._ledger.reserve(
             f"{study_noise.session_purpose(request.plan_hash)}/{request.round}/{request.session_id}",
-            project=study.project,
+            account=account,
             purpose=PURPOSE,
             event=study_noise.event(study, steps=left),
-            caps=self._policy().caps(study.project),
+            caps=self._policy().caps(account, now=self._clock.now()),
         )
         self._audit.record(
             AuditEvent.BUDGET_RESERVED,
             request_id=reservation.request_id,
             project=study.project,
             count=left,
-            noise_multiplier=reservation.event.noise_multiplier,
+            noise_multiplier=study_noise.noise_multiplier(study),
         )
         return reservation
 

@@ -203,6 +203,7 @@ def _trainer(node: "PlainNode", sums: Sums) -> Trainer:
         loop=asyncio.get_running_loop(),
         split_key=b"of a benchmark only",
         bits=parts.bits,
+        clock=parts.clock,
     )
 
 

@@ -169,6 +169,7 @@ class Hospitals:
             loop=self.loop,
             split_key=node.raw,
             bits=SecureBits(),
+            clock=CLOCK,
             step_deadline_s=deadline_s,
         )
         return Hospital(node, home, store, ledger, approvals, trainer)

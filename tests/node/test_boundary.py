@@ -14,7 +14,8 @@ import pytest
 from node import boundary
 from node.boundary import described, shown, to_code
 from node.omop.errors import StoreBusy
-from node.policy import MalformedPolicy
+from node.policy_form import MalformedPolicy
+from privacy.budget import Cap
 from privacy.errors import TooFewSurvivors
 from privacy.ledger import AlreadyRevealed, BudgetExhausted
 from protocols.canonical import MalformedJson
@@ -102,7 +103,7 @@ def logs(tmp_path: Path) -> Iterator[Path]:
     ("error", "code"),
     [
         (Refused(RefusalCode.EXPIRED), RefusalCode.EXPIRED),
-        (BudgetExhausted(asked=1.0, left=0.0), RefusalCode.BUDGET_EXHAUSTED),
+        (BudgetExhausted(cap=Cap.NODE, asked=1.0, left=0.0), RefusalCode.BUDGET_EXHAUSTED),
         (AlreadyRevealed(), RefusalCode.REPLAYED),
         (MalformedPolicy("sites", "x"), RefusalCode.NO_POLICY),
         (TooFewSurvivors(got=1, fewest=3), RefusalCode.TOO_MANY_DROPOUTS),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from node.audit import verify
 from node.features import feature_table, in_training
 from node.policy import Policy
+from node.training.approvals import UNPROPOSED
 from node.training.gradient import sum_of_clipped_grads
 from privacy import descent, study_noise
 from privacy.accountant import epsilon
+from privacy.budget import Account
 from privacy.descent import Descent
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
@@ -24,7 +27,8 @@ from tests.protocols.study_forms import study_form
 
 STUDY = Study.from_json(study_form())
 START = descent.initial(STUDY)
-CAPS = Policy.parse(POLICY).caps("tests")
+ACCOUNT = Account("tests", UNPROPOSED)
+CAPS = Policy.parse(POLICY).caps(ACCOUNT, now=datetime(2026, 11, 21, tzinfo=UTC))
 
 
 def patients(count: int, *, seed: int) -> list[Patient]:
@@ -170,7 +174,7 @@ def test_a_plan_that_the_caps_do_not_cover_is_refused_at_its_first_round(tmp_pat
         (b"max_epsilon = 4.0", b"max_epsilon = 0.5", RefusalCode.NOT_ALLOWED),
         (b'  "measurement",\n', b"", RefusalCode.NOT_ALLOWED),
         (b"minimum = 3", b"minimum = 4", RefusalCode.TOO_FEW_SITES),
-        (b"version = 1", b"version = 2", RefusalCode.NO_POLICY),
+        (b"version = 2", b"version = 3", RefusalCode.NO_POLICY),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused(
@@ -214,7 +218,7 @@ def test_absurd_parameters_are_clipped_like_any_other_and_later_steps_stay_avail
     replies = network.round(STUDY, np.full(7, 1.7e308), round=1)
     assert all(isinstance(reply, RoundReply) for reply in replies)
     for hospital in network.all:
-        assert hospital.ledger.left(CAPS, "tests").epsilon > 9.0  # what was not sent came back
+        assert hospital.ledger.left(CAPS, ACCOUNT).epsilon > 9.0  # what was not sent came back
 
 
 def test_a_site_that_vanishes_in_a_round_is_a_dropout_and_the_rest_finish(network: Hospitals) -> None:

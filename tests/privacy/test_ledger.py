@@ -12,22 +12,31 @@ from pathlib import Path
 import pytest
 
 from privacy.accountant import GaussianEvent, calibrate, epsilon
+from privacy.budget import Account, Cap, Caps
 from privacy.chain import Chain, ChainBroken, ChainBusy
 from privacy.ledger import (
     AlreadyRevealed,
     BudgetExhausted,
-    Caps,
     Ledger,
     Replayed,
-    Reservation,
     ReservationClosed,
 )
+from privacy.ledger_entries import Reservation
 from protocols.clock import FixedClock
 
 CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
 DELTA = 1e-6
 ONE = GaussianEvent(calibrate(epsilon=1.0, delta=DELTA, count=1))
-CAPS = Caps(delta=DELTA, epsilon_total=4.0, epsilon_project=2.0)
+
+
+def caps_of(total: float, project: float) -> Caps:
+    """Caps where only the node's and the project's can be reached."""
+    return Caps(
+        delta=DELTA, epsilon_total=total, epsilon_dataset=75, epsilon_project=project, epsilon_researcher=75
+    )
+
+
+CAPS = caps_of(4.0, 2.0)
 
 
 @pytest.fixture
@@ -44,7 +53,7 @@ def ledger(path: Path) -> Iterator[Ledger]:
 def reserve(
     ledger: Ledger, name: str, *, project: str = "heart", event: GaussianEvent = ONE, caps: Caps = CAPS
 ) -> Reservation:
-    return ledger.reserve(name, project=project, purpose="count", event=event, caps=caps)
+    return ledger.reserve(name, account=Account(project, "ada"), purpose="count", event=event, caps=caps)
 
 
 def spend(ledger: Ledger, name: str, *, project: str = "heart", event: GaussianEvent = ONE) -> None:
@@ -81,7 +90,7 @@ def test_a_project_stops_at_its_cap_while_another_goes_on(ledger: Ledger) -> Non
     assert refused.value.asked == pytest.approx(1.0, abs=1e-5)
     assert 0 <= refused.value.left < 1.0
     spend(ledger, "other-1", project="lung")
-    assert set(ledger.projects()) == {"heart", "lung"}
+    assert {account.project for account in ledger.accounts()} == {"heart", "lung"}
 
 
 def test_the_total_cap_holds_over_all_projects(ledger: Ledger) -> None:
@@ -102,7 +111,7 @@ def test_what_is_reserved_counts_against_the_caps(ledger: Ledger) -> None:
 
 def test_what_is_left_can_be_asked_and_a_little_more_cannot(ledger: Ledger) -> None:
     spend(ledger, "q-1")
-    left = ledger.left(CAPS, "heart")
+    left = ledger.left(CAPS, Account("heart", "ada"))
     assert left.epsilon == pytest.approx(1.0, abs=1e-4)
     assert left.largest_question > left.epsilon
     with pytest.raises(BudgetExhausted):
@@ -124,11 +133,11 @@ def test_a_refused_reservation_leaves_no_trace(ledger: Ledger) -> None:
 
 def test_a_cap_of_zero_allows_nothing(ledger: Ledger) -> None:
     with pytest.raises(BudgetExhausted):
-        reserve(ledger, "q-1", caps=Caps(delta=DELTA, epsilon_total=4.0, epsilon_project=0.0))
+        reserve(ledger, "q-1", caps=caps_of(4.0, 0.0))
 
 
 def test_refusals_carry_the_code_that_may_leave(ledger: Ledger) -> None:
-    assert BudgetExhausted(asked=1.0, left=0.0).code == "budget-exhausted"
+    assert BudgetExhausted(cap=Cap.NODE, asked=1.0, left=0.0).code == "budget-exhausted"
     assert AlreadyRevealed().code == "replayed"
 
 
@@ -211,7 +220,7 @@ def test_names_that_could_hold_a_sentence_are_refused(
     ledger: Ledger, name: str, project: str, purpose: str
 ) -> None:
     with pytest.raises(ValueError, match="malformed"):
-        ledger.reserve(name, project=project, purpose=purpose, event=ONE, caps=CAPS)
+        ledger.reserve(name, account=Account(project, "ada"), purpose=purpose, event=ONE, caps=CAPS)
 
 
 # ---- opening again ----
@@ -389,7 +398,7 @@ def test_a_file_of_another_program_is_refused(path: Path) -> None:
 
 
 def test_threads_share_a_budget_without_overspending_it(ledger: Ledger) -> None:
-    caps = Caps(delta=DELTA, epsilon_total=2.0, epsilon_project=2.0)
+    caps = caps_of(2.0, 2.0)
     event = GaussianEvent(20.0)
     refusals: list[BudgetExhausted] = []
     faults: list[BaseException] = []
@@ -454,7 +463,7 @@ def test_records_are_plain_json_for_an_auditor(closed: Path) -> None:
 
 
 def test_what_a_question_pays_for_durability(path: Path) -> None:
-    caps = Caps(delta=DELTA, epsilon_total=50.0, epsilon_project=50.0)
+    caps = caps_of(50.0, 50.0)
     each: list[float] = []
     with Ledger(path, clock=CLOCK) as ledger:
         for n in range(100):

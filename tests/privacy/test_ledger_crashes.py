@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 
 from privacy.accountant import GaussianEvent, epsilon
+from privacy.budget import Account, Caps
 from privacy.chain import Chain
-from privacy.ledger import AlreadyRevealed, BudgetExhausted, Caps, Ledger
+from privacy.ledger import AlreadyRevealed, BudgetExhausted, Ledger
 from protocols.clock import FixedClock
 
 CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
 DELTA = 1e-6
-CAPS = Caps(delta=DELTA, epsilon_total=12.0, epsilon_project=12.0)
+CAPS = Caps(
+    delta=DELTA, epsilon_total=12.0, epsilon_dataset=75.0, epsilon_project=12.0, epsilon_researcher=75.0
+)
 EVENT = GaussianEvent(10.0, 3)
 POINTS = ("before BEGIN", "before INSERT", "before COMMIT", "before head", "after head", "after operation")
 HISTORIES = 150
@@ -64,7 +67,9 @@ def work(path: Path, seed: int, say: int) -> None:
         DyingChain.writes_left = int(rng.integers(1, 25))
         for n in range(20):
             name = f"q-{seed}-{n}"
-            held = ledger.reserve(name, project=f"p{n % 2}", purpose="count", event=EVENT, caps=CAPS)
+            held = ledger.reserve(
+                name, account=Account(f"p{n % 2}", "ada"), purpose="count", event=EVENT, caps=CAPS
+            )
             tell(say, "reserved", name, 0)
             for _ in range(int(rng.integers(0, 4))):
                 ledger.commit(held, count=1)
@@ -121,9 +126,11 @@ def test_no_crash_gives_back_what_was_committed_or_keeps_what_was_not(tmp_path: 
             for what, name, _ in told:
                 if what == "revealed":
                     with pytest.raises(AlreadyRevealed):
-                        ledger.reserve(name, project="p0", purpose="count", event=EVENT, caps=CAPS)
+                        ledger.reserve(
+                            name, account=Account("p0", "ada"), purpose="count", event=EVENT, caps=CAPS
+                        )
             assert ledger.verify() == len(entries)
-            left = ledger.left(CAPS, "p0")
+            left = ledger.left(CAPS, Account("p0", "ada"))
             assert left.epsilon == pytest.approx(
                 min(12.0 - ledger.spent(p, delta=DELTA).epsilon for p in ("p0", None)), abs=1e-9
             )
@@ -147,7 +154,7 @@ def test_crash_after_crash_on_one_ledger_never_lowers_what_was_spent(tmp_path: P
     with Ledger(path, clock=CLOCK) as ledger:
         for name in answered:
             with pytest.raises(AlreadyRevealed):
-                ledger.reserve(name, project="p0", purpose="count", event=EVENT, caps=CAPS)
+                ledger.reserve(name, account=Account("p0", "ada"), purpose="count", event=EVENT, caps=CAPS)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -157,7 +164,9 @@ def test_a_crash_at_each_point_of_a_commit_is_either_nothing_or_all(tmp_path: Pa
     if child == 0:
         try:
             with Ledger(path, clock=CLOCK) as ledger:
-                held = ledger.reserve("q-1", project="p0", purpose="count", event=EVENT, caps=CAPS)
+                held = ledger.reserve(
+                    "q-1", account=Account("p0", "ada"), purpose="count", event=EVENT, caps=CAPS
+                )
                 ledger._chain.__class__ = DyingChain
                 DyingChain.point, DyingChain.writes_left = point, 1
                 ledger.commit(held)
