@@ -77,7 +77,7 @@ def test_the_plan_of_a_question_costs_its_price_at_any_number_of_sites() -> None
 def test_the_interval_covers_the_count_95_times_in_100_and_is_not_wider_than_that() -> None:
     asked = question()
     errors = []
-    half = 0.0
+    deviation = 0.0
     for _ in range(2000):
         answer = reading.read_answer(asked, answer_of(asked, [100, 20, 3], participants=4, tolerance=1))
         errors.append(abs(answer.estimate - 123))
