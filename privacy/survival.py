@@ -10,8 +10,8 @@ From the first interval where it is not, nothing says how many were at risk: the
 factors of the cells projected to non-negative ones, and the interval opens to everything below.
 
 Interval. log S_j = Σ_{i≤j} log(n_i − event_i) − log n_i is a smooth function of the cells: by the delta
-method its variance is σ²·Σ (∂ log S_j/∂cell)². The population's interval adds Greenwood's Σ event/(n(n − event)).
-tests/privacy/test_survival.py measures how often the truth is inside.
+method its variance is σ²·Σ (∂ log S_j/∂cell)². The population's interval adds Greenwood's sum of
+event/(n·(n − event)). tests/privacy/test_survival.py measures how often the truth is inside.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _table(cells: Reals) -> tuple[Reals, Reals]:
 def _products(events: Reals, at_risk: Reals) -> Reals:
     """Return Π (1 − event/at risk); an interval in which nobody is at risk changes nothing."""
     hazards = np.divide(events, at_risk, out=np.zeros_like(events), where=at_risk > 0.0)
-    found: Reals = np.cumprod(np.maximum(1.0 - hazards, 0.0))
+    found: Reals = np.cumprod(np.maximum(1.0 - hazards, 0.0), dtype=np.float64)
     return found
 
 

@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.figure import Figure
 
-BENCHES = ("ingest", "count_latency", "gradient_step", "flower_round", "heart")
+BENCHES = ("ingest", "count_latency", "gradient_step", "flower_round", "heart", "error")
 
 
 def main() -> int:
