@@ -1,4 +1,4 @@
-"""Error of a federated answer over that of the best central mechanism at the same (ε, δ), over 10,000 draws.
+"""Error of a federated answer over that of the best central mechanism at the same (ε, δ), over 10,000 draws or more.
 
 The federated side is what sites do: each adds its share, the totals are opened and decoded. Nobody drops out,
 which is when a plan that tolerates it is farthest from the optimum. The central side is exact, from the
@@ -19,6 +19,7 @@ from privacy.rng import SecureBits
 from tests.bench.figure import Figure
 
 DRAWS = 10_000
+POLYA_DRAWS = 400_000  # the goal is 0.8 % above the exact ratio: 10,000 draws alone scatter by more
 EPSILON = 1.0
 DELTA = 1e-6
 SENSITIVITY = 2  # one patient in one cell at each of two hospitals
@@ -36,13 +37,13 @@ def figures(*, quick: bool) -> Iterable[Figure]:
         goal = math.sqrt(sites / (sites - tolerance)) * SLACK
         against = f"RMSE of the central discrete Gaussian; goal: ratio up to {goal:.3f}"
         yield Figure(
-            f"error.gaussian_{sites}_sites_{tolerance}_missing", rmse(noise), "patients", central, against
+            f"error.gaussian_{sites}_sites_tolerating_{tolerance}", rmse(noise), "patients", central, against
         )
     for name, of, exact in (("mean", mean_error, laplace_mean_error), ("rmse", rmse, laplace_rmse)):
         noise = polya_noise(10, 1, bits_of=lambda site: SecureBits())
         against = f"{name} of the central discrete Laplace; goal: ratio up to {POLYA_GOAL}"
         baseline = exact(EPSILON / SENSITIVITY)
-        yield Figure(f"error.polya_10_sites_1_missing.{name}", of(noise), "patients", baseline, against)
+        yield Figure(f"error.polya_10_sites_tolerating_1.{name}", of(noise), "patients", baseline, against)
 
 
 def gaussian_noise(sites: int, tolerance: int, *, bits_of: Callable[[int], Bits]) -> np.ndarray:
@@ -58,22 +59,22 @@ def gaussian_noise(sites: int, tolerance: int, *, bits_of: Callable[[int], Bits]
 
 
 def polya_noise(sites: int, tolerance: int, *, bits_of: Callable[[int], Bits]) -> np.ndarray:
-    """Return the noise in `DRAWS` totals, under pure ε."""
+    """Return the noise in `POLYA_DRAWS` totals, under pure ε."""
     plan = LaplacePlan.for_counts(
         epsilon=EPSILON,
         l1_sensitivity=SENSITIVITY,
         participants=sites,
         tolerance=tolerance,
-        dimension=DRAWS,
+        dimension=POLYA_DRAWS,
     )
     return _opened(plan, sites, bits_of)
 
 
 def _opened(plan: NoisePlan | LaplacePlan, sites: int, bits_of: Callable[[int], Bits]) -> np.ndarray:
     counts = np.arange(sites) + 40
-    total = np.zeros(DRAWS, dtype=np.uint64)
+    total = np.zeros(plan.dimension, dtype=np.uint64)
     for site in range(sites):
-        total += plan.contribution(np.full(DRAWS, counts[site]), bits=bits_of(site))
+        total += plan.contribution(np.full(plan.dimension, counts[site]), bits=bits_of(site))
     return plan.decode(total) - float(counts.sum())
 
 
