@@ -2,9 +2,11 @@
 
 SecureSumError (ValueError)
 ├── BadParameters       the caller's mistake: a session, share or vector that cannot be
+│   └── DoesNotFit      a value that an encrypted sum would not hold
 ├── ProtocolViolation   a message or a request that an honest counterpart does not send
 │   ├── OutOfOrder      it came before its turn, or after it
 │   ├── StepReused      the step's one mask, one reveal or one total is used up
+│   ├── BadStatement    what is shown is not what its signer signed for this step
 │   ├── BadAdvert       a public key that its node did not sign for this session
 │   └── BadShares       shares, or seeds, that do not open or have another form
 ├── TooFewSurvivors     a refusal: opening the masks would show a sum of too few
@@ -34,6 +36,16 @@ class BadParameters(SecureSumError):
     code = RefusalCode.MALFORMED
 
 
+class DoesNotFit(BadParameters):
+    """A value is larger than this back-end can add without wrapping."""
+
+    code = RefusalCode.DOES_NOT_FIT
+
+    def __init__(self, *, largest: int) -> None:
+        super().__init__(f"an encrypted sum takes values up to {largest} here")
+        self.largest = largest
+
+
 class ProtocolViolation(SecureSumError):
     """A message or a request that an honest counterpart does not send."""
 
@@ -48,6 +60,10 @@ class StepReused(ProtocolViolation):
     def __init__(self, *, step: int) -> None:
         super().__init__(f"step {step} is used up")
         self.step = step
+
+
+class BadStatement(ProtocolViolation):
+    """A key, commitment or endorsement that its signer did not sign for this session and step."""
 
 
 class BadAdvert(ProtocolViolation):

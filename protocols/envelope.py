@@ -28,7 +28,13 @@ class Purpose:
     STUDY = "study"
     SUM_ADVERT = "secure-sum advert"
     RENEWAL = "certificate renewal"
-    ALL = frozenset({ROSTER, QUESTION, STUDY, SUM_ADVERT, RENEWAL})
+    SUM_KEY = "secure-sum key"
+    SUM_INPUT = "secure-sum input"
+    SUM_INPUTS = "secure-sum inputs"
+    SUM_ENDORSEMENT = "secure-sum endorsement"
+    ALL = frozenset(
+        {ROSTER, QUESTION, STUDY, SUM_ADVERT, RENEWAL, SUM_KEY, SUM_INPUT, SUM_INPUTS, SUM_ENDORSEMENT}
+    )
 
 
 class BadEnvelope(ValueError):

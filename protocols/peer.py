@@ -26,6 +26,7 @@ class Role(StrEnum):
     RESEARCHER = "researcher"
     LEAD = "lead"
     COORDINATOR = "coordinator"
+    KEY_HOLDER = "key-holder"
 
 
 class NotAPeer(ValueError):

@@ -30,6 +30,8 @@ class RefusalCode(StrEnum):
     INVITATION_USED = "invitation-used"
     INVITATION_EXPIRED = "invitation-expired"
     WRONG_COORDINATOR = "wrong-coordinator"
+    KEY_HOLDER_AWAY = "key-holder-away"
+    DOES_NOT_FIT = "does-not-fit"
     INTERNAL = "internal"
 
     @property
@@ -61,6 +63,8 @@ _HELP = {
     RefusalCode.INVITATION_USED: "This invitation was used already; ask the lead for a new one.",
     RefusalCode.INVITATION_EXPIRED: "This invitation has expired; ask the lead for a new one.",
     RefusalCode.WRONG_COORDINATOR: "Whoever answers is not the coordinator that invited; nothing was sent.",
+    RefusalCode.KEY_HOLDER_AWAY: "The consortium's key-holder is away; its staff run `fedtwin keyholder serve`.",
+    RefusalCode.DOES_NOT_FIT: "The values are larger than the consortium's encrypted sums can add.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

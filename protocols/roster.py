@@ -26,6 +26,8 @@ KEY_BYTES = 32  # Ed25519 public keys, RFC 8032
 MAX_DISPLAY_NAME = 120
 MAX_FLOWER_KEY = 1_024  # an OpenSSH line of an EC P-384 key has about 190 characters
 EVERY_PROJECT = "*"
+MASKED = "masked"
+SECURE_SUMS = (MASKED, "bfv", "ckks")  # how hospitals add up; docs/decisions/0009
 
 
 class MalformedRoster(ValueError):
@@ -110,12 +112,35 @@ class PersonEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyHolderEntry:
+    """Who makes the keys of encrypted sums. Neither a hospital nor the coordinator."""
+
+    name: str
+    identity_key: bytes
+    revoked: bool = False
+
+    def __post_init__(self) -> None:
+        if not PERSON_NAME.fullmatch(self.name):
+            raise MalformedRoster("name", "1 to 64 of a-z, 0-9, '.', '_' and '-'")
+        _check_key(self.identity_key)
+
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """The key that it signs each step's encryption key with."""
+        return Ed25519PublicKey.from_public_bytes(self.identity_key)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What the consortium agreed on. A node's own policy may ask for more, never for less."""
+    """What the consortium agreed on. A node's own policy may ask for more, never for less.
+
+    secure_sum: how hospitals add up: "masked", or encrypted ("bfv", "ckks"), which needs a key-holder.
+    """
 
     name: str
     minimum_sites: int
     tolerance: int
+    secure_sum: str = MASKED
 
     def __post_init__(self) -> None:
         display_name(self.name)
@@ -123,11 +148,13 @@ class Settings:
             raise MalformedRoster("minimum_sites", "at least 2: a sum of one site is that site's value")
         if not 0 <= self.tolerance < self.minimum_sites:
             raise MalformedRoster("tolerance", "0 or more, and below minimum_sites")
+        if self.secure_sum not in SECURE_SUMS:
+            raise MalformedRoster("secure_sum", f"one of {', '.join(SECURE_SUMS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """One version of who belongs. Nodes ascend by id, people by name."""
+    """One version of who belongs. Nodes ascend by id, people and key-holders by name."""
 
     consortium: ConsortiumId
     version: int
@@ -135,6 +162,7 @@ class Roster:
     settings: Settings
     nodes: tuple[NodeEntry, ...] = ()
     people: tuple[PersonEntry, ...] = ()
+    key_holders: tuple[KeyHolderEntry, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.version < 2**63:
@@ -143,8 +171,11 @@ class Roster:
             raise MalformedRoster("issued_at", "UTC, whole seconds")
         _ascending("nodes", [node.node_id.raw for node in self.nodes])
         _ascending("people", [person.name.encode() for person in self.people])
+        _ascending("key_holders", [holder.name.encode() for holder in self.key_holders])
+        if sum(not holder.revoked for holder in self.key_holders) > 1:
+            raise MalformedRoster("key_holders", "one at a time; revoke it before another joins")
         keys = [node.identity_key for node in self.nodes] + [person.identity_key for person in self.people]
-        _distinct("identity_key", keys)
+        _distinct("identity_key", keys + [holder.identity_key for holder in self.key_holders])
         _distinct("flower_key", [node.flower_key for node in self.nodes])
 
     def node(self, node_id: NodeId) -> NodeEntry | None:
@@ -161,6 +192,11 @@ class Roster:
         return {node.node_id: node for node in self.nodes if not node.revoked}
 
     @property
+    def key_holder(self) -> KeyHolderEntry | None:
+        """The key-holder that is not revoked."""
+        return next((holder for holder in self.key_holders if not holder.revoked), None)
+
+    @property
     def active_people(self) -> Mapping[str, PersonEntry]:
         """The researchers and leads that are not revoked."""
         return {person.name: person for person in self.people if not person.revoked}
@@ -171,18 +207,25 @@ class Roster:
         return {name: p.public_key for name, p in self.active_people.items() if p.role in wanted}
 
     def to_bytes(self) -> bytes:
-        """Return the canonical encoding: what is signed."""
-        return canonical.encode(
-            {
-                "consortium": str(self.consortium),
-                "format": FORMAT,
-                "issued_at": self.issued_at.isoformat(),
-                "nodes": [_node_json(node) for node in self.nodes],
-                "people": [_person_json(person) for person in self.people],
-                "settings": {name: getattr(self.settings, name) for name in Settings.__slots__},
-                "version": self.version,
-            }
-        )
+        """Return the canonical encoding: what is signed.
+
+        Masked sums and the absence of key-holders are not written, so rosters from before both stay valid.
+        """
+        settings: dict[str, Any] = {name: getattr(self.settings, name) for name in Settings.__slots__}
+        if settings["secure_sum"] == MASKED:
+            del settings["secure_sum"]
+        fields: dict[str, Any] = {
+            "consortium": str(self.consortium),
+            "format": FORMAT,
+            "issued_at": self.issued_at.isoformat(),
+            "nodes": [_node_json(node) for node in self.nodes],
+            "people": [_person_json(person) for person in self.people],
+            "settings": settings,
+            "version": self.version,
+        }
+        if self.key_holders:
+            fields["key_holders"] = [_key_holder_json(holder) for holder in self.key_holders]
+        return canonical.encode(fields)
 
     @classmethod
     def parse(cls, data: bytes) -> Roster:
@@ -241,6 +284,14 @@ def _person_json(person: PersonEntry) -> dict[str, Any]:
     }
 
 
+def _key_holder_json(holder: KeyHolderEntry) -> dict[str, Any]:
+    return {
+        "identity_key": base64.b64encode(holder.identity_key).decode(),
+        "name": holder.name,
+        "revoked": holder.revoked,
+    }
+
+
 def _from_json(value: Any) -> Roster:
     if value["format"] != FORMAT:
         raise MalformedRoster("format", f"only {FORMAT}")
@@ -264,6 +315,14 @@ def _from_json(value: Any) -> Roster:
         )
         for entry in value["people"]
     )
+    key_holders = tuple(
+        KeyHolderEntry(
+            name=entry["name"],
+            identity_key=base64.b64decode(entry["identity_key"], validate=True),
+            revoked=_flag(entry["revoked"]),
+        )
+        for entry in value.get("key_holders", ())
+    )
     return Roster(
         consortium=ConsortiumId.parse(value["consortium"]),
         version=_whole(value["version"]),
@@ -272,9 +331,11 @@ def _from_json(value: Any) -> Roster:
             name=value["settings"]["name"],
             minimum_sites=_whole(value["settings"]["minimum_sites"]),
             tolerance=_whole(value["settings"]["tolerance"]),
+            secure_sum=value["settings"].get("secure_sum", MASKED),
         ),
         nodes=nodes,
         people=people,
+        key_holders=key_holders,
     )
 
 
