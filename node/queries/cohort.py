@@ -92,15 +92,15 @@ def persons(cohort: Cohort, store: CdmTables) -> Table:
 
 def indexed_persons(cohort: Cohort, store: CdmTables) -> Table:
     """Return the cohort with each person's `index_date`."""
-    indexed = members = _index(cohort.index, store)
+    indexed = members = index_events(cohort.index, store)
     for criterion in cohort.include:
-        members = members.semi_join(_satisfying(criterion, indexed, store), "person_id")
+        members = members.semi_join(satisfying(criterion, indexed, store), "person_id")
     for criterion in cohort.exclude:
-        members = members.anti_join(_satisfying(criterion, indexed, store), "person_id")
+        members = members.anti_join(satisfying(criterion, indexed, store), "person_id")
     return members
 
 
-def _index(criterion: EventCriterion | None, store: CdmTables) -> Table:
+def index_events(criterion: EventCriterion | None, store: CdmTables) -> Table:
     """Each person with an index event, and the date of the first one."""
     if criterion is None:
         periods = store.table("observation_period").semi_join(store.table("person"), "person_id")
@@ -113,7 +113,7 @@ def _index(criterion: EventCriterion | None, store: CdmTables) -> Table:
     return counted.filter(_.records >= criterion.at_least).select("person_id", "index_date")
 
 
-def _satisfying(criterion: Criterion, indexed: Table, store: CdmTables) -> Table:
+def satisfying(criterion: Criterion, indexed: Table, store: CdmTables) -> Table:
     """The persons who satisfy one criterion, among `indexed` where the index date matters."""
     if isinstance(criterion, SexCriterion):
         return store.table("person").filter(_.gender_concept_id.isin(criterion.concepts)).select("person_id")

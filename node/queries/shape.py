@@ -23,48 +23,55 @@ _IN_SQL = re.compile(r"\b(?:(21470\d{5})|(9000000000\d{5})(?:\.0)?)\b")
 
 
 @dataclass(slots=True)
-class _StandIns:
+class StandIns:
+    """The stand-ins of one statement, and what each stands for: `parameters`, by the name of its mark."""
+
     parameters: Parameters = field(default_factory=dict)
 
+    def cohort(self, cohort: Cohort) -> Cohort:
+        """Return `cohort` with stand-ins. Its criteria keep their places, by which `Attrition` names them.
+
+        Sorting compares `at_least`, which stays, then concepts, whose stand-ins ascend in the order they had.
+        """
+        return Cohort(
+            index=None if cohort.index is None else self._event(cohort.index),
+            include=tuple(map(self._criterion, cohort.include)),
+            exclude=tuple(map(self._criterion, cohort.exclude)),
+        )
+
     def concept(self, concept_id: int) -> int:
+        """Return a stand-in for one concept."""
         stand_in = _FIRST_CONCEPT + len(self.parameters)
         self.parameters[f"n{stand_in}"] = concept_id
         return stand_in
 
-    def value(self, number: float | None) -> float | None:
+    def _value(self, number: float | None) -> float | None:
         if number is None:
             return None
         stand_in = _FIRST_VALUE + len(self.parameters)
         self.parameters[f"n{stand_in}"] = float(number)
         return float(stand_in)
 
-    def criterion(self, criterion: Criterion) -> Criterion:
+    def _criterion(self, criterion: Criterion) -> Criterion:
         if isinstance(criterion, SexCriterion):
             return replace(criterion, concepts=tuple(map(self.concept, criterion.concepts)))
-        return self.event(criterion) if isinstance(criterion, EventCriterion) else criterion
+        return self._event(criterion) if isinstance(criterion, EventCriterion) else criterion
 
-    def event(self, criterion: EventCriterion) -> EventCriterion:
+    def _event(self, criterion: EventCriterion) -> EventCriterion:
         value, unit = criterion.value, criterion.unit
         return replace(
             criterion,
             concepts=tuple(map(self.concept, criterion.concepts)),
             value_concepts=tuple(map(self.concept, criterion.value_concepts)),
             unit=None if unit is None else self.concept(unit),
-            value=None if value is None else Range(self.value(value.minimum), self.value(value.maximum)),
+            value=None if value is None else Range(self._value(value.minimum), self._value(value.maximum)),
         )
 
 
 def shape_of(cohort: Cohort) -> tuple[Cohort, Parameters]:
     """Return `cohort` with stand-ins for its concepts and values, and what each stands for."""
-    stand_ins = _StandIns()
-    return (
-        Cohort(
-            index=None if cohort.index is None else stand_ins.event(cohort.index),
-            include=tuple(map(stand_ins.criterion, cohort.include)),
-            exclude=tuple(map(stand_ins.criterion, cohort.exclude)),
-        ),
-        stand_ins.parameters,
-    )
+    stand_ins = StandIns()
+    return stand_ins.cohort(cohort), stand_ins.parameters
 
 
 def compiled(shape: Cohort, parameters: Parameters, *, compile: Callable[[Cohort], str]) -> str:
