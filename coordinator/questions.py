@@ -1,7 +1,11 @@
 """Questions under way: offer them to the nodes, run the secure sum among those that accept, keep the answer.
 
-Guarantee: one question has one run at a time, and one outcome: asked again, it is not run again. What a
-researcher is told besides the noisy total is how many sites take part, or one code of the closed list.
+Guarantee: one question has one run at a time, and one outcome: asked again, it is not run again. A question
+that means the same as an answered one, in the same project, gets that answer, and no node hears of it, as
+long as the same hospitals would take part and none of their data have changed (docs/decisions/0010). Two that
+are asked at the same moment share one run. A refusal is never passed on to another question.
+
+What a researcher is told besides the noisy totals is how many sites take part, or one code of a closed list.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ from dataclasses import dataclass, field
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from coordinator.epochs import Epochs, setting
 from coordinator.question_book import QuestionBook
 from coordinator.standing import StandingSessions
 from coordinator.sums import StepTotal, SumSession, Withdrawn
+from privacy import release
+from privacy.accountant import Event
 from protocols.clock import Clock
 from protocols.ids import MalformedId, NodeId, QuestionId
 from protocols.question import Question
@@ -30,6 +37,18 @@ INPUT_DEADLINE_S = 90.0  # above the longest SQL a node allows itself
 MAX_OPEN = 64  # questions at one time; each costs the nodes an SQL statement
 SESSION_TRIES = 3  # a node may vanish while a session is opened; nothing was charged by then
 
+# A node that refused with one of these would refuse the same question again, while its epoch stays.
+LASTING = frozenset(
+    {
+        RefusalCode.NO_POLICY,
+        RefusalCode.NOT_ALLOWED,
+        RefusalCode.BUDGET_EXHAUSTED,
+        RefusalCode.NO_DATA,
+        RefusalCode.UNKNOWN_CONCEPT,
+        RefusalCode.TOO_FEW_SITES,
+    }
+)
+
 
 @dataclass(eq=False)
 class Asking:
@@ -38,6 +57,10 @@ class Asking:
     question: Question
     researcher: str
     envelope: bytes
+    meaning: bytes
+    setting: bytes | None = None  # in which its release may be given again
+    epochs: dict[NodeId, bytes] = field(default_factory=dict)  # when it was begun
+    declined: set[NodeId] = field(default_factory=set)  # by a lasting refusal
     attempt: int = 0
     stage: str = "asked"
     sites: int = 0
@@ -57,6 +80,12 @@ class Asking:
         """The nodes that accepted the attempt and have not taken it back."""
         return {node for node, refusal in self.replies.items() if refusal is None}
 
+    def replied(self, node: NodeId, refusal: RefusalCode | None) -> None:
+        """Note that a node accepts, or why it does not."""
+        self.replies[node] = refusal
+        if refusal in LASTING:
+            self.declined.add(node)
+
     def reached(self, stage: str, sites: int) -> None:
         """Tell whoever watches how far it is."""
         self.stage, self.sites = stage, sites
@@ -71,6 +100,7 @@ class QuestionDesk:
         broker: Broker,
         standing: StandingSessions,
         book: QuestionBook,
+        epochs: Epochs,
         *,
         minimum_sites: int,
         clock: Clock,
@@ -78,9 +108,11 @@ class QuestionDesk:
         self._broker = broker
         self._standing = standing
         self._book = book
+        self._epochs = epochs
         self._minimum_sites = minimum_sites
         self._clock = clock
         self._open: dict[QuestionId, Asking] = {}
+        self._shared: dict[tuple[bytes, bytes], Asking] = {}  # the one that runs, by meaning and setting
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(
@@ -88,9 +120,12 @@ class QuestionDesk:
     ) -> AsyncIterator[pb.AskEvent]:
         """Yield progress, then the answer or a refusal. Goes on without the caller if they leave.
 
-        Raises: Refused if it is another's question, or too many are open.
+        Raises: Refused if it is another's question, too many are open, or no noise reaches its price.
         """
-        asking = self._open.get(question.question_id) or self._begin(question, researcher, envelope)
+        meaning, price = await asyncio.to_thread(_derived, question)
+        asking = self._open.get(question.question_id)
+        if asking is None:
+            asking = self._begin(question, researcher, envelope, meaning=meaning, price=price)
         if asking.researcher != researcher or asking.envelope != envelope:
             raise Refused(RefusalCode.REPLAYED)
         seen = ("", 0)
@@ -142,7 +177,7 @@ class QuestionDesk:
             raise Refused(RefusalCode.MALFORMED) from error
         if asking is None or reply.attempt != asking.attempt or node not in asking.offered:
             return  # late
-        asking.replies[node] = _code(reply.refusal) if reply.refusal else None
+        asking.replied(node, _code(reply.refusal) if reply.refusal else None)
         if reply.refusal and asking.step is not None:
             session, step = asking.step
             session.excuse(node, step=step)
@@ -157,18 +192,21 @@ class QuestionDesk:
 
     # ---- one question ----
 
-    def _begin(self, question: Question, researcher: str, envelope: bytes) -> Asking:
-        asking = Asking(question, researcher, envelope)
+    def _begin(
+        self, question: Question, researcher: str, envelope: bytes, *, meaning: bytes, price: Event
+    ) -> Asking:
+        asking = Asking(question, researcher, envelope, meaning)
         known = self._book.find(question.question_id)
         if known is not None:
+            if not known.is_this(researcher, envelope):
+                raise Refused(RefusalCode.REPLAYED)
             asking.outcome, asking.attempt = known.outcome, known.attempts
-            asking.researcher, asking.envelope = known.researcher, known.envelope
-            if known.outcome is not None or (known.researcher, known.envelope) != (researcher, envelope):
+            if known.outcome is not None:
                 return asking
         if len(self._open) >= MAX_OPEN:
             raise Refused(RefusalCode.NOT_READY)
         if known is None:
-            self._book.asked(question.question_id, researcher=researcher, envelope=envelope)
+            self._book.asked(question, researcher=researcher, envelope=envelope, meaning=meaning, price=price)
         self._open[asking.id] = asking
         task = asyncio.create_task(self._run(asking))
         self._tasks.add(task)
@@ -177,8 +215,11 @@ class QuestionDesk:
 
     async def _run(self, asking: Asking) -> None:
         outcome: pb.Answer | RefusalCode = RefusalCode.INTERNAL
+        repeated = None
         try:
-            outcome = await self._answer(asking)
+            self._must_be_valid(asking)
+            repeated = await self._given_before(asking)
+            outcome = repeated or await self._answer(asking)
         except Refused as refused:
             outcome = refused.code
         except asyncio.CancelledError:
@@ -187,10 +228,36 @@ class QuestionDesk:
             log.exception("question %s failed", asking.id)
         finally:
             self._cancel(asking, asking.accepted)
-            self._book.finished(asking.id, outcome)
+            if repeated is None:
+                self._book.finished(asking.id, outcome, setting=asking.setting)
+            else:
+                self._book.repeated(asking.id, repeated)
+            for key in [key for key, running in self._shared.items() if running is asking]:
+                del self._shared[key]
             del self._open[asking.id]
             asking.outcome = outcome
             asking.bell.ring()
+
+    async def _given_before(self, asking: Asking) -> pb.Answer | None:
+        """Return a stored answer to the same question in this setting, or that of one that runs now.
+
+        None makes this the one that runs: whoever asks the same from now on waits for it.
+        """
+        while True:
+            nodes = self._broker.connected()
+            asking.epochs = self._epochs.now(nodes)
+            here = setting(nodes, asking.epochs)
+            if here is None:
+                return None
+            stored = self._book.stored(asking.meaning, setting=here)
+            if stored is not None:
+                return _again(stored, asking)
+            running = self._shared.setdefault((asking.meaning, here), asking)
+            if running is asking:
+                return None
+            await running.bell.until(lambda running=running: running.outcome is not None, timeout_s=3600)  # type: ignore[misc]
+            if isinstance(running.outcome, pb.Answer):
+                return _again(running.outcome, asking)
 
     async def _answer(self, asking: Asking) -> pb.Answer:
         nodes = set(self._broker.connected())
@@ -207,6 +274,8 @@ class QuestionDesk:
                 if len(nodes) < self._minimum_sites:
                     raise
                 continue
+            # without who accepted and dropped out: they would take part the next time
+            asking.setting = setting({*total.contributors, *asking.declined}, asking.epochs)
             return pb.Answer(
                 question_id=asking.id.raw,
                 scaled_totals=[int(cell) for cell in total.total.view("<i8")],
@@ -223,6 +292,7 @@ class QuestionDesk:
         if len(nodes) < self._minimum_sites:
             raise Refused(RefusalCode.TOO_FEW_SITES)
         self._must_be_valid(asking)
+        self._must_fit(asking, len(nodes))
         asking.reached("offered", len(nodes))
         self._offer(asking, nodes)
         await asking.bell.until(
@@ -257,7 +327,7 @@ class QuestionDesk:
             try:
                 return await self._standing.take(ready)
             except Withdrawn as withdrawn:
-                asking.replies[withdrawn.node] = withdrawn.code
+                asking.replied(withdrawn.node, withdrawn.code)
             except Refused as refused:
                 log.info("question %s: no session: %s", asking.id, refused.code.value)
         raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
@@ -273,6 +343,31 @@ class QuestionDesk:
     def _must_be_valid(self, asking: Asking) -> None:
         if asking.question.expired(self._clock.now()):
             raise Refused(RefusalCode.EXPIRED)
+
+    def _must_fit(self, asking: Asking, sites: int) -> None:
+        """Refuse what no plan of noise can serve, before anybody reads a record for it."""
+        try:
+            release.plan(
+                asking.question, participants=sites, tolerance=min(self._standing.tolerance, sites - 1)
+            )
+        except ValueError as error:
+            raise Refused(RefusalCode.MALFORMED) from error
+
+
+def _derived(question: Question) -> tuple[bytes, Event]:
+    """Return meaning and price, which take a while for a definition of megabytes. Raises: Refused."""
+    try:
+        return question.meaning(), release.price(question)
+    except ValueError as error:
+        raise Refused(RefusalCode.MALFORMED) from error
+
+
+def _again(answer: pb.Answer, asking: Asking) -> pb.Answer:
+    """Return an earlier answer as the answer to this question: same release, nothing charged for it now."""
+    again = pb.Answer()
+    again.CopyFrom(answer)
+    again.question_id, again.cached = asking.id.raw, True
+    return again
 
 
 def _reason(asking: Asking, *, among: set[NodeId], otherwise: RefusalCode) -> RefusalCode:

@@ -15,15 +15,18 @@ from typing import Any
 import grpc
 
 from coordinator.broker import Broker
+from coordinator.budget_mirror import budget
+from coordinator.question_book import QuestionBook
 from coordinator.questions import QuestionDesk
 from coordinator.state import State
 from coordinator.studies import StudyDesk
 from protocols import question as questions
 from protocols.clock import Clock
-from protocols.envelope import BadEnvelope
+from protocols.envelope import MAX_ENVELOPE_BYTES, BadEnvelope
 from protocols.peer import Peer, Role
 from protocols.question import MalformedQuestion, Mechanism, Question, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
+from protocols.roster import Roster
 from protocols.statistic import KINDS
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
@@ -34,22 +37,36 @@ RECHECK_S = 1.0  # how often a waiting caller is looked up again: the longest a 
 
 
 class Research(fedtwin_pb2_grpc.ResearchServicer):
-    """Ask, Describe, ListNodes, ProposeStudy and OpenRound."""
+    """Ask, Describe, Budget, ListNodes, ProposeStudy and OpenRound."""
 
     def __init__(
-        self, broker: Broker, desk: QuestionDesk, studies: StudyDesk, state: State, *, clock: Clock
+        self,
+        broker: Broker,
+        desk: QuestionDesk,
+        studies: StudyDesk,
+        state: State,
+        book: QuestionBook,
+        *,
+        clock: Clock,
     ) -> None:
         self._broker = broker
         self._desk = desk
         self._studies = studies
         self._state = state
+        self._book = book
         self._clock = clock
 
     async def Ask(self, request, context):  # type: ignore[no-untyped-def]  # the generated base is untyped
         """Answer one signed question."""
         async with _Codes(context):
             caller = await self._broker.caller(context, Role.RESEARCHER, Role.LEAD)
-            question = self._opened(request.question_envelope, signer=caller.name)
+            if len(request.question_envelope) > MAX_ENVELOPE_BYTES:
+                raise Refused(RefusalCode.MALFORMED)
+            # in a thread: a definition of megabytes takes longer to read than a stream may wait
+            roster = self._broker.roll.roster
+            question = await asyncio.to_thread(
+                _opened, request.question_envelope, roster=roster, signer=caller.name
+            )
             events = self._desk.ask(question, researcher=caller.name, envelope=request.question_envelope)
             async for event in self._while_admitted(events, caller):
                 yield event
@@ -71,6 +88,18 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
                 statistics=KINDS,
                 mechanisms=list(Mechanism),
             )
+        raise AssertionError("unreachable: _Codes has ended the call")
+
+    async def Budget(self, request: pb.BudgetRequest, context: Any) -> pb.BudgetReply:
+        """Say what a project has cost as far as this coordinator saw it, to those who may ask under it."""
+        async with _Codes(context):
+            caller = await self._broker.caller(context, Role.RESEARCHER, Role.LEAD)
+            if not self._broker.roll.roster.active_people[caller.name].may_use(request.project):
+                raise Refused(RefusalCode.NOT_ALLOWED)
+            if not 0.0 < request.delta < 1.0:
+                raise Refused(RefusalCode.MALFORMED)
+            history = list(self._book.seen(request.project))
+            return await asyncio.to_thread(budget, request.project, history, delta=request.delta)
         raise AssertionError("unreachable: _Codes has ended the call")
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesReply:
@@ -108,23 +137,6 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             async for event in self._while_admitted(events, caller):
                 yield event
 
-    def _opened(self, envelope: bytes, *, signer: str) -> Question:
-        """Return the question if its signer is the caller and may use its project. Raises: Refused."""
-        roster = self._broker.roll.roster
-        try:
-            question, name = questions.opened(envelope, key_of=roster.signer_keys())
-        except UnknownSigner as error:
-            raise Refused(RefusalCode.UNKNOWN_SIGNER) from error
-        except BadEnvelope as error:
-            raise Refused(RefusalCode.BAD_SIGNATURE) from error
-        except MalformedQuestion as error:
-            raise Refused(RefusalCode.MALFORMED) from error
-        if name != signer:
-            raise Refused(RefusalCode.UNKNOWN_SIGNER)
-        if not roster.active_people[name].may_use(question.project):
-            raise Refused(RefusalCode.NOT_ALLOWED)
-        return question
-
     async def _while_admitted(self, events: AsyncIterator[Any], caller: Peer) -> AsyncIterator[Any]:
         """Pass events on while the roster lists the caller. Raises: Refused(REVOKED)."""
         iterator = aiter(events)
@@ -146,6 +158,23 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
             await iterator.aclose()  # type: ignore[attr-defined]  # these are async generators
+
+
+def _opened(envelope: bytes, *, roster: Roster, signer: str) -> Question:
+    """Return the question if its signer is the caller and may use its project. Raises: Refused."""
+    try:
+        question, name = questions.opened(envelope, key_of=roster.signer_keys())
+    except UnknownSigner as error:
+        raise Refused(RefusalCode.UNKNOWN_SIGNER) from error
+    except BadEnvelope as error:
+        raise Refused(RefusalCode.BAD_SIGNATURE) from error
+    except MalformedQuestion as error:
+        raise Refused(RefusalCode.MALFORMED) from error
+    if name != signer:
+        raise Refused(RefusalCode.UNKNOWN_SIGNER)
+    if not roster.active_people[name].may_use(question.project):
+        raise Refused(RefusalCode.NOT_ALLOWED)
+    return question
 
 
 async def _next(iterator: AsyncIterator[Any]) -> Any:

@@ -22,6 +22,7 @@ import grpc
 from coordinator import enrolment
 from coordinator.broker import OPTIONS, Broker
 from coordinator.callers import Roll
+from coordinator.epochs import Epochs
 from coordinator.flower.deployment import FlowerDeployment
 from coordinator.home import CoordinatorHome
 from coordinator.question_book import QuestionBook
@@ -75,11 +76,12 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
         )
         book = QuestionBook(home.path / QUESTIONS_FILE)
         stack.callback(book.close)
-        desk = QuestionDesk(broker, standing, book, minimum_sites=config.minimum_sites, clock=clock)
-        studies = StudyDesk(broker, sums, state, clock=clock)
-        broker.listen(sums, standing, desk, studies, _LastSeen(state, clock=clock))
+        epochs = Epochs()
+        desk = QuestionDesk(broker, standing, book, epochs, minimum_sites=config.minimum_sites, clock=clock)
+        studies = StudyDesk(broker, sums, state, book, clock=clock)
+        broker.listen(epochs, sums, standing, desk, studies, _LastSeen(state, clock=clock))
 
-        research = Research(broker, desk, studies, state, clock=clock)
+        research = Research(broker, desk, studies, state, book, clock=clock)
         server, broker_port = await _broker_server(home, broker, research, clock=clock)
         stack.push_async_callback(server.stop, GRACE_S)
         joining, enrolment_port = await enrolment.serve_enrolment(home, state=state, clock=clock)

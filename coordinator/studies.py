@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from coordinator.question_book import QuestionBook
 from coordinator.state import State
 from coordinator.sums import SumService, SumSession, Withdrawn
+from privacy import study_noise
 from protocols import proposal
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
@@ -37,10 +39,13 @@ OPEN_TRIES = 3  # a node may withdraw or vanish while the session is opened
 class StudyDesk:
     """Proposals, approvals and rounds. A Listener of the broker, to be named after the SumService."""
 
-    def __init__(self, broker: Broker, sums: SumService, state: State, *, clock: Clock) -> None:
+    def __init__(
+        self, broker: Broker, sums: SumService, state: State, book: QuestionBook, *, clock: Clock
+    ) -> None:
         self._broker = broker
         self._sums = sums
         self._state = state
+        self._book = book
         self._clock = clock
         self._replies: dict[bytes, dict[NodeId, str]] = {}  # by plan hash: refusal, empty if approved
         self._bell = Bell()
@@ -73,6 +78,7 @@ class StudyDesk:
             for _ in range(steps):
                 step = session.take_step()
                 deadline_s = FIRST_STEP_DEADLINE_S if step == 0 else STEP_DEADLINE_S
+                self._book.trained(study.project, study_noise.event(study, steps=1))
                 total = await session.step(step, deadline_s=deadline_s, broadcast=True)
                 data = total.total.astype("<u8", copy=False).tobytes()
                 yield pb.RoundEvent(
