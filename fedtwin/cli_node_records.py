@@ -60,31 +60,39 @@ def show_policy(home: NodeHome = NODE_HOME, json: Json = False) -> None:
         typer.echo(data.decode(), nl=False)
 
 
-def budget(home: NodeHome = NODE_HOME, json: Json = False) -> None:
-    """Show what was spent, and what is left, in all and for each project."""
-    from fedtwin.node_view import budget as view
+def budget(
+    project: Annotated[str | None, typer.Option(metavar="PROJECT", help="Only this project.")] = None,
+    researcher: Annotated[str | None, typer.Option(metavar="NAME", help="Only this researcher.")] = None,
+    home: NodeHome = NODE_HOME,
+    json: Json = False,
+) -> None:
+    """Show what was spent and what is left: in all, and for each dataset, project and researcher."""
+    from fedtwin.node_budget import budget as view
+    from fedtwin.node_budget import rows
     from protocols.clock import SystemClock
 
     require_node(home)
-    fields = view(home, clock=SystemClock())
+    report = view(home, clock=SystemClock(), project=project, researcher=researcher)
     if json:
-        emit_json(fields)
+        emit_json(report)
         return
-    rows = [("all", fields), *fields["projects"].items()]
     emit_table(
-        ("project", "spent", "left", "cap", "largest question", "releases"),
+        ("per", "name", "since", "spent", "left", "cap", "largest question", "releases", "open"),
         [
             (
+                kind,
                 name,
+                line["period_start"] or "ever",
                 f"{line['spent']['epsilon']:.3f}",
                 f"{line['left']['epsilon']:.3f}",
                 f"{line['cap']:g}",
                 f"{line['left']['largest_question']:.3f}",
                 line["spent"]["events"],
+                line["reservations_open"],
             )
-            for name, line in rows
+            for kind, name, line in rows(report)
         ],
-        title=f"epsilon at delta {fields['delta']:g}",
+        title=f"epsilon at delta {report['delta']:g}",
     )
 
 

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fedtwin.node_budget import budget
 from node import audit
 from node.home import NodeHome
-from node.policy import EVERY_PROJECT, Policy
 from node.training.approvals import Approvals
-from privacy.ledger import Caps, Ledger
+from privacy.ledger import Ledger
 from protocols.clock import Clock
 from protocols.refusal import Refused
 from protocols.roster import fingerprint
@@ -19,7 +19,6 @@ from protocols.study import Study
 
 LEDGER = Path("ledger.sqlite")
 AUDIT = Path("audit.jsonl")
-POLICY = Path("policy.toml")
 
 
 def status(home: Path, *, clock: Clock) -> dict[str, Any]:
@@ -79,51 +78,6 @@ def patients(home: Path) -> int | None:
             return store.counts()["person"]
     except StoreError:
         return None
-
-
-def budget(home: Path, *, clock: Clock) -> dict[str, Any]:
-    """Return what was spent and what is left, in all and for each project that is known.
-
-    Raises: Refused(NO_POLICY); MalformedPolicy; ChainBroken.
-    """
-    policy = Policy.load(home / POLICY)
-    path = home / LEDGER
-    if not path.exists():
-        return {
-            "delta": policy.budget_delta,
-            "spent": {"epsilon": 0.0, "events": 0},
-            "left": {"epsilon": policy.epsilon_total, "largest_question": policy.epsilon_total},
-            "cap": policy.epsilon_total,
-            "projects": {},
-        }
-    with Ledger(path, clock=clock, read_only=True) as ledger:
-        delta = policy.budget_delta
-        spent = ledger.spent(delta=delta)
-        total = Caps(delta=delta, epsilon_total=policy.epsilon_total, epsilon_project=policy.epsilon_total)
-        left = ledger.left(total, EVERY_PROJECT)
-        return {
-            "delta": delta,
-            "spent": {"epsilon": spent.epsilon, "events": spent.events},
-            "left": {"epsilon": left.epsilon, "largest_question": left.largest_question},
-            "cap": policy.epsilon_total,
-            "projects": {name: _project(name, ledger, policy) for name in _projects(ledger, policy)},
-        }
-
-
-def _projects(ledger: Ledger, policy: Policy) -> list[str]:
-    return sorted({*ledger.projects(), *policy.epsilon_by_project} - {EVERY_PROJECT})
-
-
-def _project(name: str, ledger: Ledger, policy: Policy) -> dict[str, Any]:
-    spent = ledger.spent(name, delta=policy.budget_delta)
-    cap = policy.epsilon_by_project.get(name, policy.epsilon_by_project.get(EVERY_PROJECT, 0.0))
-    caps = Caps(policy.budget_delta, policy.epsilon_total, cap)
-    left = ledger.left(caps, name)
-    return {
-        "spent": {"epsilon": spent.epsilon, "events": spent.events},
-        "left": {"epsilon": left.epsilon, "largest_question": left.largest_question},
-        "cap": cap,
-    }
 
 
 def ledger_entries(home: Path, *, clock: Clock) -> int:

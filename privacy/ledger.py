@@ -229,20 +229,24 @@ class Ledger:
 
     def left(self, caps: Caps, account: Account) -> Left:
         """Return what `caps` still cover for `account`: the smallest over the four of them."""
-        each = [self.left_of(cap, caps, account) for cap in Cap]
+        each = [
+            self.left_of(selection, cap=most, since=since, delta=caps.delta)
+            for _, selection, since, most in caps.of(account)
+        ]
         return Left(
             min(left.epsilon for left in each), caps.delta, min(left.largest_question for left in each)
         )
 
-    def left_of(self, cap: Cap, caps: Caps, account: Account) -> Left:
-        """Return what this one of `caps` still covers for `account`."""
-        _, selection, since, most = next(line for line in caps.of(account) if line[0] is cap)
+    def left_of(
+        self, selection: Selection, *, cap: float, since: datetime | None = None, delta: float
+    ) -> Left:
+        """Return what one cap still covers for the accounts that count against it."""
         with self._mutex:
             used = self._state.used(selection, since)
         return Left(
-            epsilon=max(0.0, most - used.epsilon(delta=caps.delta)),
-            delta=caps.delta,
-            largest_question=largest_further_epsilon(used, cap=most, delta=caps.delta),
+            epsilon=max(0.0, cap - used.epsilon(delta=delta)),
+            delta=delta,
+            largest_question=largest_further_epsilon(used, cap=cap, delta=delta),
         )
 
     def open_reservations(self, selection: Selection) -> int:

@@ -3,17 +3,22 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fedtwin.screen import Exit
-from privacy.accountant import GaussianEvent
-from privacy.ledger import Caps, Ledger
-from protocols.clock import SystemClock
+from privacy.accountant import GaussianEvent, PureEvent
+from privacy.budget import Account, Caps
+from privacy.ledger import Ledger
+from protocols.clock import FixedClock, SystemClock
 from sim.world import write_world
 from tests.fedtwin.conftest import Fedtwin
 
+CAPS = Caps(
+    delta=1e-5, epsilon_total=20.0, epsilon_dataset=20.0, epsilon_project=10.0, epsilon_researcher=10.0
+)
 STUDY = Path(__file__).parents[2] / "sim" / "studies" / "heart_failure.toml"
 
 
@@ -142,17 +147,59 @@ def test_a_starter_policy_is_written_once_and_shown(fedtwin: Fedtwin, hospital: 
 def test_budget_shows_what_the_ledger_holds_while_another_writes(fedtwin: Fedtwin, hospital: Path) -> None:
     fedtwin("node", "policy", "init", "demo", "--home", hospital)
     assert fedtwin("node", "budget", "--home", hospital, "--json").json["left"]["epsilon"] == 20.0
-    caps = Caps(delta=1e-5, epsilon_total=20.0, epsilon_project=10.0)
+    account = Account("demo", "ada")
     with Ledger(hospital / "ledger.sqlite", clock=SystemClock()) as ledger:
         held = ledger.reserve(
-            "question:1", project="demo", purpose="count", event=GaussianEvent(4.0), caps=caps
+            "question:1", account=account, purpose="count", event=GaussianEvent(4.0), caps=CAPS
         )
         ledger.commit(held)
+        ledger.reserve("question:2", account=account, purpose="count", event=PureEvent(0.5), caps=CAPS)
         said = fedtwin("node", "budget", "--home", hospital, "--json")
-    assert said.code == Exit.OK
+        table = fedtwin("node", "budget", "--home", hospital)
+    assert said.code == table.code == Exit.OK
     assert said.json["projects"]["demo"]["spent"]["events"] == 1
     assert 0.5 < said.json["spent"]["epsilon"] < 1.5
-    assert said.json["left"]["epsilon"] == pytest.approx(20.0 - said.json["spent"]["epsilon"])
+    lines = [said.json, said.json["datasets"]["cdm"], said.json["researchers"]["ada"]]
+    assert {line["reservations_open"] for line in lines} == {1}
+    assert len({line["spent"]["epsilon"] for line in lines}) == 1
+    for line in lines:
+        assert line["left"]["epsilon"] < line["cap"] - line["spent"]["epsilon"], "reserved counts as spent"
+        assert line["left"]["largest_question"] > line["left"]["epsilon"]
+    for words in ("node", "dataset", "cdm", "project", "demo", "researcher", "ada"):
+        assert words in table.out
+
+
+def test_the_budget_of_one_project_and_researcher_is_shown_alone(fedtwin: Fedtwin, hospital: Path) -> None:
+    fedtwin("node", "policy", "init", "demo", "--home", hospital)
+    with Ledger(hospital / "ledger.sqlite", clock=SystemClock()) as ledger:
+        for n, (project, researcher) in enumerate((("heart", "ada"), ("lung", "ada"), ("lung", "bo"))):
+            event, account = GaussianEvent(4.0), Account(project, researcher)
+            held = ledger.reserve(f"q:{n}", account=account, purpose="count", event=event, caps=CAPS)
+            ledger.commit(held)
+    asked = ("--project", "heart", "--researcher", "bo")
+    said = fedtwin("node", "budget", *asked, "--home", hospital, "--json").json
+    assert set(said["projects"]) == {"heart"}
+    assert set(said["researchers"]) == {"bo"}
+    assert [said["projects"]["heart"]["spent"]["events"], said["spent"]["events"]] == [1, 3]
+    unknown = fedtwin("node", "budget", "--project", "new", "--home", hospital, "--json").json
+    assert unknown["projects"]["new"]["left"]["epsilon"] == 10.0
+
+
+def test_a_period_counts_afresh_for_projects_and_never_for_the_node(fedtwin: Fedtwin, hospital: Path) -> None:
+    fedtwin("node", "policy", "init", "demo", "--home", hospital)
+    policy = hospital / "policy.toml"
+    policy.write_text(policy.read_text().replace('projects = "never"', 'projects = "monthly"'))
+    long_ago = FixedClock(datetime(2024, 2, 29, tzinfo=UTC))
+    with Ledger(hospital / "ledger.sqlite", clock=long_ago) as ledger:
+        account = Account("demo", "ada")
+        held = ledger.reserve("q:1", account=account, purpose="count", event=GaussianEvent(4.0), caps=CAPS)
+        ledger.commit(held)
+    said = fedtwin("node", "budget", "--home", hospital, "--json").json
+    assert said["projects"]["demo"]["spent"] == {"epsilon": 0.0, "events": 0}
+    assert said["projects"]["demo"]["ever"]["events"] == 1
+    assert said["projects"]["demo"]["period_start"].endswith("-01")
+    for line in (said, said["datasets"]["cdm"], said["researchers"]["ada"]):
+        assert (line["spent"]["events"], line["period_start"]) == (1, None)
 
 
 def test_a_plan_is_approved_listed_and_withdrawn(fedtwin: Fedtwin, hospital: Path) -> None:
