@@ -1,4 +1,4 @@
-"""Error of a federated answer over that of the best central mechanism at the same (ε, δ), over 10,000 draws or more.
+"""Error of a federated answer over that of the best central mechanism at the same (ε, δ).
 
 The federated side is what sites do: each adds its share, the totals are opened and decoded. Nobody drops out,
 which is when a plan that tolerates it is farthest from the optimum. The central side is exact, from the
