@@ -63,7 +63,7 @@ _HELP = {
     RefusalCode.INVITATION_USED: "This invitation was used already; ask the lead for a new one.",
     RefusalCode.INVITATION_EXPIRED: "This invitation has expired; ask the lead for a new one.",
     RefusalCode.WRONG_COORDINATOR: "Whoever answers is not the coordinator that invited; nothing was sent.",
-    RefusalCode.KEY_HOLDER_AWAY: "The consortium's key-holder is away; its staff run `fedtwin keyholder serve`.",
+    RefusalCode.KEY_HOLDER_AWAY: "The key-holder is away: `fedtwin keyholder serve` is run there.",
     RefusalCode.DOES_NOT_FIT: "The values are larger than the consortium's encrypted sums can add.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }

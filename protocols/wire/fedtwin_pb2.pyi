@@ -53,7 +53,7 @@ class RenewReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class NodeFrame(_message.Message):
-    __slots__ = ("hello", "offer_reply", "study_reply", "data_epoch", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw")
+    __slots__ = ("hello", "offer_reply", "study_reply", "data_epoch", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw", "sum_commit", "sum_ciphertext", "sum_endorsement", "made_key", "fixed_inputs", "opened_sum")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
     STUDY_REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,12 @@ class NodeFrame(_message.Message):
     SUM_INPUT_FIELD_NUMBER: _ClassVar[int]
     SUM_REVEAL_FIELD_NUMBER: _ClassVar[int]
     SUM_WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    SUM_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SUM_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    SUM_ENDORSEMENT_FIELD_NUMBER: _ClassVar[int]
+    MADE_KEY_FIELD_NUMBER: _ClassVar[int]
+    FIXED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OPENED_SUM_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     offer_reply: OfferReply
     study_reply: StudyReply
@@ -72,10 +78,16 @@ class NodeFrame(_message.Message):
     sum_input: SumInput
     sum_reveal: SumReveal
     sum_withdraw: SumWithdraw
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., data_epoch: _Optional[_Union[DataEpoch, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ...) -> None: ...
+    sum_commit: SumCommit
+    sum_ciphertext: SumCiphertext
+    sum_endorsement: SumEndorsement
+    made_key: MadeKey
+    fixed_inputs: FixedInputs
+    opened_sum: OpenedSum
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., data_epoch: _Optional[_Union[DataEpoch, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ..., sum_commit: _Optional[_Union[SumCommit, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorsement: _Optional[_Union[SumEndorsement, _Mapping]] = ..., made_key: _Optional[_Union[MadeKey, _Mapping]] = ..., fixed_inputs: _Optional[_Union[FixedInputs, _Mapping]] = ..., opened_sum: _Optional[_Union[OpenedSum, _Mapping]] = ...) -> None: ...
 
 class CoordinatorFrame(_message.Message):
-    __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close")
+    __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close", "sum_key", "sum_inputs", "sum_ciphertext", "sum_endorse", "make_key", "fix_inputs", "open_sum", "forget_keys")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +101,14 @@ class CoordinatorFrame(_message.Message):
     SUM_SURVIVORS_FIELD_NUMBER: _ClassVar[int]
     SUM_RESULT_FIELD_NUMBER: _ClassVar[int]
     SUM_CLOSE_FIELD_NUMBER: _ClassVar[int]
+    SUM_KEY_FIELD_NUMBER: _ClassVar[int]
+    SUM_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    SUM_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    SUM_ENDORSE_FIELD_NUMBER: _ClassVar[int]
+    MAKE_KEY_FIELD_NUMBER: _ClassVar[int]
+    FIX_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SUM_FIELD_NUMBER: _ClassVar[int]
+    FORGET_KEYS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     run: Run
@@ -102,7 +122,15 @@ class CoordinatorFrame(_message.Message):
     sum_survivors: SumSurvivors
     sum_result: SumResult
     sum_close: SumClose
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ...) -> None: ...
+    sum_key: SumKey
+    sum_inputs: SumInputs
+    sum_ciphertext: SumCiphertext
+    sum_endorse: SumEndorse
+    make_key: MakeKey
+    fix_inputs: FixInputs
+    open_sum: OpenSum
+    forget_keys: ForgetKeys
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ..., sum_key: _Optional[_Union[SumKey, _Mapping]] = ..., sum_inputs: _Optional[_Union[SumInputs, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorse: _Optional[_Union[SumEndorse, _Mapping]] = ..., make_key: _Optional[_Union[MakeKey, _Mapping]] = ..., fix_inputs: _Optional[_Union[FixInputs, _Mapping]] = ..., open_sum: _Optional[_Union[OpenSum, _Mapping]] = ..., forget_keys: _Optional[_Union[ForgetKeys, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("software_version", "roster_version", "unanswered", "data_epoch")
@@ -333,6 +361,169 @@ class SumClose(_message.Message):
     session_id: bytes
     refusal: str
     def __init__(self, session_id: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class SumKey(_message.Message):
+    __slots__ = ("session_id", "step", "public_key", "statement")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    public_key: bytes
+    statement: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., public_key: _Optional[bytes] = ..., statement: _Optional[bytes] = ...) -> None: ...
+
+class SumCommit(_message.Message):
+    __slots__ = ("session_id", "step", "statement")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    statement: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., statement: _Optional[bytes] = ...) -> None: ...
+
+class SumInputs(_message.Message):
+    __slots__ = ("session_id", "step", "commitments", "fixed")
+    class CommitmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENTS_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    commitments: _containers.ScalarMap[str, bytes]
+    fixed: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., commitments: _Optional[_Mapping[str, bytes]] = ..., fixed: _Optional[bytes] = ...) -> None: ...
+
+class SumCiphertext(_message.Message):
+    __slots__ = ("session_id", "step", "ciphertext", "node_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    ciphertext: bytes
+    node_id: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., ciphertext: _Optional[bytes] = ..., node_id: _Optional[bytes] = ...) -> None: ...
+
+class SumEndorse(_message.Message):
+    __slots__ = ("session_id", "step", "survivors")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    survivors: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., survivors: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SumEndorsement(_message.Message):
+    __slots__ = ("session_id", "step", "statement")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    statement: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., statement: _Optional[bytes] = ...) -> None: ...
+
+class MakeKey(_message.Message):
+    __slots__ = ("terms", "step")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    terms: SumOpen
+    step: int
+    def __init__(self, terms: _Optional[_Union[SumOpen, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
+
+class MadeKey(_message.Message):
+    __slots__ = ("session_id", "step", "public_key", "statement", "refusal")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    public_key: bytes
+    statement: bytes
+    refusal: str
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., public_key: _Optional[bytes] = ..., statement: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class FixInputs(_message.Message):
+    __slots__ = ("session_id", "step", "commitments")
+    class CommitmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    commitments: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., commitments: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class FixedInputs(_message.Message):
+    __slots__ = ("session_id", "step", "statement", "refusal")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    statement: bytes
+    refusal: str
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., statement: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class OpenSum(_message.Message):
+    __slots__ = ("session_id", "step", "survivors", "total", "endorsements")
+    class EndorsementsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ENDORSEMENTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    survivors: _containers.RepeatedScalarFieldContainer[bytes]
+    total: bytes
+    endorsements: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., survivors: _Optional[_Iterable[bytes]] = ..., total: _Optional[bytes] = ..., endorsements: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class OpenedSum(_message.Message):
+    __slots__ = ("session_id", "step", "total", "refusal")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    total: bytes
+    refusal: str
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class ForgetKeys(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    def __init__(self, session_id: _Optional[bytes] = ...) -> None: ...
 
 class AskRequest(_message.Message):
     __slots__ = ("question_envelope",)

@@ -225,6 +225,128 @@ class Nodes:
             _registered_method=True)
 
 
+class KeyHoldingStub:
+    """---- The key-holder (mutual TLS, role "key-holder"): of consortia that add up under encryption ----
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Connect = channel.stream_stream(
+                '/fedtwin.v1.KeyHolding/Connect',
+                request_serializer=protocols_dot_wire_dot_fedtwin__pb2.NodeFrame.SerializeToString,
+                response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.CoordinatorFrame.FromString,
+                _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/fedtwin.v1.KeyHolding/Renew',
+                request_serializer=protocols_dot_wire_dot_fedtwin__pb2.RenewRequest.SerializeToString,
+                response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.RenewReply.FromString,
+                _registered_method=True)
+
+
+class KeyHoldingServicer:
+    """---- The key-holder (mutual TLS, role "key-holder"): of consortia that add up under encryption ----
+
+    """
+
+    def Connect(self, request_iterator, context):
+        """Opened by the key-holder; stays open, as a node's. Its frames are hello, made_key, fixed_inputs, opened_sum.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_KeyHoldingServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Connect': grpc.stream_stream_rpc_method_handler(
+                    servicer.Connect,
+                    request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.NodeFrame.FromString,
+                    response_serializer=protocols_dot_wire_dot_fedtwin__pb2.CoordinatorFrame.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.RenewRequest.FromString,
+                    response_serializer=protocols_dot_wire_dot_fedtwin__pb2.RenewReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'fedtwin.v1.KeyHolding', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('fedtwin.v1.KeyHolding', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class KeyHolding:
+    """---- The key-holder (mutual TLS, role "key-holder"): of consortia that add up under encryption ----
+
+    """
+
+    @staticmethod
+    def Connect(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fedtwin.v1.KeyHolding/Connect',
+            protocols_dot_wire_dot_fedtwin__pb2.NodeFrame.SerializeToString,
+            protocols_dot_wire_dot_fedtwin__pb2.CoordinatorFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtwin.v1.KeyHolding/Renew',
+            protocols_dot_wire_dot_fedtwin__pb2.RenewRequest.SerializeToString,
+            protocols_dot_wire_dot_fedtwin__pb2.RenewReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class ResearchStub:
     """---- Research (mutual TLS, role "researcher" or "lead") ----
 
