@@ -10,7 +10,17 @@ import sys
 
 from tests.bench.figure import Figure
 
-BENCHES = ("ingest", "count_latency", "gradient_step", "flower_round", "heart", "error")
+BENCHES = (
+    "ingest",
+    "error",
+    "count_latency",
+    "many_researchers",
+    "circe_scale",
+    "ten_sites",
+    "gradient_step",
+    "flower_round",
+    "heart",
+)
 
 
 def main() -> int:
