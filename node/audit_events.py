@@ -72,7 +72,10 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "project": _pattern(r"[a-z0-9][a-z0-9._-]{0,63}"),
     "signer": _pattern(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,119}"),
     "mapping": _pattern(r"[a-z0-9][a-z0-9._-]{0,63}"),
+    "on_behalf_of": _pattern(r"[\x21-\x7e]{1,128}"),  # whom a gateway asks for, by the name it gives them
     "kind": _pattern(r"[a-z][a-z0-9-]{0,39}"),
+    "statistic": _pattern(r"[a-z][a-z0-9-]{0,39}"),
+    "mechanism": _pattern(r"[a-z][a-z0-9-]{0,39}"),
     "purpose": _pattern(r"[a-z][a-z0-9-]{0,39}"),
     "table": _pattern(r"[a-z][a-z0-9_]{0,62}"),
     "version": _pattern(r"[0-9][0-9A-Za-z.+-]{0,39}"),
@@ -93,6 +96,7 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "survivors": _count,
     "tolerance": _count,
     "threshold": _count,
+    "cells": _count,
     "bytes_sent": _count,
     "bytes_received": _count,
     "rows_loaded": _count,

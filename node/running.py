@@ -20,12 +20,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from node import boundary
+from node.admission import Admission
 from node.answering import Answering
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
+from node.data_epoch import data_epoch
 from node.omop.store import OmopStore
 from node.policy import Policy
 from node.queries.cohort import tables as cohort_tables
+from node.queries.engine import Warehouse
 from node.session import NodeStream, Tls
 from node.sums import QUESTIONS, TRAINING, SumSessions
 from node.training.approvals import Approvals
@@ -45,6 +48,7 @@ log = logging.getLogger(__name__)
 
 SQL_THREADS = 4  # counts at one time; DuckDB uses the cores within each
 AUDIT_DELAY_S = 0.05  # a count is over by then: its disk writes do not compete with it for the cores
+EPOCH_EVERY_S = 5.0  # how long a change of the data may go unnoticed by the coordinator's store of answers
 SOFTWARE_VERSION = "0.1.0"
 
 
@@ -57,7 +61,9 @@ class Parts:
             raises Refused or ValueError and changes nothing if it does not hold.
         peers: hospitals of the roster whose keys are the pinned ones, this node included.
         policy: the policy as it stands; raises Refused(NO_POLICY).
-        store: the open store; raises Refused(NO_DATA).
+        warehouse: the CDM that questions read; store: this node's own, for training. Both raise
+            Refused(NO_DATA).
+        epoch_key: with which this node names the state of its data (node.data_epoch).
     """
 
     me: NodeId
@@ -70,6 +76,8 @@ class Parts:
     policy: Callable[[], Policy]
     ledger: Ledger
     audit: AuditLog
+    warehouse: Callable[[], Warehouse]
+    epoch_key: bytes
     store: Callable[[], OmopStore]
     approvals: Approvals
     clock: Clock
@@ -87,6 +95,7 @@ class RunningNode:
         self._sql = ThreadPoolExecutor(SQL_THREADS, thread_name_prefix="count")
         self.revoked = False
         self._audit_broken = False
+        self._epoch = self._said = b""
         self.stream = NodeStream(
             address=parts.broker_address,
             tls=parts.tls,
@@ -106,11 +115,17 @@ class RunningNode:
             left=self._left,
             bits=parts.bits,
         )
-        self.answering = Answering(
+        admission = Admission(
             roster=parts.roster,
             policy=self._policy,
             ledger=parts.ledger,
-            store=parts.store,
+            record=self.record,
+            clock=parts.clock,
+        )
+        self.answering = Answering(
+            admission=admission,
+            ledger=parts.ledger,
+            warehouse=parts.warehouse,
             sums=self.sums,
             send=self.send,
             record=self.record,
@@ -134,7 +149,12 @@ class RunningNode:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        await self.stream.run()
+        await self._look_at_epoch()
+        watching = asyncio.create_task(self._watch_epoch())
+        try:
+            await self.stream.run()
+        finally:
+            watching.cancel()
 
     async def close(self) -> None:
         """Release what is reserved, end the threads, and finish the audit trail."""
@@ -151,7 +171,33 @@ class RunningNode:
             software_version=SOFTWARE_VERSION,
             roster_version=self._parts.roster().version,
             unanswered=[question.raw for question in self.answering.unanswered()],
+            data_epoch=self._said_epoch(),
         )
+
+    def _said_epoch(self) -> bytes:
+        """Return the epoch as it was last seen, and remember that it was said."""
+        self._said = self._epoch
+        return self._epoch
+
+    async def _look_at_epoch(self) -> None:
+        """See whether the data have changed. What cannot be told is said to be unknown."""
+        parts = self._parts
+        try:
+            self._epoch = await asyncio.to_thread(
+                data_epoch, parts.epoch_key, warehouse=parts.warehouse, policy=parts.policy
+            )
+        except Exception as error:
+            if self._epoch:
+                log.warning("the state of the data cannot be read: %s", error)
+            self._epoch = b""
+
+    async def _watch_epoch(self) -> None:
+        """Tell the coordinator of a change soon after it, until cancelled."""
+        while True:
+            await asyncio.sleep(EPOCH_EVERY_S)
+            await self._look_at_epoch()
+            if self._epoch != self._said and self.stream.connection.connected_since:
+                self.send(pb.NodeFrame(data_epoch=pb.DataEpoch(epoch=self._said_epoch())))
 
     async def _welcome(self, welcome: pb.Welcome) -> None:
         await self._roster(welcome.roster_envelope)
