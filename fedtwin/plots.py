@@ -31,13 +31,20 @@ def draw(result: Result, ax: Axes | None) -> Axes:
     """
     if ax is None:
         ax = _new_axes()
+    _fill(ax, result)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax
+
+
+def _fill(ax: Axes, result: Result) -> None:
     match result:
         case CountResult():
-            _points(ax, (result.patients,), "patients")
+            _points(ax, result.patients, "patients")
         case CellsResult():
             _bars(ax, result.cells, result.what, result.split)
         case MeanResult():
-            _points(ax, (result.mean,), "value")
+            _points(ax, result.mean, "value")
         case ContingencyResult():
             _bars(ax, result.cells, "patients", "")
         case IncidenceResult():
@@ -47,11 +54,7 @@ def draw(result: Result, ax: Axes | None) -> Axes:
         case AttritionResult():
             _bars(ax, result.remaining, "patients left", "")
         case FeasibilityResult():
-            _points(ax, (result.hospitals,), "hospitals")
-            ax.set_ylim(0, result.sites)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    return ax
+            _points(ax, result.hospitals, f"of {result.sites} hospitals")
 
 
 def _new_axes() -> Axes:
@@ -73,13 +76,12 @@ def _bars(ax: Axes, cells: tuple[Estimate, ...], what: str, split: str) -> None:
     ax.set_ylabel(what)
 
 
-def _points(ax: Axes, figures: tuple[Estimate, ...], what: str) -> None:
-    places = list(range(len(figures)))
-    values = [math.nan if figure.value is None else figure.value for figure in figures]
-    ax.errorbar(places, values, yerr=_errors(figures), fmt="o", color="C0", ecolor="0.4", capsize=4)
-    _name(ax, [figure.name for figure in figures])
+def _points(ax: Axes, figure: Estimate, what: str) -> None:
+    value = math.nan if figure.value is None else figure.value
+    ax.errorbar([0], [value], yerr=_errors((figure,)), fmt="o", color="C0", ecolor="0.4", capsize=4)
+    _name(ax, [figure.name])
     ax.set_ylabel(what)
-    if all(value >= 0.0 for value in values):
+    if value >= 0.0:
         ax.set_ylim(bottom=0.0)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedtwin.estimates import Estimate, Interval, finite, shown
+from fedtwin.view import View
 from privacy import accountant, release
 from privacy.accountant import GaussianEvent
 from privacy.reading import Answer
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = dict[str, str | float | None]
-LONGEST = 40  # rows that a notebook shows; `table()` has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,57 +158,18 @@ class Result(ABC):
             "mechanism": f"{raw.mechanism}, standard deviation {deviation:.3g} {self.COUNTED}",
         }
 
-    def text_rows(self) -> tuple[list[str], list[list[str]]]:
-        """Return the table's columns and rows as text."""
+    def view(self) -> View:
+        """Return what a console or a notebook shows."""
         rows = self.table()
         columns = list(rows[0]) if rows else []
-        return columns, [[_text(row[name], whole=name in self.WHOLE) for name in columns] for row in rows]
+        texts = [[_text(row[name], whole=name in self.WHOLE) for name in columns] for row in rows]
+        return View(self.headline, columns, texts, self.facts())
 
     def __repr__(self) -> str:
-        columns, rows = self.text_rows()
-        lines = [columns, *rows[:LONGEST]]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-        shown_rows = [
-            "  ".join(
-                cell.rjust(width) if place else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        if len(rows) > LONGEST:
-            shown_rows.append(f"… and {len(rows) - LONGEST} more rows in .table()")
-        facts = [f"{name}: {words}" for name, words in self.facts().items()]
-        return "\n".join([f"{type(self).__name__}: {self.headline}", *shown_rows, *facts])
+        return f"{type(self).__name__}: {self.view().text()}"
 
     def _repr_html_(self) -> str:
-        """Return a small table for a notebook: no scripts, colours of the page it stands on."""
-        columns, rows = self.text_rows()
-        cell = 'style="text-align:right;padding:.15em .8em .15em 0;border:0;background:none"'
-        first = 'style="text-align:left;padding:.15em .8em .15em 0;border:0;background:none"'
-
-        def line(cells: list[str], tag: str) -> str:
-            return (
-                '<tr style="background:none">'
-                + "".join(
-                    f"<{tag} {first if place == 0 else cell}>{html.escape(text)}</{tag}>"
-                    for place, text in enumerate(cells)
-                )
-                + "</tr>"
-            )
-
-        more = f"<p>… and {len(rows) - LONGEST} more rows in <code>.table()</code></p>"
-        facts = " · ".join(
-            f"{html.escape(name)}: {html.escape(words)}" for name, words in self.facts().items()
-        )
-        return (
-            '<div style="color:inherit;max-width:60em">'
-            f"<p><strong>{html.escape(self.headline)}</strong></p>"
-            '<table style="border-collapse:collapse;border:0;font-variant-numeric:tabular-nums">'
-            f'<thead style="border-bottom:1px solid currentColor">{line(columns, "th")}</thead>'
-            f"<tbody>{''.join(line(row, 'td') for row in rows[:LONGEST])}</tbody></table>"
-            f"{more if len(rows) > LONGEST else ''}"
-            f'<p style="opacity:.75;font-size:.85em">{facts}</p></div>'
-        )
+        return self.view().html()
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the result with its 95 % intervals on `ax`, or on a new figure. Return the axes.
