@@ -10,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from coordinator.question_book import Seen
-from privacy.accountant import Composition
+from privacy.accountant import Composition, Event
 from protocols.wire import fedtwin_pb2 as pb
 
 
-def budget(project: str, history: Iterable[Seen], *, delta: float) -> pb.BudgetReply:
+def budget(
+    project: str, history: Iterable[Seen], *, delta: float, thought_of: Event | None = None
+) -> pb.BudgetReply:
     """Return what the project's releases cost together at `delta`, and each kind of them alone.
 
+    Args: thought_of, a further release: the reply says what all of them would cost with it.
     Raises: ValueError for a delta outside (0, 1).
     """
     whole = Composition()
@@ -43,4 +46,5 @@ def budget(project: str, history: Iterable[Seen], *, delta: float) -> pb.BudgetR
         releases=whole.releases,
         cached=sum(cached.values()),
         lines=lines,
+        epsilon_with_next=(whole if thought_of is None else whole.plus(thought_of)).epsilon(delta=delta),
     )

@@ -20,6 +20,8 @@ from coordinator.question_book import QuestionBook
 from coordinator.questions import QuestionDesk
 from coordinator.state import State
 from coordinator.studies import StudyDesk
+from privacy.accountant import Event, UnknownEvent, event_from_json
+from protocols import canonical
 from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import MAX_ENVELOPE_BYTES, BadEnvelope
@@ -34,6 +36,7 @@ from protocols.wire import fedtwin_pb2_grpc
 log = logging.getLogger(__name__)
 
 RECHECK_S = 1.0  # how often a waiting caller is looked up again: the longest a revocation waits
+MAX_EVENT_BYTES = 1_000  # one event is three short fields
 
 
 class Research(fedtwin_pb2_grpc.ResearchServicer):
@@ -99,7 +102,10 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             if not 0.0 < request.delta < 1.0:
                 raise Refused(RefusalCode.MALFORMED)
             history = list(self._book.seen(request.project))
-            return await asyncio.to_thread(budget, request.project, history, delta=request.delta)
+            thought_of = _event(request.next)
+            return await asyncio.to_thread(
+                budget, request.project, history, delta=request.delta, thought_of=thought_of
+            )
         raise AssertionError("unreachable: _Codes has ended the call")
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesReply:
@@ -175,6 +181,16 @@ def _opened(envelope: bytes, *, roster: Roster, signer: str) -> Question:
     if not roster.active_people[name].may_use(question.project):
         raise Refused(RefusalCode.NOT_ALLOWED)
     return question
+
+
+def _event(text: str) -> Event | None:
+    """Return the release that a caller thinks of. Raises: Refused(MALFORMED)."""
+    if not text:
+        return None
+    try:
+        return event_from_json(canonical.decode(text.encode(), max_bytes=MAX_EVENT_BYTES))
+    except (canonical.MalformedJson, UnknownEvent) as error:
+        raise Refused(RefusalCode.MALFORMED) from error
 
 
 async def _next(iterator: AsyncIterator[Any]) -> Any:

@@ -598,28 +598,32 @@ class DescribeReply(_message.Message):
     def __init__(self, consortium: _Optional[str] = ..., name: _Optional[str] = ..., minimum_sites: _Optional[int] = ..., tolerance: _Optional[int] = ..., hospitals: _Optional[int] = ..., connected: _Optional[int] = ..., roster_version: _Optional[int] = ..., projects: _Optional[_Iterable[str]] = ..., statistics: _Optional[_Iterable[str]] = ..., mechanisms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BudgetRequest(_message.Message):
-    __slots__ = ("project", "delta")
+    __slots__ = ("project", "delta", "next")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     project: str
     delta: float
-    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ...) -> None: ...
+    next: str
+    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ..., next: _Optional[str] = ...) -> None: ...
 
 class BudgetReply(_message.Message):
-    __slots__ = ("project", "delta", "epsilon", "releases", "cached", "lines")
+    __slots__ = ("project", "delta", "epsilon", "releases", "cached", "lines", "epsilon_with_next")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     RELEASES_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_WITH_NEXT_FIELD_NUMBER: _ClassVar[int]
     project: str
     delta: float
     epsilon: float
     releases: int
     cached: int
     lines: _containers.RepeatedCompositeFieldContainer[BudgetLine]
-    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ..., epsilon: _Optional[float] = ..., releases: _Optional[int] = ..., cached: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[BudgetLine, _Mapping]]] = ...) -> None: ...
+    epsilon_with_next: float
+    def __init__(self, project: _Optional[str] = ..., delta: _Optional[float] = ..., epsilon: _Optional[float] = ..., releases: _Optional[int] = ..., cached: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[BudgetLine, _Mapping]]] = ..., epsilon_with_next: _Optional[float] = ...) -> None: ...
 
 class BudgetLine(_message.Message):
     __slots__ = ("kind", "releases", "epsilon", "cached")
