@@ -25,6 +25,7 @@ from node.answering import Answering
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.data_epoch import data_epoch
+from node.key_holder import encrypted
 from node.omop.store import OmopStore
 from node.policy import Policy
 from node.queries.cohort import tables as cohort_tables
@@ -82,6 +83,7 @@ class Parts:
     approvals: Approvals
     clock: Clock
     bits: SecureBits
+    trusted_key_holder: Callable[[], str] = lambda: ""
 
 
 class RunningNode:
@@ -114,6 +116,7 @@ class RunningNode:
             send=self.send,
             left=self._left,
             bits=parts.bits,
+            encrypted=lambda: encrypted(parts.roster(), trusted=parts.trusted_key_holder()),
         )
         admission = Admission(
             roster=parts.roster,
@@ -321,7 +324,7 @@ class RunningNode:
 
     def _left(self, session: SessionId, frame: str, code: RefusalCode) -> None:
         """Record a session left over a frame; one refused at its opening stands there already."""
-        if frame == "sum_survivors":
+        if frame in ("sum_survivors", "sum_inputs"):
             self.record(AuditEvent.REVEAL_REFUSED, session_id=session, code=code)
         elif frame != "sum_open":
             self.record(AuditEvent.SESSION_REFUSED, session_id=session, code=code)

@@ -22,7 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from node import boundary
+from node import boundary, key_holder
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.home import NodeHome
@@ -90,6 +90,7 @@ async def serving(
             approvals=Approvals(home.path),
             clock=clock,
             bits=SecureBits(),
+            trusted_key_holder=lambda: key_holder.trusted(home.path),
         )
         node = make(parts)
         audit.record(AuditEvent.NODE_STARTED, version=SOFTWARE_VERSION)

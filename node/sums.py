@@ -1,9 +1,11 @@
 """This hospital's side of the secure sums: it joins a session only among peers it has verified itself.
 
-Guarantee: whatever the coordinator sends, this node shows its masked vector once per session and step, and
-opens masks only when at least `max(threshold, minimum sites, participants - tolerance)` of the participants
-are said to have survived. Participants must stand in the verified roster with the key this node has pinned. A
-frame that breaks the protocol costs the session, never the node.
+Guarantee: whatever the coordinator sends, this node shows its vector, masked or encrypted, once per session
+and step, and helps to open a total only when at least `max(threshold, minimum sites, participants -
+tolerance)` of the participants are said to have survived. Participants must stand in the verified roster with
+the key this node has pinned. How hospitals add up stands in the roster too; encrypted, only with the
+key-holder that this hospital's staff trusts. A frame that breaks the protocol costs the session, never the
+node.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
-from privacy.errors import SecureSumError
+from node.exchange import EncryptedExchange, Exchange, MaskedExchange
+from privacy.encrypted_party import EncryptedParty
+from privacy.encrypted_sum import KeyHolder
+from privacy.encryption import MissingExtra, Scheme
+from privacy.errors import DoesNotFit, SecureSumError
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_party import SumParty
@@ -31,7 +37,6 @@ QUESTIONS = "questions"
 TRAINING = "training:"  # followed by the plan's hash in hex
 MAX_SESSIONS = 16  # open at one time: a few sets of participants, their successors, a training run
 MAX_SHARES = 2**16  # participants times steps of one session: about 8 MB held
-INLINE_VALUES = 4_096  # up to here masking takes less than handing it to a thread
 SESSION_DEADLINE_S = 30.0  # from hearing of a session to holding its shares
 REVEAL_DEADLINE_S = 300.0  # from one's own input until the slowest participant's
 
@@ -42,11 +47,32 @@ class OpenSession:
 
     parameters: SessionParameters
     tolerance: int
+    exchange: Exchange | None = None  # None: masks, which hold whatever a plan allows
 
     @property
     def participants(self) -> int:
         """How many hospitals the noise is shared among."""
         return len(self.parameters.participants)
+
+    def must_hold(self, *, values: int, largest: int) -> None:
+        """Check that vectors of a plan can be added here, before anything is paid for.
+
+        Args: largest: the largest absolute value of one site's contribution, noise included.
+        Raises: Refused(DOES_NOT_FIT).
+        """
+        exchange = self.exchange
+        if exchange is None or exchange.largest_input is None:
+            return
+        if largest > exchange.largest_input or not exchange.fits(values):
+            raise Refused(RefusalCode.DOES_NOT_FIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """How this consortium adds up, if not under masks."""
+
+    scheme: Scheme
+    key_holder: KeyHolder
 
 
 @dataclass
@@ -63,16 +89,15 @@ class _Sent:
 class _Joined:
     """One session from its opening until it is closed."""
 
-    party: SumParty
+    exchange: Exchange
     opened: OpenSession
     ready: asyncio.Future[OpenSession]
     order: asyncio.Lock = field(default_factory=asyncio.Lock)  # frames of a session are handled in order
     sent: dict[int, _Sent] = field(default_factory=dict)
-    adverts_seen: bool = False
 
 
 class SumSessions:
-    """The sessions this node takes part in. Lives in one event loop; masks are made in threads.
+    """The sessions this node takes part in. Lives in one event loop; vectors are hidden in threads.
 
     Args:
         peers: the hospitals this node accepts at this moment, with their pinned identity keys, ours too.
@@ -80,6 +105,8 @@ class SumSessions:
             with which its sums may be opened, or raises Refused.
         send: queues a frame on the stream.
         left: told of each session that this node leaves over a frame: the frame's name and the code.
+        encrypted: how this consortium adds up at this moment, None for masks; raises Refused if this
+            hospital does not trust who holds the keys.
     """
 
     def __init__(
@@ -92,6 +119,7 @@ class SumSessions:
         send: Callable[[pb.NodeFrame], None],
         left: Callable[[SessionId, str, RefusalCode], None],
         bits: SecureBits | None = None,
+        encrypted: Callable[[], Encrypted | None] = lambda: None,
     ) -> None:
         self._me = me
         self._signing_key = signing_key
@@ -100,6 +128,7 @@ class SumSessions:
         self._send = send
         self._left = left
         self._bits = bits or SecureBits()
+        self._encrypted = encrypted
         self._joined: dict[SessionId, _Joined] = {}
         self._waiting: dict[SessionId, asyncio.Future[None]] = {}
 
@@ -130,7 +159,7 @@ class SumSessions:
         return joined is not None and joined.ready.done()
 
     async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
-        """Compute the mask of a step ahead of its vector, while the vector is being computed.
+        """Do ahead what can be done ahead of a step's vector, while the vector is being computed.
 
         Nothing leaves, and nothing is promised: a step that was prepared may be left alone.
         Raises: Refused if the session is gone or the step was used.
@@ -138,7 +167,7 @@ class SumSessions:
         joined = self._must_have(session)
         await asyncio.shield(joined.ready)
         try:
-            await asyncio.to_thread(joined.party.prepare, step=step, context=context, length=length)
+            await joined.exchange.prepare(step, context, length)
         except SecureSumError as error:
             raise Refused(error.code) from error
 
@@ -151,7 +180,7 @@ class SumSessions:
         *,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
-        """Send `vector` masked. What is paid for must be committed before.
+        """Send `vector`, hidden. What is paid for must be committed before.
 
         Args:
             context: 32 bytes naming what is summed; parties with another one do not add up.
@@ -160,6 +189,7 @@ class SumSessions:
         """
         joined = self._must_have(session)
         await asyncio.shield(joined.ready)
+        await joined.exchange.keyed(step)
         async with joined.order:
             if self._joined.get(session) is not joined or step in joined.sent:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
@@ -167,15 +197,12 @@ class SumSessions:
             total.add_done_callback(lambda done: done.cancelled() or done.exception())  # few wait for it
             joined.sent[step] = _Sent(len(vector), before_reveal, total)
             try:
-                if len(vector) <= INLINE_VALUES:
-                    masked = joined.party.masked(vector, step=step, context=context)
-                else:
-                    masked = await asyncio.to_thread(joined.party.masked, vector, step=step, context=context)
+                frame = await joined.exchange.input(step, context, vector)
+            except DoesNotFit as error:
+                raise Refused(error.code) from error
             except ValueError as error:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
-        data = masked.astype("<u8", copy=False).tobytes()
-        sent = pb.SumInput(session_id=session.raw, step=step, context=context, masked=data)
-        self._send(pb.NodeFrame(sum_input=sent))
+        self._send(frame)
 
     async def result(
         self, session: SessionId, step: int, *, deadline_s: float = REVEAL_DEADLINE_S
@@ -217,9 +244,9 @@ class SumSessions:
             if joined is None:
                 return  # left, or closed, before this frame came
             async with joined.order:
-                await self._follow(session, joined, name, body)
-            if name == "sum_survivors":
-                await self._reveal(session, joined, body)
+                revealing = await self._follow(session, joined, body)
+            if revealing:
+                await self._reveal(joined, body)
         except Refused as refused:
             self._withdraw(session, name, refused.code)
         except SecureSumError as error:
@@ -237,26 +264,52 @@ class SumSessions:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         if len(self._joined) >= MAX_SESSIONS:
             raise Refused(RefusalCode.NOT_READY)
-        opened, keys = self._checked(session, opening)
-        party = SumParty(
-            opened.parameters,
-            me=self._me,
-            signing_key=self._signing_key,
-            peer_keys=keys,
-            bits=self._bits,
-            minimum_survivors=self._admit(opened.parameters, opened.tolerance),
-        )
+        parameters, keys = self._checked(session, opening)
+        exchange = self._exchange(parameters, keys, fewest=self._admit(parameters, opening.tolerance))
+        opened = OpenSession(parameters, opening.tolerance, exchange)
         ready: asyncio.Future[OpenSession] = asyncio.get_running_loop().create_future()
         ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting
-        self._joined[session] = _Joined(party, opened, ready)
+        self._joined[session] = _Joined(exchange, opened, ready)
+        if isinstance(exchange, EncryptedExchange):
+            ready.set_result(opened)
         waiting = self._waiting.pop(session, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
-        self._send(pb.NodeFrame(sum_advert=pb.SumAdvert(session_id=session.raw, envelope=party.advert())))
+        self._send(exchange.opening())
+
+    def _exchange(
+        self, parameters: SessionParameters, keys: Mapping[NodeId, Ed25519PublicKey], *, fewest: int
+    ) -> Exchange:
+        """Return the session's back-end, as the roster says. Raises: Refused."""
+        encrypted = self._encrypted()
+        if encrypted is None:
+            party = SumParty(
+                parameters,
+                me=self._me,
+                signing_key=self._signing_key,
+                peer_keys=keys,
+                bits=self._bits,
+                minimum_survivors=fewest,
+            )
+            return MaskedExchange(party, self._send)
+        try:
+            sealing = EncryptedParty(
+                parameters,
+                me=self._me,
+                signing_key=self._signing_key,
+                peer_keys=keys,
+                key_holder=encrypted.key_holder,
+                scheme=encrypted.scheme,
+                minimum_survivors=fewest,
+            )
+        except MissingExtra as error:
+            log.error("%s", error)  # names the extra, nothing of a patient
+            raise Refused(RefusalCode.NOT_READY) from error
+        return EncryptedExchange(sealing, self._send)
 
     def _checked(
         self, session: SessionId, opening: pb.SumOpen
-    ) -> tuple[OpenSession, Mapping[NodeId, Ed25519PublicKey]]:
+    ) -> tuple[SessionParameters, Mapping[NodeId, Ed25519PublicKey]]:
         """Return the session's parameters and its participants' pinned keys. Raises: Refused."""
         nodes = tuple(NodeId(raw) for raw in opening.participants)
         if list(nodes) != sorted(set(nodes)) or self._me not in nodes:
@@ -278,49 +331,35 @@ class SumSessions:
             purpose=opening.purpose,
             round=opening.round,
         )
-        return OpenSession(parameters, opening.tolerance), {node: peers[node] for node in nodes}
+        return parameters, {node: peers[node] for node in nodes}
 
-    async def _follow(self, session: SessionId, joined: _Joined, name: str, body: object) -> None:
+    async def _follow(self, session: SessionId, joined: _Joined, body: object) -> bool:
+        """Take a frame; return whether it asks this node to help to open a total."""
         match body:
-            case pb.SumAdverts():
-                if joined.adverts_seen:
-                    raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-                joined.adverts_seen = True
-                adverts = {NodeId.parse(node): data for node, data in body.envelopes.items()}
-                made = await asyncio.to_thread(joined.party.shares, adverts)
-                sealed = {str(node): data for node, data in made.sealed.items()}
-                shares = pb.SumShares(session_id=session.raw, sealed=sealed, wraps=made.wraps)
-                self._send(pb.NodeFrame(sum_shares=shares))
-            case pb.SumDeliver():
-                if joined.ready.done():
-                    raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-                delivered = {NodeId.parse(node): data for node, data in body.sealed.items()}
-                await asyncio.to_thread(joined.party.deliver, delivered)
-                joined.ready.set_result(joined.opened)
-            case pb.SumSurvivors():
+            case pb.SumSurvivors() | pb.SumInputs():
                 sent = joined.sent.get(body.step)
                 if sent is None or sent.revealing:
                     raise Refused(RefusalCode.PROTOCOL_VIOLATION)
                 sent.revealing = True
+                return True
             case pb.SumResult():
                 self._result(joined, body)
             case pb.SumClose():
                 self._end(session, _code(body.refusal))
             case _:
-                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+                if await joined.exchange.follow(body):
+                    joined.ready.set_result(joined.opened)
+        return False
 
-    async def _reveal(self, session: SessionId, joined: _Joined, body: pb.SumSurvivors) -> None:
-        """Open shares for one step, after the mark that it was opened is durable."""
-        sent = joined.sent[body.step]
-        survivors = [NodeId(raw) for raw in body.survivors]
-        if len(set(survivors)) != len(survivors):
+    async def _reveal(self, joined: _Joined, body: object) -> None:
+        """Help to open one step's total, after the mark that it was opened is durable."""
+        revealing = await joined.exchange.reveal(body)  # refuses before the mark is made
+        if revealing is None:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        shares = joined.party.reveal(step=body.step, survivors=survivors)  # refuses before the mark is made
-        if sent.before_reveal is not None:
-            await asyncio.to_thread(sent.before_reveal)
-        by_peer = {str(peer): share for peer, share in shares.items()}
-        reveal = pb.SumReveal(session_id=session.raw, step=body.step, shares=by_peer)
-        self._send(pb.NodeFrame(sum_reveal=reveal))
+        before_reveal = joined.sent[revealing.step].before_reveal
+        if before_reveal is not None:
+            await asyncio.to_thread(before_reveal)
+        self._send(revealing.frame)
 
     def _result(self, joined: _Joined, body: pb.SumResult) -> None:
         sent = joined.sent.get(body.step)

@@ -93,6 +93,10 @@ class EncryptedParty:
         """The largest absolute value that a vector of this session may hold."""
         return self._scheme.form.largest_input(len(self.parameters.participants))
 
+    def ciphertext_bytes(self, length: int) -> int:
+        """Return the size of an encrypted vector of `length` values."""
+        return self._scheme.form.ciphertext_bytes(length)
+
     def take_key(self, step: int, public_key: bytes, statement: bytes) -> None:
         """Take the key of a step if the key-holder signed it for this step. Once; the same again is fine.
 
