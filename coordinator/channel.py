@@ -10,6 +10,11 @@ import grpc
 from coordinator.profile import Profile
 from protocols.refusal import RefusalCode, Refused
 
+KEEPALIVE = (  # a channel that lives for months notices when the coordinator's machine is gone
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
 
 class CoordinatorUnreachable(Exception):
     """Nobody answers at the broker's address, or not with the consortium's certificate."""
@@ -26,6 +31,14 @@ def open_channel(profile: Profile) -> grpc.Channel:
     """Return a channel that connects at the first call and again whenever it has to. Threads may share it."""
     ca, key, certificate = profile.tls()
     return grpc.secure_channel(profile.broker_address, grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+def open_async_channel(profile: Profile) -> grpc.aio.Channel:
+    """Return the same for the event loop that runs."""
+    ca, key, certificate = profile.tls()
+    return grpc.aio.secure_channel(
+        profile.broker_address, grpc.ssl_channel_credentials(ca, key, certificate), options=KEEPALIVE
+    )
 
 
 @contextmanager
