@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -108,8 +108,14 @@ def rejoin(home: NodeHome, token: str, *, clock: Clock) -> NodeConfig:
         raise Refused(RefusalCode.ROSTER_MISMATCH)
     RosterKeeper.open(home).accept(joined.envelope)
     private_files.write(home.certificate, joined.certificate)
-    private_files.write(home.config_file, joined.config.to_toml().encode())
-    return joined.config
+    config = replace(
+        before,
+        name=joined.config.name,
+        broker_address=joined.config.broker_address,
+        fleet_address=joined.config.fleet_address,
+    )
+    private_files.write(home.config_file, config.to_toml().encode())
+    return config
 
 
 def check_certificate(pem: bytes, *, authority_pem: bytes, key: ec.EllipticCurvePublicKey, me: Peer) -> None:

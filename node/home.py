@@ -7,15 +7,20 @@ ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  logs/  flwr/
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from node.store_url import StoreUrl
 from protocols.ids import ConsortiumId, NodeId
 from protocols.invitation import check_address
 from protocols.roster import display_name
+
+OPTIONAL = ("store", "schema", "memory", "data_version")
+MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
 
 
 class MalformedConfig(ValueError):
@@ -28,6 +33,10 @@ class NodeConfig:
 
     node_id, name, consortium: as the roster lists this hospital. roster_key: the Ed25519 key that rosters are
     verified with (64 hex digits). broker_address, fleet_address: `host:port` to connect out to.
+
+    The rest may be missing. store: where the CDM lies (docs/warehouse.md), "" for this folder's own.
+    schema: its schema there, "" to look for it. memory: what DuckDB may use, "8GB"; "" for 80 % of the
+    machine. data_version: raised when the data change in a way that the database does not show.
     """
 
     node_id: NodeId
@@ -36,16 +45,26 @@ class NodeConfig:
     roster_key: bytes
     broker_address: str
     fleet_address: str
+    store: str = ""
+    schema: str = ""
+    memory: str = ""
+    data_version: int = 0
 
     def __post_init__(self) -> None:
         display_name(self.name)
+        if self.store:
+            StoreUrl.parse(self.store)
+        if self.memory and not MEMORY.fullmatch(self.memory):
+            raise ValueError("memory is a number and MB or GB, 2GB")
+        if self.data_version < 0:
+            raise ValueError("data_version is 0 or more")
         check_address(self.broker_address)
         check_address(self.fleet_address)
         Ed25519PublicKey.from_public_bytes(self.roster_key)
 
     def to_toml(self) -> str:
         """Return the file's text."""
-        values = {
+        values: dict[str, str | int] = {
             "node_id": str(self.node_id),
             "name": self.name,
             "consortium": str(self.consortium),
@@ -53,6 +72,9 @@ class NodeConfig:
             "broker_address": self.broker_address,
             "fleet_address": self.fleet_address,
         }
+        for key in OPTIONAL:
+            if value := getattr(self, key):
+                values[key] = value
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
     @classmethod
@@ -62,9 +84,14 @@ class NodeConfig:
             found = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise MalformedConfig("node.toml: not TOML") from error
-        known = {field.name for field in fields(cls)}
-        if set(found) != known or not all(isinstance(value, str) for value in found.values()):
-            raise MalformedConfig(f"node.toml: needs exactly {', '.join(sorted(known))}, each a text")
+        known = {field.name: int if field.type == "int" else str for field in fields(cls)}
+        wrong = [key for key in found if key not in known or type(found[key]) is not known[key]]
+        missing = known.keys() - OPTIONAL - found.keys()
+        if wrong or missing:
+            needed = ", ".join(sorted(known.keys() - OPTIONAL))
+            raise MalformedConfig(
+                f"node.toml: needs exactly {needed}, each a text; may have {', '.join(OPTIONAL)} (a number)"
+            )
         try:
             return cls(
                 node_id=NodeId.parse(found["node_id"]),
@@ -73,6 +100,7 @@ class NodeConfig:
                 roster_key=bytes.fromhex(found["roster_key"]),
                 broker_address=found["broker_address"],
                 fleet_address=found["fleet_address"],
+                **{key: found[key] for key in OPTIONAL if key in found},
             )
         except ValueError as error:
             raise MalformedConfig(f"node.toml: {error}") from error

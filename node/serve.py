@@ -25,15 +25,15 @@ from typing import Any
 from node import boundary, key_holder
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
+from node.data_epoch import epoch_key
 from node.home import NodeHome
 from node.keys import NodeKeys
-from node.omop.errors import NotAStore, StoreBusy
-from node.omop.store import OmopStore
 from node.policy import Policy
 from node.renewal import renew_if_due
 from node.roster import RosterKeeper
 from node.running import SOFTWARE_VERSION, Parts, RunningNode
 from node.session import Tls
+from node.stores import Stores
 from node.training.approvals import Approvals
 from privacy import private_files
 from privacy.ledger import Ledger
@@ -72,8 +72,8 @@ async def serving(
         ledger = Ledger(home.ledger, clock=clock)
         stack.callback(ledger.close)
         rosters = RosterKeeper.open(home)
-        store = _Store(home.store)
-        stack.callback(store.close)
+        stores = Stores(home)
+        stack.callback(stores.close)
         policy = _PolicyFile(home.policy, audit)
         parts = Parts(
             me=config.node_id,
@@ -86,7 +86,9 @@ async def serving(
             policy=policy,
             ledger=ledger,
             audit=audit,
-            store=store,
+            warehouse=stores.warehouse,
+            epoch_key=epoch_key(keys.pseudonym),
+            store=stores.store,
             approvals=Approvals(home.path),
             clock=clock,
             bits=SecureBits(),
@@ -131,35 +133,6 @@ async def serve_until_stopped(
         sys.stdout.write(json.dumps({"serving": True, "node_id": str(home.config().node_id)}) + "\n")
         sys.stdout.flush()
         await stopped.wait()
-
-
-class _Store:
-    """Opens the hospital's store when it is first needed, and again if there was none."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._store: OmopStore | None = None
-
-    def __call__(self) -> OmopStore:
-        """Return the open store. Raises: Refused(NO_DATA) without one, NOT_READY during an ingest."""
-        with self._lock:
-            if self._store is None:
-                if not self._path.exists():
-                    raise Refused(RefusalCode.NO_DATA)
-                try:
-                    self._store = OmopStore.open(self._path, read_only=True)
-                except StoreBusy:
-                    raise Refused(RefusalCode.NOT_READY) from None
-                except NotAStore:
-                    raise Refused(RefusalCode.NO_DATA) from None
-            return self._store
-
-    def close(self) -> None:
-        """Close it."""
-        with self._lock:
-            if self._store is not None:
-                self._store.close()
 
 
 class _PolicyFile:

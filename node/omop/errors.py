@@ -5,6 +5,7 @@ StoreError
 ├── NotTheCdm        the caller's mistake: a table lacks a column of OMOP CDM 5.4
 ├── NoVocabulary     the caller's mistake: the question needs the OHDSI vocabulary, and none is loaded
 ├── UnknownStore     the caller's mistake: the URL names no kind of store that we read
+├── PasswordInUrl    the caller's mistake: the URL holds a password
 ├── NotAStore        a fault: the file is no DuckDB database, or of another format
 ├── StoreBusy        an outage: another process holds the file
 └── AlreadyLoaded    a refusal: this source was loaded before with other content or another mapping
@@ -46,6 +47,16 @@ class UnknownStore(StoreError, ValueError):
 
     def __init__(self) -> None:
         super().__init__("a store is the path of a DuckDB file, duckdb:///PATH or postgresql://…")
+
+
+class PasswordInUrl(StoreError, ValueError):
+    """The URL holds a password, which the list of processes or a backup would show to others."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the URL of a store holds no password: put it into ~/.pgpass, or name a file of that form"
+            " with ?passfile=PATH"
+        )
 
 
 class NotAStore(StoreError):

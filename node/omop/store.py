@@ -149,7 +149,8 @@ class OmopStore:
     def epoch(self) -> str:
         """Return a name for the present content: it changes when, and only when, data is loaded.
 
-        A CDM that another tool made has no load records; there it is derived from the tables' row counts.
+        A CDM that another tool made has no load records; there it is derived from the tables' row counts and
+        the file's time of change.
         """
         digest = hashlib.sha256()
         cursor = self.connection.con
@@ -163,6 +164,7 @@ class OmopStore:
                 for name in ("person", *EVENT_TABLES)
                 if self.has(name)
             ]
+            rows.append(("file", str(self.path.stat().st_mtime_ns)))
         for row in rows:
             digest.update("\x00".join(row).encode() + b"\x01")
         return digest.hexdigest()[:32]

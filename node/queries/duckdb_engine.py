@@ -32,12 +32,13 @@ SCHEMAS = ("cdm", "main")  # where a CDM lies: other tools use the first, ours t
 class DuckDbWarehouse:
     """The CDM in one open store, which its opener closes."""
 
-    def __init__(self, store: OmopStore) -> None:
+    def __init__(self, store: OmopStore, *, data_version: int = 0) -> None:
         self._store = store
+        self._data_version = data_version
         self._statements = Statements("duckdb")
 
     @classmethod
-    def open(cls, path: Path, *, schema: str | None, limits: Limits) -> Self:
+    def open(cls, path: Path, *, schema: str | None, limits: Limits, data_version: int = 0) -> Self:
         """Open a file read-only. Nothing is spilled beside it.
 
         Args: schema: where the CDM lies; None looks for `person` in `cdm`, then `main`.
@@ -51,15 +52,16 @@ class DuckDbWarehouse:
         except BaseException:
             store.close()
             raise
-        return cls(store)
+        return cls(store, data_version=data_version)
 
     def engine(self, limits: Limits) -> CdmEngine:
         """Return an engine for one question; of the limits only the time is this question's own."""
-        return CdmEngine(_Session(self._store, time_s=limits.time_s), self._statements)
+        session = _Session(self._store, time_s=limits.time_s)
+        return CdmEngine(session, self._statements, epoch=self.epoch)
 
     def epoch(self) -> str:
-        """Return a name for the present content (OmopStore.epoch)."""
-        return self._store.epoch()
+        """Return a name for the present content (OmopStore.epoch, and the data version)."""
+        return f"{self._store.epoch()}-{self._data_version}"
 
     def close(self) -> None:
         """Close the store."""
@@ -104,10 +106,6 @@ class _Session:
         with self._errors():
             found = self._connection.execute(sql, parameters).to_arrow_table()
         return found.cast(columns.to_pyarrow())
-
-    def epoch(self) -> str:
-        """Return a name for the present content."""
-        return self._store.epoch()
 
     def interrupt(self) -> None:
         """Make what runs now, and whatever is asked later, fail soon."""

@@ -84,10 +84,6 @@ class Session(Protocol):
         """Return the rows of a query, marks `$name` bound to `parameters`, as columns of these types."""
         ...
 
-    def epoch(self) -> str:
-        """As `Warehouse.epoch`."""
-        ...
-
     def interrupt(self) -> None:
         """Make what runs now, and whatever is asked later, fail soon. From any thread."""
         ...
@@ -124,10 +120,11 @@ class NamedTables:
 class CdmEngine:
     """One question's way into the CDM. Every method but `interrupt` belongs to one thread."""
 
-    def __init__(self, session: Session, statements: Statements) -> None:
+    def __init__(self, session: Session, statements: Statements, *, epoch: Callable[[], str]) -> None:
         """Use `Warehouse.engine`."""
         self._session = session
         self._statements = statements
+        self._epoch = epoch
         self._made = 0
 
     def table(self, name: str) -> Table:
@@ -187,7 +184,7 @@ class CdmEngine:
 
     def epoch(self) -> str:
         """Return a name for the present content of the CDM (as `Warehouse.epoch`)."""
-        return self._session.epoch()
+        return self._epoch()
 
     def close(self) -> None:
         """End the question: drop what it made, give its connection back."""

@@ -12,13 +12,13 @@ _AGAIN_S = 0.02  # an interrupt between two statements stops nothing, so it is r
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one question may take: seconds, DuckDB's memory in its notation (`2GB`), cores (None for all).
+    """What one question may take: seconds; DuckDB's memory in its notation (`2GB`; None for 80 %), cores.
 
     Memory and cores are limits of a DuckDB database, so they are set when it is opened.
     """
 
     time_s: float
-    memory: str = "2GB"
+    memory: str | None = None
     threads: int | None = None
 
 

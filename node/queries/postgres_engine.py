@@ -38,14 +38,15 @@ _MARK = re.compile(r"\$(n\d+)")
 class PostgresWarehouse:
     """The CDM in one schema of a server. Holds no connection between questions."""
 
-    def __init__(self, url: str, tables: NamedTables) -> None:
+    def __init__(self, url: str, tables: NamedTables, *, data_version: int) -> None:
         """Use `open`."""
         self._url = url
+        self._data_version = data_version
         self._tables = tables
         self._statements = Statements("postgres")
 
     @classmethod
-    def open(cls, url: str, *, schema: str | None) -> Self:
+    def open(cls, url: str, *, schema: str | None, data_version: int = 0) -> Self:
         """Connect once, to look for the CDM.
 
         Args:
@@ -55,18 +56,17 @@ class PostgresWarehouse:
         Raises: NotAStore if the server is away or does not let us in; NoSuchTable if there is no `person`.
         """
         with closing(_connected(url)) as connection:
-            return cls(url, _found(connection, schema))
+            return cls(url, _found(connection, schema), data_version=data_version)
 
     def engine(self, limits: Limits) -> CdmEngine:
         """Return an engine for one question. Raises: NotAStore."""
-        return CdmEngine(
-            _Session(_connected(self._url), self._tables, time_s=limits.time_s), self._statements
-        )
+        session = _Session(_connected(self._url), self._tables, time_s=limits.time_s)
+        return CdmEngine(session, self._statements, epoch=self.epoch)
 
     def epoch(self) -> str:
         """Return a name for the present content, as far as it can be seen."""
         with closing(_connected(self._url)) as connection:
-            return _epoch(connection, self._tables)
+            return f"{_epoch(connection, self._tables)}-{self._data_version}"
 
     def close(self) -> None:
         """Nothing is open between questions."""
@@ -120,11 +120,6 @@ class _Session:
             [pa.array(list(column)).cast(field.type) for column, field in zip(found, wanted, strict=True)],
             schema=wanted,
         )
-
-    def epoch(self) -> str:
-        """Return a name for the present content, as far as it can be seen."""
-        with self._errors():
-            return _epoch(self._connection, self.tables)
 
     def interrupt(self) -> None:
         """Make what runs now, and whatever is asked later, fail soon."""

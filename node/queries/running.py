@@ -1,49 +1,60 @@
-"""A count that runs in a thread and can be made to stop."""
+"""A question that runs in a thread and can be made to stop."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from typing import Generic, TypeVar
 
-import duckdb
-
-from node.omop.errors import NoSuchTable
-from node.omop.store import OmopStore
-from node.queries import cohort as cohorts
-from protocols.cohort import Cohort
+from node.omop.errors import NotAStore, StoreBusy
+from node.queries.engine import CdmEngine, Warehouse
+from node.queries.limits import Limits
 from protocols.refusal import RefusalCode, Refused
 
+Answer = TypeVar("Answer")
 
-class RunningCount:
-    """Call it in a thread to count; `interrupt` it from another. Used once."""
 
-    def __init__(self, cohort: Cohort, store: Callable[[], OmopStore]) -> None:
-        self._cohort = cohort
-        self._store = store
+class RunningQuestion(Generic[Answer]):
+    """Call it in a thread to ask; `interrupt` it from another. Used once.
+
+    Args:
+        ask: what to compute; gets an engine of its own.
+        warehouse: the hospital's CDM; raises Refused if there is none.
+    """
+
+    def __init__(
+        self, ask: Callable[[CdmEngine], Answer], warehouse: Callable[[], Warehouse], *, limits: Limits
+    ) -> None:
+        self._ask = ask
+        self._warehouse = warehouse
+        self._limits = limits
         self._lock = threading.Lock()
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._engine: CdmEngine | None = None
         self._stopped = False
 
-    def __call__(self) -> int:
-        """Return the exact number of persons. Raises: Refused(NO_DATA) without store or table; DEADLINE."""
-        store = self._store()
-        with self._lock:
-            if self._stopped:
-                raise Refused(RefusalCode.DEADLINE)
-            self._connection = store.connection.con
+    def __call__(self) -> Answer:
+        """Return the answer, exact.
+
+        Raises: Refused(NOT_READY) while the database is away, DEADLINE if interrupted; what `ask` raises.
+        """
         try:
-            return cohorts.count(self._cohort, store)
-        except NoSuchTable:
-            raise Refused(RefusalCode.NO_DATA) from None
-        except duckdb.InterruptException:
-            raise Refused(RefusalCode.DEADLINE) from None
-        finally:
-            with self._lock:
-                self._connection = None  # the thread's connection goes on to other counts
+            with closing(self._warehouse().engine(self._limits)) as engine:
+                with self._lock:
+                    if self._stopped:
+                        raise Refused(RefusalCode.DEADLINE)
+                    self._engine = engine
+                try:
+                    return self._ask(engine)
+                finally:
+                    with self._lock:
+                        self._engine = None
+        except (NotAStore, StoreBusy):
+            raise Refused(RefusalCode.NOT_READY) from None
 
     def interrupt(self) -> None:
-        """Make the count fail soon, or not begin."""
+        """Make the question fail soon, or not begin."""
         with self._lock:
             self._stopped = True
-            if self._connection is not None:
-                self._connection.interrupt()
+            if self._engine is not None:
+                self._engine.interrupt()

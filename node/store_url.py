@@ -1,0 +1,50 @@
+"""The name of a database that holds a CDM, as a configuration or a command gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+from node.omop.errors import PasswordInUrl, UnknownStore
+
+
+class StoreKind(StrEnum):
+    """What kind of database it is."""
+
+    DUCKDB = "duckdb"
+    POSTGRESQL = "postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """A URL without a password; `text` is what the database's own driver takes (a path, for DuckDB)."""
+
+    kind: StoreKind
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the store that `text` names: a path, `duckdb:///PATH` or `postgresql://…`.
+
+        >>> StoreUrl.parse("duckdb:///data/cdm.duckdb")
+        StoreUrl(kind=<StoreKind.DUCKDB: 'duckdb'>, text='/data/cdm.duckdb')
+
+        Raises: UnknownStore; PasswordInUrl, because command lines and configuration files are read by others.
+        """
+        scheme, found, rest = text.partition("://")
+        if not found:
+            scheme, rest = "duckdb", text
+        if scheme == "duckdb" and rest:
+            return cls(StoreKind.DUCKDB, rest)
+        if scheme in ("postgresql", "postgres"):
+            try:
+                parts = urlsplit(text)
+                secret = bool(parts.password) or "password" in parse_qs(parts.query, keep_blank_values=True)
+            except ValueError:
+                raise UnknownStore from None
+            if secret:
+                raise PasswordInUrl
+            return cls(StoreKind.POSTGRESQL, text)
+        raise UnknownStore
