@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from fedtwin.cli_coordinator import coordinator
 from fedtwin.cli_demo import demo
+from fedtwin.cli_gateway import gateway
 from fedtwin.cli_node import node
 from fedtwin.cli_query import query
 from fedtwin.cli_train import train
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(coordinator, name="coordinator")
+app.add_typer(gateway, name="gateway")
 app.add_typer(node, name="node")
 app.add_typer(query, name="query")
 app.add_typer(train, name="train")
@@ -105,6 +107,7 @@ def _explain(error: Exception, *, as_json: bool) -> int:
         say(
             f"[red]error[/red]: {escape(str(error.name))} is not installed here. A hospital needs"
             r" `pip install 'fedtwin\[node]'`, a coordinator `pip install 'fedtwin\[coordinator]'`"
+            r", a gateway `pip install 'fedtwin\[gateway]'`"
         )
         code = Exit.USAGE
     elif isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):

@@ -94,7 +94,7 @@ def invite(
     from protocols.clock import SystemClock
     from protocols.ids import NodeId
 
-    with _opened(home) as (made, state):
+    with opened(home) as (made, state):
         invitation = made.invite(
             state,
             hospital,
@@ -114,7 +114,7 @@ def invite(
 def nodes(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """List the hospitals, and which are connected right now."""
     live = _live(home)
-    with _opened(home) as (_, state):
+    with opened(home) as (_, state):
         records = state.nodes()
     rows: list[dict[str, Any]] = [
         {
@@ -154,7 +154,7 @@ def revoke(
     from protocols.clock import SystemClock
     from protocols.ids import MalformedId, NodeId
 
-    with _opened(home) as (made, state):
+    with opened(home) as (made, state):
         book = made.roster_book(state, clock=SystemClock())
         try:
             roster = book.revoke_node(NodeId.parse(who))
@@ -170,7 +170,7 @@ def revoke(
 def status(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """Show where the coordinator listens, whether it serves, and who belongs."""
     live = _live(home)
-    with _opened(home) as (made, state):
+    with opened(home) as (made, state):
         config, records = made.config(), state.nodes()
         fields: dict[str, Any] = {
             "name": config.name,
@@ -209,7 +209,7 @@ def add_researcher(
 
     folder = out or home / "profiles" / name
     role = Role.LEAD if lead else Role.RESEARCHER
-    with _opened(home) as (made, state):
+    with opened(home) as (made, state):
         profile = made.issue_profile(
             state, folder, name=name, role=role, projects=tuple(project), clock=SystemClock()
         )
@@ -221,7 +221,7 @@ def add_researcher(
 
 
 @contextmanager
-def _opened(home: Path) -> Iterator[tuple[Home, State]]:
+def opened(home: Path) -> Iterator[tuple[Home, State]]:
     """Open the coordinator's home and state. Raises: Stop if there is no coordinator."""
     from coordinator.home import CoordinatorHome as Home
 

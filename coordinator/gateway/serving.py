@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
-import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-import uvicorn
 
 from coordinator.channel import open_async_channel
 from coordinator.gateway.app import Parts, create_app
@@ -24,8 +21,9 @@ from coordinator.gateway.asking import Asker
 from coordinator.gateway.book import Book
 from coordinator.gateway.config import GatewayConfig
 from coordinator.gateway.issuer import IssuerKeys
+from coordinator.gateway.listener import listening, server_context
 from coordinator.gateway.pace import Pace
-from coordinator.gateway.shield import MAX_AT_ONCE, Shield
+from coordinator.gateway.shield import Shield
 from coordinator.gateway.tokens import TokenReader
 from coordinator.profile import Profile
 from privacy import private_files
@@ -35,8 +33,6 @@ from protocols.peer import Role
 log = logging.getLogger(__name__)
 
 FORGET_EVERY_S = 3_600.0
-GRACE_S = 3  # for requests that are being answered when the gateway stops
-MAX_HEADER_BYTES = 32_768  # a token has at most 16 kB
 
 
 class WrongProfile(ValueError):
@@ -59,16 +55,14 @@ async def serving(config: GatewayConfig, *, clock: Clock) -> AsyncIterator[Servi
 
     Raises: MalformedProfile, WrongProfile, OpenToOthers for a key that others may read, BookInUse.
     """
-    profile = Profile.load(config.profile)
-    if profile.role is not Role.RESEARCHER:
-        raise WrongProfile("a gateway is a researcher of the roster; a lead may do more than it needs")
+    profile = own_profile(config)
     context = None if config.plain_http else _tls(config)
     async with AsyncExitStack() as stack:
         book = Book(config.book)
         stack.callback(book.close)
         channel = open_async_channel(profile)
         stack.push_async_callback(channel.close, None)
-        client = await stack.enter_async_context(_client(config))
+        client = await stack.enter_async_context(issuer_client(config))
         keys = IssuerKeys(config.issuer, client=client, plain_http=config.plain_http)
         asker = Asker(profile, book, channel, clock=clock)
         asker.start()
@@ -88,7 +82,9 @@ async def serving(config: GatewayConfig, *, clock: Clock) -> AsyncIterator[Servi
             wait_s=float(config.wait_s),
         )
         app = Shield(create_app(parts), wait_s=config.wait_s, tls=not config.plain_http)
-        port = await stack.enter_async_context(_listening(app, config, context))
+        port = await stack.enter_async_context(
+            listening(app, host=config.listen, port=config.port, context=context)
+        )
         forgetting = asyncio.create_task(_forget(book, keep=timedelta(days=config.keep_days), clock=clock))
         stack.callback(forgetting.cancel)
         yield ServingGateway(port, asker, book, keys)
@@ -118,67 +114,28 @@ async def _serve(config: GatewayConfig, *, clock: Clock) -> None:
         await stopped.wait()
 
 
+def own_profile(config: GatewayConfig) -> Profile:
+    """Return the gateway's credentials. Raises: MalformedProfile, WrongProfile."""
+    profile = Profile.load(config.profile)
+    if profile.role is not Role.RESEARCHER:
+        raise WrongProfile("a gateway is a researcher of the roster; a lead may do more than it needs")
+    return profile
+
+
 def _tls(config: GatewayConfig) -> ssl.SSLContext:
     assert config.certificate is not None
     assert config.key is not None
     private_files.read_secret(config.key)  # refuses a key that others may read
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.certificate, config.key)
-    return context
+    return server_context(str(config.certificate), str(config.key))
 
 
-def _client(config: GatewayConfig) -> httpx.AsyncClient:
+def issuer_client(config: GatewayConfig) -> httpx.AsyncClient:
     """Return who fetches the issuer's keys: no redirects, no proxy or authority from the environment."""
     verify = ssl.create_default_context(cafile=str(config.issuer_ca) if config.issuer_ca else None)
     return httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False)
-
-
-@asynccontextmanager
-async def _listening(
-    app: Shield, config: GatewayConfig, context: ssl.SSLContext | None
-) -> AsyncIterator[int]:
-    family = socket.AF_INET6 if ":" in config.listen else socket.AF_INET
-    listener = socket.create_server((config.listen, config.port), family=family, backlog=128)
-    settings = uvicorn.Config(
-        app,
-        ws="none",
-        lifespan="off",
-        http="h11",  # the strict parser
-        log_config=None,
-        access_log=False,  # the Shield writes our own line
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=2 * MAX_AT_ONCE,  # connections; the Shield bounds requests
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        ssl_context_factory=None if context is None else lambda _config, _make: context,
-    )
-    server = _Server(settings)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        while not server.started:
-            if running.done():
-                await running
-                raise RuntimeError("the gateway did not start")
-            await asyncio.sleep(0.01)
-        yield int(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        await running
-        listener.close()
 
 
 async def _forget(book: Book, *, keep: timedelta, clock: Clock) -> None:
     while True:
         book.forget(now=clock.now(), older_than=keep)
         await asyncio.sleep(FORGET_EVERY_S)
-
-
-class _Server(uvicorn.Server):
-    """Leaves the process's signal handlers alone: `serve` has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
