@@ -11,7 +11,7 @@ import numpy as np
 from privacy import release
 from privacy.post_processing import CellNoise
 from protocols.ids import QuestionId
-from protocols.question import Mechanism, Question
+from protocols.question import MAX_ATTEMPTS, Mechanism, Question
 from protocols.wire import fedtwin_pb2 as pb
 
 LEVEL = 0.95  # of every interval
@@ -91,7 +91,8 @@ def read_answer(question: Question, wire: pb.Answer) -> Answer:
 
     Raises: ValueError if the coordinator's figures contradict each other or name another question.
     """
-    if wire.question_id != question.question_id.raw or not 1 <= wire.releases <= question.attempts:
+    most = MAX_ATTEMPTS if wire.cached else question.attempts  # the first to ask may have signed for more
+    if wire.question_id != question.question_id.raw or not 1 <= wire.releases <= most:
         raise ValueError("an answer to something else")
     shares = release.plan(question, participants=wire.participants, tolerance=wire.tolerance)
     totals = shares.decode(np.array(wire.scaled_totals, dtype=np.int64).view(np.uint64))
