@@ -51,7 +51,7 @@ class IncidenceResult(Result):
         count, noise = len(statistic.periods), answer.noise
         whole = sensitivity.person_time_unit(statistic)
         cells = np.array(answer.estimates)
-        events, years = cells[:count] / EVENT, np.array(_years(statistic))
+        events, years = cells[:count] / EVENT, np.array(years_of(statistic))
         time = cells[count:] / whole * years
         of_events, of_time = noise.deviation / EVENT, noise.deviation / whole * years
         names = [label.removeprefix("events ") for label in answer.labels[:count]]
@@ -209,7 +209,7 @@ def _period(
     )
 
 
-def _years(statistic: Incidence) -> list[float]:
+def years_of(statistic: Incidence) -> list[float]:
     """Return the length of each period in years."""
     firsts = [*statistic.periods, date(statistic.last_year + 1, 1, 1)]
     return [(after - first).days / DAYS_PER_YEAR for first, after in pairwise(firsts)]
