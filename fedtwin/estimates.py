@@ -16,6 +16,8 @@ from privacy.post_processing import CellNoise
 
 Interval = tuple[float, float]
 
+NEGLIGIBLE = 1e-6  # no figure that a person reads is told from 0 below it
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -163,7 +165,7 @@ def shown(number: float | None, *, whole: bool = False) -> str:
         return "no limit"
     if whole or abs(number) >= 1000:
         return f"{round(number):,}"
-    return f"{number:.3g}"
+    return "0" if abs(number) < NEGLIGIBLE else f"{number:.3g}"
 
 
 def _exp(exponent: float) -> float:

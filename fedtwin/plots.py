@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedtwin.count_results import AttritionResult, CellsResult, CountResult, FeasibilityResult
@@ -57,11 +58,25 @@ def _fill(ax: Axes, result: Result) -> None:
             _points(ax, result.hospitals, f"of {result.sites} hospitals")
 
 
-def _new_axes() -> Axes:
+def save(axes: Axes, file: Path) -> None:
+    """Write the figure that `axes` stand on; the ending says as what."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that `draw` returned stand on one
+    figure.savefig(file)
+
+
+def must_have_matplotlib() -> None:
+    """Raises: PlotNeedsMatplotlib."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401 (only to see whether it is there)
     except ModuleNotFoundError as error:
         raise PlotNeedsMatplotlib from error
+
+
+def _new_axes() -> Axes:
+    must_have_matplotlib()
+    from matplotlib.figure import Figure
+
     axes: Axes = Figure(figsize=(7.0, 4.0), layout="constrained").subplots()
     return axes
 
