@@ -9,7 +9,9 @@ The Gaussian releases are one Gaussian (μ²). A pure release of ε is dominated
 
 Guarantee: each is an upper bound of the smallest ε at δ. The grid is made by connecting the dots (Doroshenko
 et al. 2022), which never understates, and coarsens with the spread of the loss in powers of two, so that a
-grid point stays one. What discrete noise may add to δ is a ten-thousandth of it at most, set aside at first.
+grid point stays one. A ten-thousandth of δ is set aside at first: for the distance between the drawn noise
+and the ideal one, and for what the convolutions round away. Below δ = 1e-9 that could be too little for them,
+and the PLD is not used.
 
 `dp_accounting` takes a second or two to import: it is imported when the basic bound does not decide.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +37,8 @@ from privacy.accountant import (
 )
 
 DISCRETE_SHARE = 1e-4  # of δ, for the distance between the drawn noise and the ideal one
+SMALLEST_DELTA_OF_PLD = 1e-9  # a thousand convolutions in float64 round away 1e-13 at most
+MOST_PURE_OF_PLD = 20_000  # beyond, convolving takes seconds and RDP is as good
 POINTS_PER_SPREAD = 100  # grid points per standard deviation of the privacy loss
 FINEST_GRID = 2.0**-14
 ORDERS = np.concatenate([np.linspace(1.05, 8.0, 40), np.geomspace(8.5, 4096.0, 60)])  # where RDP is evaluated
@@ -44,9 +49,7 @@ _Pure = tuple[tuple[float, int], ...]
 def epsilon(composition: Composition, *, delta: float) -> float:
     """Return the smallest of the three bounds, rounded up; inf if none is up to 75."""
     share = delta * (1.0 - DISCRETE_SHARE)
-    best = _basic(composition, share)
-    if len(composition.pure) > 1 or composition.pure[0][1] > 1 or composition.mu_squared:
-        best = min(best, _rdp(composition, share), _pld(composition, share))
+    best = min(bound(composition, share) for bound in _bounds(composition))
     return _with_discrete_noise(best, composition, delta)
 
 
@@ -55,8 +58,15 @@ def within(composition: Composition, cap: float, *, delta: float) -> bool:
     share = delta * (1.0 - DISCRETE_SHARE)
     return any(
         _with_discrete_noise(bound(composition, share), composition, delta) <= cap
-        for bound in (_basic, _rdp, _pld)
+        for bound in _bounds(composition)
     )
+
+
+def _bounds(composition: Composition) -> tuple[Callable[[Composition, float], float], ...]:
+    """Return the bounds to try, the cheapest first; a single pure release costs its own ε."""
+    if composition.releases == 1:
+        return (_basic,)
+    return (_basic, _rdp, _pld)
 
 
 def _with_discrete_noise(bound: float, composition: Composition, delta: float) -> float:
@@ -99,6 +109,10 @@ def _rdp_of_pure(epsilon_: float) -> NDArray[np.float64]:
 
 
 def _pld(composition: Composition, delta: float) -> float:
+    if delta < SMALLEST_DELTA_OF_PLD * (1.0 - DISCRETE_SHARE):
+        return math.inf
+    if sum(count for _, count in composition.pure) > MOST_PURE_OF_PLD:
+        return math.inf
     spread = math.sqrt(composition.mu_squared + sum(e * e * n for e, n in composition.pure))
     grid = max(FINEST_GRID, 2.0 ** math.floor(math.log2(spread / POINTS_PER_SPREAD)))
     total = _pure_pld(composition.pure, grid)
