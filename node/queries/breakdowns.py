@@ -56,8 +56,8 @@ def contingency(cohort: Cohort | CirceCohort, statistic: Contingency, grouping: 
         other_only = other.relation().select(other_id=_.person_id)
         marked = everyone.left_join(ours_only, everyone.person_id == ours_only.ours_id)
         marked = marked.left_join(other_only, marked.person_id == other_only.other_id)
-        cell = 2 * marked.ours_id.isnull().cast("int64") + marked.other_id.isnull().cast("int64")
-        return marked.group_by(cell=cell).aggregate(persons=_.count())
+        cell = marked.ours_id.isnull().ifelse(2, 0) + marked.other_id.isnull().ifelse(1, 0)
+        return marked.group_by(cell=cell.cast("int64")).aggregate(persons=_.count())
 
     found = grouping.rows("contingency", ours.shape, other.shape, build=build)
     return spread(found["cell"], found["persons"], 4)

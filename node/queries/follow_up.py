@@ -95,7 +95,7 @@ def _followed(members: Members, outcome: Members, grouping: Grouping) -> Table:
         "person_id",
         "index_date",
         last=ibis.ifelse(event, joined.outcome_date, joined.last_day),
-        event=event.cast("int64"),
+        event=event.ifelse(1, 0).cast("int64"),  # PostgreSQL casts no boolean to bigint
     )
 
 
