@@ -15,11 +15,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from node.store_url import StoreUrl
+from privacy.budget import DATASET, DEFAULT_DATASET
 from protocols.ids import ConsortiumId, NodeId
 from protocols.invitation import check_address
 from protocols.roster import display_name
 
-OPTIONAL = ("store", "schema", "memory", "data_version")
+OPTIONAL = ("dataset", "store", "schema", "memory", "data_version")
 MEMORY = re.compile(r"[1-9][0-9]{0,5}(MB|GB)")
 
 
@@ -36,7 +37,8 @@ class NodeConfig:
 
     The rest may be missing. store: where the CDM lies (docs/warehouse.md), "" for this folder's own.
     schema: its schema there, "" to look for it. memory: what DuckDB may use, "8GB"; "" for 80 % of the
-    machine. data_version: raised when the data change in a way that the database does not show.
+    machine. data_version: raised when the data change in a way that the database does not show. dataset: the
+    name under which what is told about these data is charged (`[budget.datasets]` of the policy).
     """
 
     node_id: NodeId
@@ -49,6 +51,7 @@ class NodeConfig:
     schema: str = ""
     memory: str = ""
     data_version: int = 0
+    dataset: str = DEFAULT_DATASET
 
     def __post_init__(self) -> None:
         display_name(self.name)
@@ -58,6 +61,8 @@ class NodeConfig:
             raise ValueError("memory is a number and MB or GB, 2GB")
         if self.data_version < 0:
             raise ValueError("data_version is 0 or more")
+        if not DATASET.fullmatch(self.dataset):
+            raise ValueError("dataset is 1 to 64 of a-z, 0-9, '.', '_' and '-'")
         check_address(self.broker_address)
         check_address(self.fleet_address)
         Ed25519PublicKey.from_public_bytes(self.roster_key)

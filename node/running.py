@@ -64,6 +64,7 @@ class Parts:
         policy: the policy as it stands; raises Refused(NO_POLICY).
         warehouse: the CDM that questions read; store: this node's own, for training. Both raise
             Refused(NO_DATA).
+        dataset: the name under which these data are charged.
         epoch_key: with which this node names the state of its data (node.data_epoch).
     """
 
@@ -79,6 +80,7 @@ class Parts:
     audit: AuditLog
     warehouse: Callable[[], Warehouse]
     epoch_key: bytes
+    dataset: str
     store: Callable[[], OmopStore]
     approvals: Approvals
     clock: Clock
@@ -124,6 +126,7 @@ class RunningNode:
             ledger=parts.ledger,
             record=self.record,
             clock=parts.clock,
+            dataset=parts.dataset,
         )
         self.answering = Answering(
             admission=admission,

@@ -88,6 +88,7 @@ async def serving(
             audit=audit,
             warehouse=stores.warehouse,
             epoch_key=epoch_key(keys.pseudonym),
+            dataset=config.dataset,
             store=stores.store,
             approvals=Approvals(home.path),
             clock=clock,
@@ -244,6 +245,7 @@ class _LazyTrainer:
                     split_key=self._split_key,
                     bits=parts.bits,
                     clock=parts.clock,
+                    dataset=parts.dataset,
                 )
             return self._made
 

@@ -15,9 +15,9 @@ from privacy.accountant import LARGEST_EPSILON, Composition, Event, GaussianEven
 DEFAULT_DATASET = "cdm"  # what a node holds unless its config names it; what ledgers before format 2 meant
 NOBODY = ""  # the researcher of entries from before format 2, which named none
 
+DATASET = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._/-]{0,199}")
 _RESEARCHER = re.compile(r"[!-~]{0,260}")  # a roster name, or one and the subject that a gateway asks for
-_DATASET = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Cap(StrEnum):
@@ -42,7 +42,7 @@ class Account:
             raise ValueError("project is malformed")
         if not _RESEARCHER.fullmatch(self.researcher):
             raise ValueError("researcher is malformed: printable ASCII without blanks")
-        if not _DATASET.fullmatch(self.dataset):
+        if not DATASET.fullmatch(self.dataset):
             raise ValueError("dataset is malformed: 1 to 64 of a-z, 0-9, '.', '_' and '-'")
 
 

@@ -204,6 +204,7 @@ def _trainer(node: "PlainNode", sums: Sums) -> Trainer:
         split_key=b"of a benchmark only",
         bits=parts.bits,
         clock=parts.clock,
+        dataset=parts.dataset,
     )
 
 

@@ -247,7 +247,7 @@ from privacy.accountant import GaussianEvent, PureEvent
 from privacy.budget import Account, Caps
 from privacy.ledger import Ledger
 from protocols.clock import FixedClock
-caps = Caps(delta=1e-6, epsilon_total=2.0, epsilon_dataset=2.0, epsilon_project=2.0, epsilon_researcher=2.0)
+caps = Caps(delta=1e-6, epsilon_total=1.3, epsilon_dataset=1.3, epsilon_project=1.3, epsilon_researcher=1.3)
 with Ledger(Path({str(tmp_path / "l")!r}), clock=FixedClock(datetime(2026, 1, 1, tzinfo=UTC))) as ledger:
     def ask(name, event):
         ledger.commit(
