@@ -28,6 +28,9 @@ class Roll:
             return False
         if peer.role == Role.NODE:
             return NodeId.parse(peer.name) in self.roster.active_nodes
+        if peer.role == Role.KEY_HOLDER:
+            holder = self.roster.key_holder
+            return holder is not None and holder.name == peer.name
         person = self.roster.active_people.get(peer.name)
         return person is not None and person.role == peer.role
 

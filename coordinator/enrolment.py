@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from coordinator import invitations
 from coordinator.authority import Authority, BadRequest, certificate_facts
 from coordinator.home import CoordinatorConfig, CoordinatorHome
-from coordinator.records import InvitationRecord, NodeRecord
+from coordinator.records import InvitationRecord, KeyHolderRecord, NodeRecord
 from coordinator.roster_book import RosterBook
 from coordinator.state import State
 from protocols import envelope
@@ -69,13 +70,15 @@ class Enrolment(fedtwin_pb2_grpc.EnrolmentServicer):
     def join(self, request: pb.JoinRequest) -> pb.JoinReply:
         """Check the invitation and the proofs, then enter the node. Blocking. Raises: Refused."""
         now = self._clock.now().replace(microsecond=0)
-        invitations.find(self._state, request.invitation_secret, now=now)
+        invited = invitations.find(self._state, request.invitation_secret, now=now)
+        if invited.role == Role.KEY_HOLDER:
+            return self._join_key_holder(request, now=now)
         flower_key = _checked(request)
         with self._state.transaction():
             invitation = invitations.find(self._state, request.invitation_secret, now=now)  # may be used now
             known = self._known(invitation, request.identity_key, flower_key)
             node_id = known.node_id if known else NodeId.new()
-            certificate = self._certify(node_id, request.csr_der)
+            certificate = self._certify(Role.NODE, str(node_id), request.csr_der)
             fingerprint, expires = certificate_facts(certificate)
             if known:
                 self._state.set_certificate(node_id, fingerprint=fingerprint, expires=expires)
@@ -94,8 +97,46 @@ class Enrolment(fedtwin_pb2_grpc.EnrolmentServicer):
                 invitations.use(self._state, invitation, node_id=node_id, now=now)
             roster = self._book.envelope()
         log.info("%s joined", node_id)
+        return self._reply(node_id, certificate, roster)
+
+    def _join_key_holder(self, request: pb.JoinRequest, *, now: datetime) -> pb.JoinReply:
+        """Enter the key-holder, as a hospital is entered; it has no Flower key. Raises: Refused."""
+        _check_proof(request)
+        with self._state.transaction():
+            invitation = invitations.find(self._state, request.invitation_secret, now=now)
+            known = None
+            if invitation.used_by is not None:  # the reply was lost: the same keys get it again
+                known = next(r for r in self._state.key_holders() if r.holder_id == invitation.used_by)
+                if known.identity_key != request.identity_key:
+                    raise Refused(RefusalCode.INVITATION_USED)
+                if known.revoked_at is not None:
+                    raise Refused(RefusalCode.REVOKED)
+            holder_id = known.holder_id if known else NodeId.new()
+            certificate = self._certify(Role.KEY_HOLDER, invitation.name, request.csr_der)
+            fingerprint, expires = certificate_facts(certificate)
+            if known:
+                self._state.set_key_holder_certificate(known.name, fingerprint=fingerprint, expires=expires)
+            else:
+                record = KeyHolderRecord(
+                    holder_id=holder_id,
+                    name=invitation.name,
+                    identity_key=request.identity_key,
+                    tls_fingerprint=fingerprint,
+                    certificate_expires=expires,
+                    joined_at=now,
+                )
+                try:
+                    self._book.add_key_holder(record)
+                except ValueError as error:  # its name or key is taken, or there is a key-holder already
+                    raise Refused(RefusalCode.NOT_ALLOWED) from error
+                invitations.use(self._state, invitation, node_id=holder_id, now=now)
+            roster = self._book.envelope()
+        log.info("the key-holder %s joined", invitation.name)
+        return self._reply(None, certificate, roster)
+
+    def _reply(self, node_id: NodeId | None, certificate: bytes, roster: bytes) -> pb.JoinReply:
         return pb.JoinReply(
-            node_id=node_id.raw,
+            node_id=node_id.raw if node_id else b"",
             certificate_pem=certificate,
             ca_pem=self._authority.certificate_pem,
             roster_envelope=roster,
@@ -117,9 +158,9 @@ class Enrolment(fedtwin_pb2_grpc.EnrolmentServicer):
             raise Refused(RefusalCode.REVOKED)
         return node
 
-    def _certify(self, node_id: NodeId, csr_der: bytes) -> bytes:
+    def _certify(self, role: Role, name: str, csr_der: bytes) -> bytes:
         try:
-            return self._authority.issue(csr_der, Peer(self._authority.consortium, Role.NODE, str(node_id)))
+            return self._authority.issue(csr_der, Peer(self._authority.consortium, role, name))
         except BadRequest as error:
             raise Refused(RefusalCode.MALFORMED) from error
 
@@ -139,19 +180,36 @@ def renew(state: State, authority: Authority, node_id: NodeId, csr_envelope: byt
     node = state.node(node_id)
     if node is None or node.revoked_at is not None:
         raise Refused(RefusalCode.REVOKED)
-    key = Ed25519PublicKey.from_public_bytes(node.identity_key)
-    try:
-        signed = SignedEnvelope.from_bytes(csr_envelope)
-        csr_der = envelope.verify(signed, purpose=Purpose.RENEWAL, signer=str(node_id), key=key)
-    except BadEnvelope as error:
-        raise Refused(RefusalCode.BAD_SIGNATURE) from error
-    try:
-        certificate = authority.issue(csr_der, Peer(authority.consortium, Role.NODE, str(node_id)))
-    except BadRequest as error:
-        raise Refused(RefusalCode.MALFORMED) from error
+    peer = Peer(authority.consortium, Role.NODE, str(node_id))
+    certificate = _renewed(authority, peer, node.identity_key, csr_envelope)
     fingerprint, expires = certificate_facts(certificate)
     state.set_certificate(node_id, fingerprint=fingerprint, expires=expires)
     return certificate
+
+
+def renew_key_holder(state: State, authority: Authority, name: str, csr_envelope: bytes) -> bytes:
+    """Return a new certificate (PEM) for the key-holder, as `renew` does for a node. Raises: Refused."""
+    holder = next((record for record in state.key_holders() if record.name == name), None)
+    if holder is None or holder.revoked_at is not None:
+        raise Refused(RefusalCode.REVOKED)
+    peer = Peer(authority.consortium, Role.KEY_HOLDER, name)
+    certificate = _renewed(authority, peer, holder.identity_key, csr_envelope)
+    fingerprint, expires = certificate_facts(certificate)
+    state.set_key_holder_certificate(name, fingerprint=fingerprint, expires=expires)
+    return certificate
+
+
+def _renewed(authority: Authority, peer: Peer, identity_key: bytes, csr_envelope: bytes) -> bytes:
+    key = Ed25519PublicKey.from_public_bytes(identity_key)
+    try:
+        signed = SignedEnvelope.from_bytes(csr_envelope)
+        csr_der = envelope.verify(signed, purpose=Purpose.RENEWAL, signer=peer.name, key=key)
+    except BadEnvelope as error:
+        raise Refused(RefusalCode.BAD_SIGNATURE) from error
+    try:
+        return authority.issue(csr_der, peer)
+    except BadRequest as error:
+        raise Refused(RefusalCode.MALFORMED) from error
 
 
 async def serve_enrolment(
@@ -183,8 +241,17 @@ def _checked(request: pb.JoinRequest) -> str:
     """Return the Flower key's line if the identity key signed this request. Raises: Refused."""
     try:
         flower_key = flower_line(request.flower_public_key)
-        key = Ed25519PublicKey.from_public_bytes(request.identity_key)
     except (WrongKey, ValueError) as error:
+        raise Refused(RefusalCode.MALFORMED) from error
+    _check_proof(request)
+    return flower_key
+
+
+def _check_proof(request: pb.JoinRequest) -> None:
+    """Check that the identity key signed this request. Raises: Refused."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(request.identity_key)
+    except ValueError as error:
         raise Refused(RefusalCode.MALFORMED) from error
     statement = join_statement(
         secret=request.invitation_secret,
@@ -195,4 +262,3 @@ def _checked(request: pb.JoinRequest) -> str:
         key.verify(request.identity_proof, statement)
     except InvalidSignature as error:
         raise Refused(RefusalCode.BAD_SIGNATURE) from error
-    return flower_key

@@ -27,7 +27,7 @@ from protocols.ids import ConsortiumId, NodeId
 from protocols.invitation import Invitation, check_address
 from protocols.key_forms import identity_key, new_tls_key, private_pem, tls_key
 from protocols.peer import Role, due_for_renewal
-from protocols.roster import EVERY_PROJECT, Settings
+from protocols.roster import EVERY_PROJECT, MASKED, Settings
 
 ENROLMENT_PORT, BROKER_PORT, FLEET_PORT = 8440, 8441, 8442  # docs/network.md
 MINIMUM_SITES = 3  # with two, each site computes the other's value from the total
@@ -35,6 +35,7 @@ TOLERANCE = 1  # one hospital may vanish or collude
 LOOPBACK = ("localhost", "127.0.0.1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - hospitals connect from elsewhere
 LEAD = "lead"
+OPTIONAL = frozenset({"secure_sum"})  # keys that files from before them do not have
 
 
 class MalformedConfig(ValueError):
@@ -47,7 +48,8 @@ class CoordinatorConfig:
 
     consortium: its identifier. name: what people call it. host: the name hospitals connect to.
     other_hosts: further names and addresses in the server's certificate. bind: the address listened on.
-    minimum_sites, tolerance: the consortium's; a hospital's policy may ask for more.
+    minimum_sites, tolerance: the consortium's; a hospital's policy may ask for more. secure_sum: how
+    hospitals add up, "masked" (if it is missing), "bfv" or "ckks". These take effect at the next start.
     """
 
     consortium: ConsortiumId
@@ -60,6 +62,7 @@ class CoordinatorConfig:
     fleet_port: int
     minimum_sites: int
     tolerance: int
+    secure_sum: str = MASKED
 
     def __post_init__(self) -> None:
         for port in (self.enrolment_port, self.broker_port, self.fleet_port):
@@ -71,7 +74,7 @@ class CoordinatorConfig:
     @property
     def settings(self) -> Settings:
         """What the roster says about the consortium."""
-        return Settings(self.name, self.minimum_sites, self.tolerance)
+        return Settings(self.name, self.minimum_sites, self.tolerance, self.secure_sum)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -106,6 +109,8 @@ class CoordinatorConfig:
         """Return the file's text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["consortium"] = str(self.consortium)
+        if self.secure_sum == MASKED:
+            del values["secure_sum"]
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
     @classmethod
@@ -116,9 +121,10 @@ class CoordinatorConfig:
         except tomllib.TOMLDecodeError as error:
             raise MalformedConfig("coordinator.toml: not TOML") from error
         known = {field.name for field in fields(cls)}
-        if set(found) != known:
-            odd = ", ".join(sorted(set(found) ^ known))
-            raise MalformedConfig(f"coordinator.toml: unknown or missing: {odd}")
+        odd = (set(found) ^ known) - OPTIONAL.difference(found)
+        if odd:
+            odd_ones = ", ".join(sorted(odd))
+            raise MalformedConfig(f"coordinator.toml: unknown or missing: {odd_ones}")
         kinds = {"other_hosts": list} | {
             name: int for name in known if name.endswith("_port") or name in ("minimum_sites", "tolerance")
         }
@@ -204,6 +210,7 @@ class CoordinatorHome:
         fleet_port: int = FLEET_PORT,
         minimum_sites: int = MINIMUM_SITES,
         tolerance: int = TOLERANCE,
+        secure_sum: str = MASKED,
         bind: str | None = None,
         clock: Clock,
     ) -> CoordinatorHome:
@@ -224,6 +231,7 @@ class CoordinatorHome:
             fleet_port=fleet_port,
             minimum_sites=minimum_sites,
             tolerance=tolerance,
+            secure_sum=secure_sum,
         )
         with new_folder(path) as draft_path:
             draft = cls(draft_path)
@@ -264,10 +272,13 @@ class CoordinatorHome:
         clock: Clock,
         lifetime: timedelta = invitations.LIFETIME,
         node_id: NodeId | None = None,
+        role: Role = Role.NODE,
     ) -> Invitation:
         """Return an invitation for one hospital; `.to_token()` is the line to hand over.
 
-        Args: node_id: a hospital of the roster whose certificate has expired; it keeps its id and keys.
+        Args:
+            node_id: a hospital of the roster whose certificate has expired; it keeps its id and keys.
+            role: KEY_HOLDER invites the key-holder instead.
         """
         return invitations.invite(
             state,
@@ -278,6 +289,7 @@ class CoordinatorHome:
             clock=clock,
             lifetime=lifetime,
             node_id=node_id,
+            role=role,
         )
 
     def issue_profile(

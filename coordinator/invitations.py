@@ -16,6 +16,7 @@ from privacy.rng import SecureBits
 from protocols.clock import Clock
 from protocols.ids import NodeId
 from protocols.invitation import SECRET_BYTES, Invitation, handle_of
+from protocols.peer import PERSON_NAME, Role
 from protocols.refusal import RefusalCode, Refused
 from protocols.roster import display_name
 
@@ -33,14 +34,19 @@ def invite(
     lifetime: timedelta = LIFETIME,
     node_id: NodeId | None = None,
     bits: SecureBits | None = None,
+    role: Role = Role.NODE,
 ) -> Invitation:
     """Return a new invitation for the hospital called `name`; only a hash of its secret is kept.
 
-    Args: node_id: an existing hospital that lost its certificate and keeps its id and keys.
+    Args:
+        node_id: an existing hospital that lost its certificate and keeps its id and keys.
+        role: KEY_HOLDER invites the key-holder; its name is one that a person may have.
     Raises: MalformedRoster for a name that cannot stand in a roster; ValueError.
     """
     if lifetime < timedelta(seconds=1):
         raise ValueError("an invitation lives for a second at least")
+    if role == Role.KEY_HOLDER and not PERSON_NAME.fullmatch(name):
+        raise ValueError("a key-holder's name is 1 to 64 of a-z, 0-9, '.', '_' and '-'")
     now = clock.now().replace(microsecond=0)
     secret = (bits or SecureBits()).bytes(SECRET_BYTES)
     invitation = Invitation(
@@ -58,6 +64,7 @@ def invite(
             created_at=now,
             expires_at=invitation.expires_at,
             node_id=node_id,
+            role=role,
         )
     )
     return invitation

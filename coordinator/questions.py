@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from coordinator.bell import Bell
 from coordinator.broker import Broker
 from coordinator.epochs import Epochs, setting
+from coordinator.exchange import StepTotal, Withdrawn
 from coordinator.question_book import QuestionBook
 from coordinator.standing import StandingSessions
-from coordinator.sums import StepTotal, SumSession, Withdrawn
+from coordinator.sums import SumSession
 from privacy import release
 from privacy.accountant import Event
 from protocols.clock import Clock

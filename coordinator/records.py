@@ -14,7 +14,11 @@ from protocols.peer import Role
 
 @dataclass(frozen=True, slots=True)
 class InvitationRecord:
-    """An invitation without its secret. `node_id` names whom it lets in again, if anybody."""
+    """An invitation without its secret.
+
+    `node_id` names whom it lets in again, if anybody; `role` is NODE or KEY_HOLDER. Of a key-holder `used_by`
+    is the id of its record.
+    """
 
     handle: str
     secret_hash: bytes
@@ -24,6 +28,20 @@ class InvitationRecord:
     node_id: NodeId | None = None
     used_by: NodeId | None = None
     used_at: datetime | None = None
+    role: Role = Role.NODE
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolderRecord:
+    """A key-holder that joined. Its id is the coordinator's own; people and rosters know its name."""
+
+    holder_id: NodeId
+    name: str
+    identity_key: bytes
+    tls_fingerprint: str
+    certificate_expires: datetime
+    joined_at: datetime
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,20 @@ def invitation_of(row: sqlite3.Row) -> InvitationRecord:
         node_id=NodeId.parse(row["node_id"]) if row["node_id"] else None,
         used_by=NodeId.parse(row["used_by"]) if row["used_by"] else None,
         used_at=_moment(row["used_at"]) if row["used_at"] else None,
+        role=Role(row["role"]),
+    )
+
+
+def key_holder_of(row: sqlite3.Row) -> KeyHolderRecord:
+    """Return the record in a row."""
+    return KeyHolderRecord(
+        holder_id=NodeId.parse(row["holder_id"]),
+        name=row["name"],
+        identity_key=row["identity_key"],
+        tls_fingerprint=row["tls_fingerprint"],
+        certificate_expires=_moment(row["certificate_expires"]),
+        joined_at=_moment(row["joined_at"]),
+        revoked_at=_moment(row["revoked_at"]) if row["revoked_at"] else None,
     )
 
 

@@ -9,12 +9,12 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.records import NodeRecord, PersonRecord
+from coordinator.records import KeyHolderRecord, NodeRecord, PersonRecord
 from coordinator.state import State
 from protocols.clock import Clock
 from protocols.ids import ConsortiumId, NodeId
 from protocols.peer import Role
-from protocols.roster import NodeEntry, PersonEntry, Roster, Settings, fingerprint, opened
+from protocols.roster import KeyHolderEntry, NodeEntry, PersonEntry, Roster, Settings, fingerprint, opened
 
 
 class Unknown(ValueError):
@@ -75,6 +75,7 @@ class RosterBook:
                 settings=self.settings,
                 nodes=tuple(map(_node_entry, self.state.nodes())),
                 people=tuple(map(_person_entry, self.state.people())),
+                key_holders=tuple(map(_key_holder_entry, self.state.key_holders())),
             )
             self.state.add_roster(roster.version, roster.signed(self._key), at=now)
         return roster
@@ -83,6 +84,18 @@ class RosterBook:
         """Enter a hospital. Raises: ValueError if its id or a key is taken."""
         with self.state.transaction():
             self.state.add_node(record)
+            return self.publish()
+
+    def keep_to_settings(self) -> None:
+        """Publish what the coordinator's config says now, if the roster in force says something else."""
+        with self.state.transaction():
+            if self.state.roster_version() and self.current().settings != self.settings:
+                self.publish()
+
+    def add_key_holder(self, record: KeyHolderRecord) -> Roster:
+        """Enter a key-holder. Raises: ValueError if its name or key is taken, or there is one already."""
+        with self.state.transaction():
+            self.state.add_key_holder(record)
             return self.publish()
 
     def add_person(self, name: str, *, role: Role, identity_key: bytes, projects: tuple[str, ...]) -> Roster:
@@ -110,6 +123,13 @@ class RosterBook:
                 raise Unknown(f"no researcher or lead {name}, or revoked already")
             return self.publish()
 
+    def revoke_key_holder(self, name: str) -> Roster:
+        """Revoke a key-holder for good. Raises: Unknown."""
+        with self.state.transaction():
+            if not self.state.revoke_key_holder(name, at=self._now()):
+                raise Unknown(f"no key-holder {name}, or revoked already")
+            return self.publish()
+
     def _now(self) -> datetime:
         return self._clock.now().replace(microsecond=0)
 
@@ -122,3 +142,7 @@ def _person_entry(person: PersonRecord) -> PersonEntry:
     return PersonEntry(
         person.name, person.role, person.identity_key, person.projects, person.revoked_at is not None
     )
+
+
+def _key_holder_entry(holder: KeyHolderRecord) -> KeyHolderEntry:
+    return KeyHolderEntry(holder.name, holder.identity_key, holder.revoked_at is not None)

@@ -25,6 +25,7 @@ from coordinator.callers import Roll
 from coordinator.epochs import Epochs
 from coordinator.flower.deployment import FlowerDeployment
 from coordinator.home import CoordinatorHome
+from coordinator.key_holder import KeyHolderDesk
 from coordinator.question_book import QuestionBook
 from coordinator.questions import QuestionDesk
 from coordinator.research import Research
@@ -51,6 +52,7 @@ class Serving:
     sums: SumService
     standing: StandingSessions
     desk: QuestionDesk
+    key_holder: KeyHolderDesk
     broker_port: int
     enrolment_port: int
     fleet_port: int | None
@@ -64,16 +66,21 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
         state = home.open_state()
         stack.callback(state.close)
         roster = home.roster_book(state, clock=clock)
+        roster.keep_to_settings()
         authority = home.authority(clock=clock)
 
         def renew(node: NodeId, csr_envelope: bytes) -> bytes:
             return enrolment.renew(state, authority, node, csr_envelope)
 
         broker = Broker(roll=_RollReader(roster), renew=renew, clock=clock)
-        sums = SumService(broker)
+        key_holder = KeyHolderDesk(
+            broker, renew=lambda name, csr: enrolment.renew_key_holder(state, authority, name, csr)
+        )
+        sums = SumService(broker, key_holder=key_holder)
         standing = StandingSessions(
             broker, sums, minimum_sites=config.minimum_sites, tolerance=config.tolerance
         )
+        key_holder.on_change(standing.look_again)
         book = QuestionBook(home.path / QUESTIONS_FILE)
         stack.callback(book.close)
         epochs = Epochs()
@@ -82,7 +89,7 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
         broker.listen(epochs, sums, standing, desk, studies, _LastSeen(state, clock=clock))
 
         research = Research(broker, desk, studies, state, book, clock=clock)
-        server, broker_port = await _broker_server(home, broker, research, clock=clock)
+        server, broker_port = await _broker_server(home, broker, research, key_holder, clock=clock)
         stack.push_async_callback(server.stop, GRACE_S)
         joining, enrolment_port = await enrolment.serve_enrolment(home, state=state, clock=clock)
         stack.push_async_callback(joining.stop, GRACE_S)
@@ -93,7 +100,7 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
             task = asyncio.create_task(background)
             stack.callback(task.cancel)
         stack.push_async_callback(desk.stop)
-        yield Serving(broker, sums, standing, desk, broker_port, enrolment_port, fleet_port)
+        yield Serving(broker, sums, standing, desk, key_holder, broker_port, enrolment_port, fleet_port)
 
 
 def serve(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -> None:
@@ -170,12 +177,13 @@ class _LastSeen:
 
 
 async def _broker_server(
-    home: CoordinatorHome, broker: Broker, research: Research, *, clock: Clock
+    home: CoordinatorHome, broker: Broker, research: Research, key_holder: KeyHolderDesk, *, clock: Clock
 ) -> tuple[grpc.aio.Server, int]:
     config, tls = home.config(), home.server_tls(clock=clock)
     server = grpc.aio.server(options=OPTIONS)
     fedtwin_pb2_grpc.add_NodesServicer_to_server(broker, server)  # type: ignore[no-untyped-call]  # generated
     fedtwin_pb2_grpc.add_ResearchServicer_to_server(research, server)  # type: ignore[no-untyped-call]
+    fedtwin_pb2_grpc.add_KeyHoldingServicer_to_server(key_holder, server)  # type: ignore[no-untyped-call]
     credentials = grpc.ssl_server_credentials(
         [(tls.key, tls.chain)], root_certificates=tls.authority, require_client_auth=True
     )

@@ -1,4 +1,4 @@
-"""Question sessions that are open before the question comes, so that a count costs no key agreement.
+"""Question sessions that are open before the question comes, so that a count waits for no key.
 
 For the set of connected nodes, and for the sets that recent questions used, a session of 64 steps is kept and
 replaced in the background before its steps run out. A session in which a node was lost is not used again.
@@ -11,7 +11,8 @@ import logging
 from collections.abc import Collection
 
 from coordinator.broker import Broker
-from coordinator.sums import SumService, SumSession, Withdrawn
+from coordinator.exchange import Withdrawn
+from coordinator.sums import SumService, SumSession
 from protocols.ids import NodeId
 from protocols.refusal import Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -72,6 +73,10 @@ class StandingSessions:
             except Refused as refused:
                 log.info("no standing session for %d nodes: %s", len(wanted), refused.code.value)
                 asyncio.get_running_loop().call_later(RETRY_S, self._changed.set)
+
+    def look_again(self) -> None:
+        """Something changed that may let a session be opened, or has ended one."""
+        self._changed.set()
 
     # ---- Listener ----
 

@@ -17,11 +17,13 @@ from typing import Any
 
 from coordinator.records import (
     InvitationRecord,
+    KeyHolderRecord,
     NodeRecord,
     PersonRecord,
     StudyRecord,
     column,
     invitation_of,
+    key_holder_of,
     node_of,
     person_of,
     study_of,
@@ -29,7 +31,7 @@ from coordinator.records import (
 from privacy.private_files import FILE_MODE
 from protocols.ids import NodeId
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0  # a transaction takes milliseconds; another process may hold the lock for one
 
 _SCHEMA = """
@@ -47,6 +49,15 @@ CREATE TABLE rosters (version INTEGER PRIMARY KEY, envelope BLOB NOT NULL, issue
 CREATE TABLE studies (
   plan_hash BLOB PRIMARY KEY, envelope BLOB NOT NULL, proposed_at TEXT NOT NULL) STRICT;
 """
+_CHANGES = {  # what a file of each version gets, in this order; a new file gets all of them
+    1: """
+CREATE TABLE key_holders (
+  holder_id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity_key BLOB NOT NULL UNIQUE,
+  tls_fingerprint TEXT NOT NULL, certificate_expires TEXT NOT NULL, joined_at TEXT NOT NULL,
+  revoked_at TEXT) STRICT;
+ALTER TABLE invitations ADD COLUMN role TEXT NOT NULL DEFAULT 'node';
+""",
+}
 
 
 class StateFault(Exception):
@@ -68,11 +79,12 @@ class State:
         self._database.execute("PRAGMA synchronous = FULL")
         with self.transaction():
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+            if version <= SCHEMA_VERSION:
+                scripts = [_SCHEMA] * (version == 0) + [_CHANGES[old] for old in _CHANGES if old >= version]
+                for statement in ";".join(scripts).split(";"):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if version not in (0, SCHEMA_VERSION):
+        if version > SCHEMA_VERSION:
             self._database.close()
             raise StateFault(f"{path}: state of version {version}, this software knows {SCHEMA_VERSION}")
 
@@ -148,6 +160,26 @@ class State:
         """Revoke a hospital for good. Returns False if there is none or it was revoked before."""
         statement = "UPDATE nodes SET revoked_at = ? WHERE node_id = ? AND revoked_at IS NULL"
         return self._change(statement, at.isoformat(), str(node_id)) == 1
+
+    # ---- key-holders ----
+
+    def add_key_holder(self, record: KeyHolderRecord) -> None:
+        """Add a key-holder. Raises: ValueError if its name or key is taken."""
+        self._insert("key_holders", record)
+
+    def key_holders(self) -> tuple[KeyHolderRecord, ...]:
+        """Return all key-holders by name, revoked ones too."""
+        return tuple(map(key_holder_of, self._rows("SELECT * FROM key_holders ORDER BY name")))
+
+    def set_key_holder_certificate(self, name: str, *, fingerprint: str, expires: datetime) -> None:
+        """Remember a key-holder's newest certificate."""
+        statement = "UPDATE key_holders SET tls_fingerprint = ?, certificate_expires = ? WHERE name = ?"
+        self._change(statement, fingerprint, expires.isoformat(), name)
+
+    def revoke_key_holder(self, name: str, *, at: datetime) -> bool:
+        """Revoke a key-holder for good. Returns False if there is none or it was revoked before."""
+        statement = "UPDATE key_holders SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL"
+        return self._change(statement, at.isoformat(), name) == 1
 
     # ---- people ----
 

@@ -1,90 +1,56 @@
 """Secure sums over the nodes' streams: sessions of many steps, and the totals that come out of them.
 
-Guarantee: what this module holds of one hospital is a masked vector; only `SumSession.step` returns numbers,
-and they are totals. A step ends by its deadline. A hospital whose stream ends is dropped from every step it
-has not yet sent its input to, at once, and from all later ones. Nothing here decides who may take part: each
-node checks that itself.
+Guarantee: what this module holds of one hospital is a vector under masks or encrypted; only `SumSession.step`
+returns numbers, and they are totals. A step ends by its deadline. A hospital whose stream ends is dropped
+from every step it has not yet sent its input to, at once, and from all later ones. Nothing here decides who
+may take part: each node checks that itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from coordinator.bell import Bell
 from coordinator.broker import Broker
-from privacy.errors import UnopenedMask
-from privacy.secure_sum import SealedShares, SessionParameters, threshold_for
-from privacy.sum_collector import SumCollector
+from coordinator.encrypted_exchange import EncryptedExchange
+from coordinator.exchange import Exchange, Members, StepTotal
+from coordinator.key_holder import KeyHolderDesk
+from coordinator.masked_exchange import MaskedExchange
+from privacy.encryption import SCHEMES
+from privacy.secure_sum import SessionParameters, threshold_for
 from protocols.ids import MalformedId, NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
+from protocols.roster import MASKED
 from protocols.wire import fedtwin_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 OPEN_DEADLINE_S = 20.0  # key agreement and shares of 64 steps take a node well under a second
-REVEAL_DEADLINE_S = 15.0  # opening shares is milliseconds; a stream that is cut without notice takes 15 s
-MAX_VECTOR_BYTES = 240 * 2**20  # below the largest frame
-
-
-@dataclass(frozen=True, slots=True)
-class StepTotal:
-    """The sum of the contributors' inputs of one step, modulo 2^64."""
-
-    total: NDArray[np.uint64]
-    contributors: tuple[NodeId, ...]
-
-
-@dataclass
-class _Step:
-    """What has come in for one step."""
-
-    sent: set[NodeId] = field(default_factory=set)
-    survivors: tuple[NodeId, ...] = ()
-    revealed: set[NodeId] = field(default_factory=set)
-    excused: set[NodeId] = field(default_factory=set)  # said that they will not send
-    closed: bool = False
-
-
-class Withdrawn(Refused):
-    """A node left a session that was being opened. Carries who and its code."""
-
-    def __init__(self, node: NodeId, code: RefusalCode) -> None:
-        super().__init__(code)
-        self.node = node
 
 
 class SumSession:
     """One open session. Steps may run at the same time; each step runs once."""
 
-    def __init__(
-        self,
-        parameters: SessionParameters,
-        *,
-        tolerance: int,
-        broker: Broker,
-        forget: Callable[[SessionId], None],
-    ) -> None:
-        self.parameters = parameters
-        self.tolerance = tolerance
-        self.alive = set(parameters.participants)
-        self.closed = False
-        self._broker = broker
+    def __init__(self, members: Members, exchange: Exchange, *, forget: Callable[[SessionId], None]) -> None:
+        self.parameters = members.parameters
+        self.tolerance = members.tolerance
+        self.exchange = exchange
+        self._members = members
         self._forget = forget
-        self._collector = SumCollector(parameters)
-        self._bell = Bell()
-        self._advertised: set[NodeId] = set()
-        self._shared: set[NodeId] = set()
-        self._left: dict[NodeId, RefusalCode] = {}
-        self._steps: dict[int, _Step] = {}
+        self._excused: dict[int, set[NodeId]] = {}  # by step: who said that they will not send
         self._next_step = 0
         self._retired = False
         self._unfinished = 0  # steps that were taken and have not ended
+
+    @property
+    def alive(self) -> set[NodeId]:
+        """Who takes part and is still there."""
+        return self._members.alive
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._members.closed
 
     @property
     def id(self) -> SessionId:
@@ -115,12 +81,13 @@ class SumSession:
             raise Refused(RefusalCode.NOT_READY)
         self._next_step += 1
         self._unfinished += 1
+        self.exchange.taken(self._next_step - 1)
         return self._next_step - 1
 
     def excuse(self, node: NodeId, *, step: int) -> None:
         """Stop waiting for a node that said it will not send an input for this step."""
-        self._steps.setdefault(step, _Step()).excused.add(node)
-        self._bell.ring()
+        self._excused.setdefault(step, set()).add(node)
+        self._members.bell.ring()
 
     def skip(self) -> None:
         """End a step that was taken and will not be run."""
@@ -148,159 +115,69 @@ class SumSession:
             self._close_if_retired()
 
     async def _step(self, step: int, *, deadline_s: float, broadcast: bool) -> StepTotal:
-        state = self._steps.setdefault(step, _Step())
-        await self._bell.until(
-            lambda: self.closed or self.alive - state.excused <= state.sent, timeout_s=deadline_s
+        members, excused = self._members, self._excused.setdefault(step, set())
+        await members.bell.until(
+            lambda: members.closed or members.alive - excused <= self.exchange.sent(step),
+            timeout_s=deadline_s,
         )
-        self._must_be_open()
-        state.survivors = self._collector.close(step)
-        state.closed = True
-        fewest = max(self.parameters.threshold, len(self.participants) - self.tolerance)
-        if len(state.survivors) < fewest:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-        announcement = pb.SumSurvivors(
-            session_id=self.id.raw, step=step, survivors=[node.raw for node in state.survivors]
-        )
-        self._broker.send_all(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
-        total = await self._opened_total(step, state)
+        members.must_be_open()
+        found = await self.exchange.total(step)
         if broadcast:
-            result = self._result(step, total, state.survivors)
-            self._broker.send_all(sorted(self.alive), pb.CoordinatorFrame(sum_result=result))
-        return StepTotal(total, state.survivors)
+            data = found.total.astype("<u8").tobytes()
+            result = pb.SumResult(
+                session_id=members.id, step=step, total=data, contributors=len(found.contributors)
+            )
+            members.send(sorted(members.alive), pb.CoordinatorFrame(sum_result=result))
+        return found
 
     def close(self, refusal: RefusalCode | None = None) -> None:
         """End the session at every participant. Steps that are still running end with TOO_MANY_DROPOUTS."""
-        if not self.closed:
-            self.closed = True
-            closing = pb.SumClose(session_id=self.id.raw, refusal=refusal.value if refusal else "")
-            self._broker.send_all(sorted(self.alive), pb.CoordinatorFrame(sum_close=closing))
+        members = self._members
+        if not members.closed:
+            members.closed = True
+            closing = pb.SumClose(session_id=members.id, refusal=refusal.value if refusal else "")
+            members.send(sorted(members.alive), pb.CoordinatorFrame(sum_close=closing))
+            self.exchange.close()
             self._forget(self.id)
-            self._bell.ring()
+            members.bell.ring()
+
+    def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
+        """Take one frame of a participant; one that breaks the protocol costs it its place."""
+        if frame.WhichOneof("body") == "sum_withdraw":
+            self.leave(node, _code(frame.sum_withdraw.refusal))
+            return
+        try:
+            self.exchange.heard(node, frame)
+        except ValueError:
+            log.warning("%s breaks the protocol of session %s", node, self.id)
+            self.leave(node, RefusalCode.PROTOCOL_VIOLATION)
+        self._members.bell.ring()
+
+    def leave(self, node: NodeId, code: RefusalCode | None = None) -> None:
+        """Go on without a participant. Args: code: why, if it said so or broke the protocol."""
+        if code is not None:
+            self._members.left[node] = code
+        self._members.alive.discard(node)
+        self.exchange.drop(node)
+        self._members.bell.ring()
 
     def _close_if_retired(self) -> None:
         if self._retired and self._unfinished == 0:
             self.close()
 
-    # ---- opening ----
-
-    async def _open(self, *, deadline_s: float) -> None:
-        opening = pb.SumOpen(
-            session_id=self.id.raw,
-            participants=[node.raw for node in self.participants],
-            threshold=self.parameters.threshold,
-            steps=self.parameters.steps,
-            purpose=self.parameters.purpose,
-            round=self.parameters.round,
-            tolerance=self.tolerance,
-        )
-        everybody = set(self.participants)
-        self._broker.send_all(self.participants, pb.CoordinatorFrame(sum_open=opening))
-        await self._everybody(lambda: self._advertised == everybody, deadline_s)
-        envelopes = {str(node): advert for node, advert in self._collector.adverts().items()}
-        adverts = pb.SumAdverts(session_id=self.id.raw, envelopes=envelopes)
-        self._broker.send_all(self.participants, pb.CoordinatorFrame(sum_adverts=adverts))
-        await self._everybody(lambda: self._shared == everybody, deadline_s)
-        for node in self.participants:
-            sealed = {str(sender): data for sender, data in self._collector.outgoing(node).items()}
-            delivery = pb.SumDeliver(session_id=self.id.raw, sealed=sealed)
-            self._broker.send(node, pb.CoordinatorFrame(sum_deliver=delivery))
-
-    async def _everybody(self, came: Callable[[], bool], deadline_s: float) -> None:
-        whole = len(self.participants)
-        if not await self._bell.until(
-            lambda: came() or self.closed or len(self.alive) < whole, timeout_s=deadline_s
-        ):
-            raise Refused(RefusalCode.DEADLINE)
-        for node, code in self._left.items():
-            raise Withdrawn(node, code)
-        if self.closed or len(self.alive) < whole:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-
-    # ---- what the nodes send ----
-
-    def _heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
-        """Take one frame of a participant. Raises: ValueError if it breaks the protocol."""
-        match frame.WhichOneof("body"):
-            case "sum_advert":
-                self._collector.advert(node, frame.sum_advert.envelope)
-                self._advertised.add(node)
-            case "sum_shares":
-                sealed = {NodeId.parse(peer): data for peer, data in frame.sum_shares.sealed.items()}
-                self._collector.shares(node, SealedShares(sealed=sealed, wraps=frame.sum_shares.wraps))
-                self._shared.add(node)
-            case "sum_input":
-                self._input(node, frame.sum_input)
-            case "sum_reveal":
-                self._reveal(node, frame.sum_reveal)
-            case "sum_withdraw":
-                self._left[node] = _code(frame.sum_withdraw.refusal)
-                self._leave(node)
-        self._bell.ring()
-
-    def _input(self, node: NodeId, sent: pb.SumInput) -> None:
-        state = self._steps.setdefault(sent.step, _Step())
-        if state.closed:
-            return  # late: a dropout of this step
-        if len(sent.masked) % 8 or not 0 < len(sent.masked) <= MAX_VECTOR_BYTES:
-            raise ValueError("not a vector of uint64")
-        vector = np.frombuffer(sent.masked, dtype="<u8")
-        if self._collector.input(node, vector, step=sent.step, context=sent.context):
-            state.sent.add(node)
-
-    def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
-        state = self._steps.get(sent.step)
-        if state is None or not state.closed:
-            raise ValueError("nothing to reveal yet")
-        shares = {NodeId.parse(peer): share for peer, share in sent.shares.items()}
-        self._collector.reveal(node, shares, step=sent.step)
-        state.revealed.add(node)
-
-    def _leave(self, node: NodeId) -> None:
-        self.alive.discard(node)
-        self._collector.drop(node)
-        self._bell.ring()
-
-    # ---- the rest ----
-
-    def _could_reveal(self, state: _Step) -> int:
-        """Return how many have opened their shares of a step or still could."""
-        return len(state.revealed | (set(state.survivors) & self.alive))
-
-    async def _opened_total(self, step: int, state: _Step) -> NDArray[np.uint64]:
-        """Wait until enough survivors have opened their shares, and for more if those do not fit."""
-        enough, refusal = self.parameters.threshold, RefusalCode.TOO_MANY_DROPOUTS
-        while True:
-            fewest = enough
-            came = await self._bell.until(
-                lambda fewest=fewest: (  # type: ignore[misc]  # mypy does not infer defaults of lambdas
-                    self.closed or len(state.revealed) >= fewest or self._could_reveal(state) < fewest
-                ),
-                timeout_s=REVEAL_DEADLINE_S,
-            )
-            self._must_be_open()
-            if not came or len(state.revealed) < fewest:
-                raise Refused(refusal)
-            try:
-                return await asyncio.to_thread(self._collector.total, step)
-            except UnopenedMask:
-                log.warning("session %s step %d: shares do not fit, waiting for more", self.id, step)
-                enough, refusal = len(state.revealed) + 1, RefusalCode.PROTOCOL_VIOLATION
-
-    def _result(self, step: int, total: NDArray[np.uint64], survivors: tuple[NodeId, ...]) -> pb.SumResult:
-        data = total.astype("<u8").tobytes()
-        return pb.SumResult(session_id=self.id.raw, step=step, total=data, contributors=len(survivors))
-
-    def _must_be_open(self) -> None:
-        if self.closed:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-
 
 class SumService:
-    """Opens sessions and passes the nodes' sum frames to them. A Listener of the broker."""
+    """Opens sessions and passes the nodes' sum frames to them. A Listener of the broker.
 
-    def __init__(self, broker: Broker) -> None:
+    How hospitals add up is what the roster in force says when a session is opened.
+    """
+
+    def __init__(self, broker: Broker, *, key_holder: KeyHolderDesk | None = None) -> None:
         self._broker = broker
+        self._key_holder = key_holder
         self._sessions: dict[SessionId, SumSession] = {}
+        if key_holder is not None:
+            key_holder.on_change(self._key_holder_changed)
 
     async def open(
         self,
@@ -314,7 +191,8 @@ class SumService:
     ) -> SumSession:
         """Return a session in which every participant holds its keys and everybody's shares.
 
-        Raises: Withdrawn if a node refuses; Refused(DEADLINE | TOO_MANY_DROPOUTS) if one is slow or lost.
+        Raises: Withdrawn if a node refuses; Refused(DEADLINE | TOO_MANY_DROPOUTS) if one is slow or lost;
+            Refused(KEY_HOLDER_AWAY) if hospitals add up under encryption and nobody holds keys.
         """
         nodes = tuple(sorted(set(participants)))
         parameters = SessionParameters(
@@ -325,16 +203,31 @@ class SumService:
             purpose=purpose,
             round=round,
         )
-        session = SumSession(parameters, tolerance=tolerance, broker=self._broker, forget=self._forget)
+        members = Members(parameters, tolerance, self._broker, set(nodes))
+        session = SumSession(members, self._exchange(members), forget=self._forget)
         self._sessions[session.id] = session
         try:
             if not set(nodes) <= self._broker.connected():
                 raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-            await session._open(deadline_s=deadline_s)
+            await session.exchange.open(deadline_s=deadline_s)
         except BaseException as error:
             session.close(error.code if isinstance(error, Refused) else RefusalCode.INTERNAL)
             raise
         return session
+
+    def _exchange(self, members: Members) -> Exchange:
+        scheme = self._broker.roll.roster.settings.secure_sum
+        if scheme == MASKED:
+            return MaskedExchange(members)
+        if self._key_holder is None:
+            raise Refused(RefusalCode.KEY_HOLDER_AWAY)
+        return EncryptedExchange(members, self._key_holder, SCHEMES[scheme].form)
+
+    def _key_holder_changed(self) -> None:
+        """End the sessions whose keys are gone."""
+        for session in list(self._sessions.values()):
+            if isinstance(session.exchange, EncryptedExchange):
+                session.close(RefusalCode.KEY_HOLDER_AWAY)
 
     def _forget(self, session: SessionId) -> None:
         self._sessions.pop(session, None)
@@ -357,20 +250,14 @@ class SumService:
             return  # closed meanwhile
         if node not in session.participants:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        if node not in session.alive:
-            return
-        try:
-            session._heard(node, frame)
-        except ValueError:
-            log.warning("%s breaks the protocol of session %s with %s", node, session.id, name)
-            session._left[node] = RefusalCode.PROTOCOL_VIOLATION
-            session._leave(node)
+        if node in session.alive:
+            session.heard(node, frame)
 
     def lost(self, node: NodeId) -> None:
         """Drop a node whose stream ended from every session."""
         for session in list(self._sessions.values()):
             if node in session.alive:
-                session._leave(node)
+                session.leave(node)
 
 
 def _code(text: str) -> RefusalCode:

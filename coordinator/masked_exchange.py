@@ -1,0 +1,151 @@
+"""Masked sums over the nodes' streams: key agreement, masked vectors, shares that open the masks' sum."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
+from privacy.errors import UnopenedMask
+from privacy.secure_sum import SealedShares
+from privacy.sum_collector import SumCollector
+from protocols.ids import NodeId
+from protocols.refusal import RefusalCode, Refused
+from protocols.wire import fedtwin_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+MAX_VECTOR_BYTES = 240 * 2**20  # below the largest frame
+
+
+@dataclass
+class _Step:
+    """What has come in for one step."""
+
+    sent: set[NodeId] = field(default_factory=set)
+    survivors: tuple[NodeId, ...] = ()
+    revealed: set[NodeId] = field(default_factory=set)
+    closed: bool = False
+
+
+class MaskedExchange:
+    """privacy.sum_collector behind the broker."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._collector = SumCollector(members.parameters)
+        self._advertised: set[NodeId] = set()
+        self._shared: set[NodeId] = set()
+        self._steps: dict[int, _Step] = {}
+
+    async def open(self, *, deadline_s: float) -> None:
+        """Agree on keys and hand out everybody's shares."""
+        members, nodes = self._members, self._members.parameters.participants
+        everybody = set(nodes)
+        members.send(nodes, pb.CoordinatorFrame(sum_open=members.opening()))
+        await members.everybody(lambda: self._advertised == everybody, deadline_s=deadline_s)
+        envelopes = {str(node): advert for node, advert in self._collector.adverts().items()}
+        adverts = pb.SumAdverts(session_id=members.id, envelopes=envelopes)
+        members.send(nodes, pb.CoordinatorFrame(sum_adverts=adverts))
+        await members.everybody(lambda: self._shared == everybody, deadline_s=deadline_s)
+        for node in nodes:
+            sealed = {str(sender): data for sender, data in self._collector.outgoing(node).items()}
+            delivery = pb.SumDeliver(session_id=members.id, sealed=sealed)
+            members.send((node,), pb.CoordinatorFrame(sum_deliver=delivery))
+
+    def taken(self, step: int) -> None:
+        """Nothing: every step's keys are there."""
+
+    def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
+        """Take an advert, shares, an input or a reveal."""
+        match frame.WhichOneof("body"):
+            case "sum_advert":
+                self._collector.advert(node, frame.sum_advert.envelope)
+                self._advertised.add(node)
+            case "sum_shares":
+                sealed = {NodeId.parse(peer): data for peer, data in frame.sum_shares.sealed.items()}
+                self._collector.shares(node, SealedShares(sealed=sealed, wraps=frame.sum_shares.wraps))
+                self._shared.add(node)
+            case "sum_input":
+                self._input(node, frame.sum_input)
+            case "sum_reveal":
+                self._reveal(node, frame.sum_reveal)
+            case _:
+                raise ValueError("not a frame of a masked sum")
+
+    def sent(self, step: int) -> set[NodeId]:
+        """Return whose masked vectors are here."""
+        return self._step(step).sent
+
+    def drop(self, node: NodeId) -> None:
+        """Wait for a node no longer."""
+        self._collector.drop(node)
+
+    async def total(self, step: int) -> StepTotal:
+        """Announce who is in, collect shares, subtract the masks."""
+        state, members = self._step(step), self._members
+        state.survivors = self._collector.close(step)
+        state.closed = True
+        members.enough(state.survivors)
+        announcement = pb.SumSurvivors(
+            session_id=members.id, step=step, survivors=[node.raw for node in state.survivors]
+        )
+        members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
+        return StepTotal(await self._opened_total(step, state), state.survivors)
+
+    def close(self) -> None:
+        """Nothing is held anywhere else."""
+
+    def _step(self, step: int) -> _Step:
+        return self._steps.setdefault(step, _Step())
+
+    def _input(self, node: NodeId, sent: pb.SumInput) -> None:
+        state = self._step(sent.step)
+        if state.closed:
+            return  # late: a dropout of this step
+        if len(sent.masked) % 8 or not 0 < len(sent.masked) <= MAX_VECTOR_BYTES:
+            raise ValueError("not a vector of uint64")
+        vector = np.frombuffer(sent.masked, dtype="<u8")
+        if self._collector.input(node, vector, step=sent.step, context=sent.context):
+            state.sent.add(node)
+
+    def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
+        state = self._steps.get(sent.step)
+        if state is None or not state.closed:
+            raise ValueError("nothing to reveal yet")
+        shares = {NodeId.parse(peer): share for peer, share in sent.shares.items()}
+        self._collector.reveal(node, shares, step=sent.step)
+        state.revealed.add(node)
+
+    def _could_reveal(self, state: _Step) -> int:
+        """Return how many have opened their shares of a step or still could."""
+        return len(state.revealed | (set(state.survivors) & self._members.alive))
+
+    async def _opened_total(self, step: int, state: _Step) -> NDArray[np.uint64]:
+        """Wait until enough survivors have opened their shares, and for more if those do not fit."""
+        members = self._members
+        enough, refusal = members.parameters.threshold, RefusalCode.TOO_MANY_DROPOUTS
+        while True:
+            fewest = enough
+            came = await members.bell.until(
+                lambda fewest=fewest: (  # type: ignore[misc]  # mypy does not infer defaults of lambdas
+                    members.closed or len(state.revealed) >= fewest or self._could_reveal(state) < fewest
+                ),
+                timeout_s=REVEAL_DEADLINE_S,
+            )
+            members.must_be_open()
+            if not came or len(state.revealed) < fewest:
+                raise Refused(refusal)
+            try:
+                return await asyncio.to_thread(self._collector.total, step)
+            except UnopenedMask:
+                log.warning(
+                    "session %s step %d: shares do not fit, waiting for more",
+                    members.parameters.session_id,
+                    step,
+                )
+                enough, refusal = len(state.revealed) + 1, RefusalCode.PROTOCOL_VIOLATION
