@@ -34,6 +34,7 @@ from protocols.wire import fedtwin_pb2 as pb
 log = logging.getLogger(__name__)
 
 OFFER_DEADLINE_S = 10.0  # a node checks and reserves in milliseconds; who is slower is left out
+OFFER_S_PER_MEGABYTE = 5.0  # besides: a definition of megabytes takes a node seconds to check
 INPUT_DEADLINE_S = 90.0  # above the longest SQL a node allows itself
 MAX_OPEN = 64  # questions at one time; each costs the nodes an SQL statement
 SESSION_TRIES = 3  # a node may vanish while a session is opened; nothing was charged by then
@@ -298,7 +299,7 @@ class QuestionDesk:
         self._offer(asking, nodes)
         await asking.bell.until(
             lambda: set(asking.replies) >= asking.offered & self._broker.connected(),
-            timeout_s=OFFER_DEADLINE_S,
+            timeout_s=OFFER_DEADLINE_S + OFFER_S_PER_MEGABYTE * len(asking.envelope) / 2**20,
         )
         session, step = await self._session(asking)
         asking.step = session, step

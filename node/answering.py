@@ -214,18 +214,19 @@ class Answering:
         if not self._sums.is_open(session_id) or found.ended:
             raise Refused(RefusalCode.NOT_READY)  # nothing was charged: the coordinator is gone, or gave up
 
-        def noised_and_committed() -> NDArray[np.uint64]:
+        def noised_and_committed() -> tuple[bytes, NDArray[np.uint64]]:
+            context = question.context(attempt=found.attempt, tolerance=session.tolerance)
             noised = plan.contribution(cells, bits=self._bits)
             self._ledger.commit(found.reservation)
-            return noised
+            return context, noised
 
-        noised = await asyncio.to_thread(noised_and_committed)
+        context, noised = await asyncio.to_thread(noised_and_committed)
         self._record_charge(found, session_id, step, cells=len(noised))
         await found.ticks.wait()
         await self._sums.contribute(
             session_id,
             step,
-            question.context(attempt=found.attempt, tolerance=session.tolerance),
+            context,
             noised,
             before_reveal=lambda: self._revealing(found, session_id, step),
         )

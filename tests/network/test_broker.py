@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from coordinator.server import Serving
 from node.home import NodeHome
 from node.keys import NodeKeys
+from protocols.cohort import Cohort
 from protocols.peer import Role
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -66,7 +68,7 @@ def test_the_same_question_asked_again_is_not_run_again(tmp_path: Path) -> None:
 def test_questions_at_the_same_time_are_each_answered_and_charged_once(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as (consortium, _), consortium.channel() as channel:
-            questions = [consortium.question(epsilon=0.2) for _ in range(12)]
+            questions = [consortium.question(epsilon=0.2 + n / 1000) for n in range(12)]
             answers = await asyncio.gather(*(ask(channel, question, consortium) for question in questions))
             truth = sum(consortium.counts.values())
             assert all(abs(a.estimate - truth) < 6 * a.standard_deviation for a in answers)
@@ -79,8 +81,10 @@ def test_questions_at_the_same_time_are_each_answered_and_charged_once(tmp_path:
 def test_the_standing_session_is_renewed_before_its_steps_run_out(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path) as (consortium, serving), consortium.channel() as channel:
-            for _ in range(70):
-                assert (await ask(channel, consortium.question(epsilon=0.05), consortium)).contributors == 4
+            for n in range(70):
+                cohort = Cohort.parse({"index": {"kind": "condition", "concepts": [n + 1]}})
+                question = replace(consortium.question(epsilon=0.05), cohort=cohort)
+                assert (await ask(channel, question, consortium)).contributors == 4
             await until(lambda: len(serving.sums._sessions) == 1)  # the first was closed
             (session,) = serving.sums._sessions.values()
             assert session.steps_left < 64
@@ -115,7 +119,7 @@ def test_who_refuses_is_left_out_and_the_others_answer(tmp_path: Path) -> None:
             for site in (0, 2):
                 consortium.node(site).policy.unlink()
             with pytest.raises(Refused) as refused:
-                await consortium.ask()
+                await consortium.ask(consortium.question(epsilon=0.9))
             assert refused.value.code == RefusalCode.NO_POLICY
             assert [consortium.spent(site) for site in range(4)] == [1, 0, 1, 1]
 

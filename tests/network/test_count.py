@@ -48,7 +48,7 @@ def test_a_hospital_whose_trail_cannot_be_written_answers_no_further_question(tm
             await asyncio.sleep(0.5)
             spent = [consortium.spent(site) for site in range(4)]
             with pytest.raises(Refused) as refused:
-                await consortium.ask()
+                await consortium.ask(consortium.question(epsilon=0.9))
             assert refused.value.code is RefusalCode.INTERNAL
             assert [consortium.spent(site) for site in range(4)] == spent
             for path, lines in trails.items():
