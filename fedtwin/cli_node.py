@@ -9,12 +9,16 @@ import typer
 
 from fedtwin.cli_node_cohort import cohort
 from fedtwin.cli_node_records import audit, policy, register, require_node
+from fedtwin.cli_node_store import store
+from fedtwin.cli_node_vocabulary import vocabulary
 from fedtwin.options import NODE_HOME, Json, NodeHome
 from fedtwin.screen import Exit, emit_fields, emit_json, say
 
 node = typer.Typer(name="node", help="Run this hospital's node.", no_args_is_help=True)
 node.add_typer(policy)
 node.add_typer(audit)
+node.add_typer(store)
+node.add_typer(vocabulary)
 register(node)
 node.command("cohort")(cohort)
 
@@ -58,6 +62,25 @@ def join(
     say(f"{joined.name} has joined as {joined.node_id}. Next: fedtwin node ingest PATH")
     if install is None and not (home / "policy.toml").exists():
         say("There is no policy yet, so everything is refused: fedtwin node policy init")
+
+
+@node.command("trust-keyholder")
+def trust_keyholder(
+    fingerprint: Annotated[
+        str, typer.Argument(metavar="FINGERPRINT", help="64 hex digits, as the key-holder itself says them.")
+    ],
+    home: NodeHome = NODE_HOME,
+    json: Json = False,
+) -> None:
+    """Encrypt sums for this key-holder, and for no other. Without it encrypted sums are refused."""
+    from node.key_holder import trust
+
+    require_node(home)
+    found = trust(home, fingerprint)
+    if json:
+        emit_json({"trusted_key_holder": found})
+    else:
+        say("Trusted from now on; another one that the roster may name is not.")
 
 
 @node.command("ingest")

@@ -9,6 +9,7 @@ import ssl
 import stat
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +21,7 @@ from protocols.invitation import check_address
 RENEW_SOON = timedelta(days=14)  # a node renews by itself long before; two weeks leave time for a person
 LITTLE_DISK_BYTES = 2 * 2**30  # a load of a million rows takes some hundred megabytes
 CONNECT_TIMEOUT_S = 5.0
+LOOK_S = 30.0  # to count the patients of a warehouse
 
 
 class Health(StrEnum):
@@ -167,16 +169,34 @@ def _policy(home: Path, _: Clock) -> Finding:
 
 
 def _store(home: Path, _: Clock) -> Finding:
-    from node.omop.errors import StoreBusy
-    from node.omop.store import OmopStore
+    from node.home import NodeHome
+    from node.omop.errors import StoreBusy, StoreError
+    from node.stores import Stores, look
+    from protocols.refusal import Refused
 
-    if not (home / "store" / "omop.duckdb").is_file():
+    config = NodeHome(home).config()
+    if not config.store and not NodeHome(home).store.is_file():
         return Finding("store", Health.WARN, "no data yet", "fedtwin node ingest PATH")
-    try:
-        with OmopStore.open(home / "store" / "omop.duckdb", read_only=True) as store:
-            return Finding("store", Health.OK, f"{store.counts()['person']} patients")
-    except StoreBusy:
-        return Finding("store", Health.OK, "open in the serving node")
+    where = "its own store" if not config.store else "the CDM of `fedtwin node store show`"
+    with closing(Stores(NodeHome(home))) as stores:
+        try:
+            seen = look(stores.open(), time_s=LOOK_S)
+        except StoreBusy:
+            return Finding("store", Health.OK, "open in the serving node")
+        except (StoreError, Refused) as error:
+            to_do = "see docs/warehouse.md: address, rights and schema"
+            return Finding("store", Health.FAIL, str(error), to_do)
+    found = f"{seen.persons} patients in {where}"
+    if seen.missing:
+        return Finding("store", Health.WARN, f"{found}; not there: {', '.join(seen.missing)}", "make them")
+    if not seen.concepts:
+        return Finding(
+            "store",
+            Health.WARN,
+            f"{found}; no vocabulary: no Circe cohort can be answered",
+            "fedtwin node vocabulary load FOLDER",
+        )
+    return Finding("store", Health.OK, f"{found}, with a vocabulary")
 
 
 def _ledger(home: Path, clock: Clock) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from protocols.study import Study
 
 LEDGER = Path("ledger.sqlite")
 AUDIT = Path("audit.jsonl")
+LOOK_S = 30.0  # to count the patients of a warehouse
 
 
 def status(home: Path, *, clock: Clock) -> dict[str, Any]:
@@ -66,18 +68,15 @@ def _serving(home: Path) -> dict[str, Any]:
 
 
 def patients(home: Path) -> int | None:
-    """Return how many patients the store holds; None without one, or while an ingest writes to it."""
+    """Return how many patients questions can find; None without a store, or while an ingest writes to it."""
     from node.omop.errors import StoreError
-    from node.omop.store import OmopStore
+    from node.stores import Stores, look
 
-    path = NodeHome(home).store
-    if not path.is_file():
-        return None
-    try:
-        with OmopStore.open(path, read_only=True) as store:
-            return store.counts()["person"]
-    except StoreError:
-        return None
+    with closing(Stores(NodeHome(home))) as stores:
+        try:
+            return look(stores.open(), time_s=LOOK_S).persons
+        except (StoreError, Refused):
+            return None
 
 
 def ledger_entries(home: Path, *, clock: Clock) -> int:

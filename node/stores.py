@@ -7,10 +7,14 @@ only; questions read the CDM that the configuration names.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 from node.home import NodeHome
 from node.omop.errors import NoSuchTable, NotAStore, StoreBusy
 from node.omop.store import OmopStore
+from node.omop.tables import EVENT_TABLES
 from node.queries.duckdb_engine import DuckDbWarehouse
 from node.queries.engine import Warehouse
 from node.queries.limits import Limits
@@ -33,14 +37,19 @@ class Stores:
 
     def store(self) -> OmopStore:
         """Return this node's own store. Raises: Refused(NO_DATA) without one, NOT_READY during an ingest."""
-        with self._lock:
-            return self._opened()
+        with self._lock, self._as_codes():
+            return self._own()
 
     def warehouse(self) -> Warehouse:
         """Return the CDM that questions read.
 
         Raises: Refused(NO_DATA) if there is none, NOT_READY while its database is away or being written.
         """
+        with self._as_codes():
+            return self.open()
+
+    def open(self) -> Warehouse:
+        """Return the same, for the hospital's own eyes. Raises: NotAStore, StoreBusy, NoSuchTable."""
         with self._lock:
             if self._warehouse is None:
                 self._warehouse = self._found()
@@ -54,31 +63,51 @@ class Stores:
             if self._store is not None:
                 self._store.close()
 
-    def _opened(self) -> OmopStore:
+    def _own(self) -> OmopStore:
         if self._store is None:
-            if not self._path.exists():
-                raise Refused(RefusalCode.NO_DATA)
-            try:
-                memory = None if self._config.store else self._config.memory or None
-                self._store = OmopStore.open(self._path, read_only=True, memory_limit=memory)
-            except StoreBusy:
-                raise Refused(RefusalCode.NOT_READY) from None
-            except NotAStore:
-                raise Refused(RefusalCode.NO_DATA) from None
+            memory = None if self._config.store else self._config.memory or None
+            self._store = OmopStore.open(self._path, read_only=True, memory_limit=memory)
         return self._store
 
     def _found(self) -> Warehouse:
         config = self._config
         if not config.store:
-            return DuckDbWarehouse(self._opened(), data_version=config.data_version)
+            return DuckDbWarehouse(self._own(), data_version=config.data_version)
+        return open_warehouse(
+            config.store,
+            schema=config.schema or None,
+            limits=Limits(time_s=_OPENING_S, memory=config.memory or None),
+            data_version=config.data_version,
+        )
+
+    @contextmanager
+    def _as_codes(self) -> Iterator[None]:
         try:
-            return open_warehouse(
-                config.store,
-                schema=config.schema or None,
-                limits=Limits(time_s=_OPENING_S, memory=config.memory or None),
-                data_version=config.data_version,
-            )
-        except (NotAStore, StoreBusy):
-            raise Refused(RefusalCode.NOT_READY) from None
+            yield
         except NoSuchTable:
             raise Refused(RefusalCode.NO_DATA) from None
+        except NotAStore:  # a server may come back; a file of ours that is not there, or none, will not
+            raise Refused(RefusalCode.NOT_READY if self._config.store else RefusalCode.NO_DATA) from None
+        except StoreBusy:
+            raise Refused(RefusalCode.NOT_READY) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at a CDM found. For the hospital's own eyes."""
+
+    persons: int
+    concepts: bool  # whether the vocabulary is loaded, without which no Circe definition can be answered
+    missing: tuple[str, ...]  # tables that our own form of cohort reads and that are not there
+
+
+def look(warehouse: Warehouse, *, time_s: float) -> Seen:
+    """Look at a CDM. Raises: NoSuchTable without `person`; NotTheCdm; Refused(DEADLINE)."""
+    with closing(warehouse.engine(Limits(time_s=time_s))) as engine:
+        persons = engine.table("person").select("person_id").count().as_table()
+        needed = ("observation_period", *EVENT_TABLES)
+        return Seen(
+            persons=int(engine.rows(persons)[0][0].as_py()),
+            concepts=engine.has_vocabulary(),
+            missing=tuple(name for name in needed if not engine.has(name)),
+        )

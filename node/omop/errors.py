@@ -3,6 +3,7 @@
 StoreError
 ├── NoSuchTable      the caller's mistake: a table that this store does not hold
 ├── NotTheCdm        the caller's mistake: a table lacks a column of OMOP CDM 5.4
+├── MalformedVocabulary the caller's mistake: a folder that is no Athena download
 ├── NoVocabulary     the caller's mistake: the question needs the OHDSI vocabulary, and none is loaded
 ├── UnknownStore     the caller's mistake: the URL names no kind of store that we read
 ├── PasswordInUrl    the caller's mistake: the URL holds a password
@@ -40,6 +41,15 @@ class NoVocabulary(StoreError, ValueError):
         super().__init__(
             "this store has no vocabulary: its table 'concept' is empty, so no concept set resolves"
         )
+
+
+class MalformedVocabulary(StoreError, ValueError):
+    """A file of a vocabulary download is missing or wrong."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"{file} {why}")
+        self.file = file
+        self.why = why
 
 
 class UnknownStore(StoreError, ValueError):

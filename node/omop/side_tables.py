@@ -43,4 +43,15 @@ CREATE TABLE IF NOT EXISTS fedtwin_layout (
   sorted_rows BIGINT NOT NULL)
 """
 
-SIDE_TABLES = (_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT)
+# One row, once a vocabulary was loaded. Lines of it that were turned away stand in the quarantine under
+# `VOCABULARY_LOAD`, which is no load of records.
+_VOCABULARY = """
+CREATE TABLE IF NOT EXISTS fedtwin_vocabulary (
+  version VARCHAR NOT NULL,
+  source_sha256 VARCHAR NOT NULL,
+  loaded_at TIMESTAMP NOT NULL,
+  concepts BIGINT NOT NULL)
+"""
+VOCABULARY_LOAD = 0
+
+SIDE_TABLES = (_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY)

@@ -158,6 +158,8 @@ class OmopStore:
             rows = cursor.execute(
                 "SELECT source_sha256, mapping_sha256, loaded_at::VARCHAR FROM fedtwin_load ORDER BY load_id"
             ).fetchall()
+            if self.has("fedtwin_vocabulary"):  # not in a store that an older version made
+                rows += cursor.execute("SELECT version, source_sha256 FROM fedtwin_vocabulary").fetchall()
         else:
             rows = [
                 (name, str(cursor.execute(f"SELECT count(*) FROM {name}").fetchone()[0]))  # noqa: S608 (our names)
@@ -196,15 +198,21 @@ class OmopStore:
             again: what to do if the same source was loaded before with other content or another mapping.
         Raises: AlreadyLoaded, if `again` is REFUSE and so it was.
         """
+        with self.writing():
+            earlier = self._earlier(source)
+            if earlier and again is Again.REFUSE:
+                raise AlreadyLoaded(source.name)
+            load = Load(self._writer, source, now=now, replaces=earlier if again is Again.REPLACE else ())
+            yield load
+            load.finish()
+
+    @contextmanager
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a transaction on the one connection that writes; an exception leaves nothing of it."""
         with self._writing:
             self._writer.execute("BEGIN")
             try:
-                earlier = self._earlier(source)
-                if earlier and again is Again.REFUSE:
-                    raise AlreadyLoaded(source.name)
-                load = Load(self._writer, source, now=now, replaces=earlier if again is Again.REPLACE else ())
-                yield load
-                load.finish()
+                yield self._writer
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise

@@ -21,7 +21,7 @@ import pyarrow as pa
 from ibis.expr.types import Table
 
 from node.omop.errors import NoSuchTable, NoVocabulary
-from node.omop.tables import cdm_tables
+from node.omop.tables import LOCAL_CONCEPTS_ABOVE, cdm_tables
 from node.queries import circe
 from node.queries import cohort as cohorts
 from node.queries.limits import Limits
@@ -135,6 +135,14 @@ class CdmEngine:
         """Return whether `table` would return one."""
         return self._session.tables.has(name)
 
+    def has_vocabulary(self) -> bool:
+        """Return whether there are concepts but a site's own, without which no concept set resolves."""
+        if not self.has("concept"):
+            return False
+        concepts = self.table("concept").select("concept_id")
+        standard = concepts.filter(concepts.concept_id.between(1, LOCAL_CONCEPTS_ABOVE))
+        return bool(self.rows(standard.limit(1)).num_rows)
+
     @contextmanager
     def members(self, cohort: Cohort | CirceCohort) -> Iterator[Table]:
         """Yield the cohort as a relation (person_id int64, index_date date), each person once.
@@ -195,7 +203,7 @@ class CdmEngine:
         program = circe.program(cohort, self._session.dialect)
         for name in sorted(program.tables - self._session.tables.present):
             raise NoSuchTable(name)  # the first of them
-        if "concept" in program.tables and not self.rows(self.table("concept").limit(1)).num_rows:
+        if "concept" in program.tables and not self.has_vocabulary():
             raise NoVocabulary
         return program
 

@@ -12,7 +12,7 @@ from node.omop.tables import EVENT_TABLES, cdm_tables
 USED = {
     "person", "observation_period", "visit_occurrence", "condition_occurrence", "drug_exposure",
     "procedure_occurrence", "measurement", "observation", "death", "concept", "concept_ancestor",
-    "cdm_source",
+    "cdm_source", "concept_relationship", "vocabulary",
 }  # fmt: skip
 
 
