@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from coordinator.exchange import Withdrawn
 from coordinator.question_book import QuestionBook
 from coordinator.state import State
 from coordinator.sums import SumService, SumSession, Withdrawn

@@ -17,13 +17,14 @@ from rich.markup import escape
 from fedtwin.cli_coordinator import coordinator
 from fedtwin.cli_demo import demo
 from fedtwin.cli_gateway import gateway
+from fedtwin.cli_keyholder import keyholder
 from fedtwin.cli_node import node
 from fedtwin.cli_query import query
 from fedtwin.cli_train import train
 from fedtwin.screen import Exit, Stop, emit_json, say
 
 EXIT_CODES = "Exit codes: 0 done, 1 fault, 2 wrong command or file, 3 refused."
-OURS = ("protocols", "privacy", "deid", "node", "coordinator", "sim", "fedtwin")
+OURS = ("protocols", "privacy", "deid", "node", "coordinator", "keyholder", "sim", "fedtwin")
 
 app = typer.Typer(
     name="fedtwin",
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(coordinator, name="coordinator")
+app.add_typer(keyholder, name="keyholder")
 app.add_typer(gateway, name="gateway")
 app.add_typer(node, name="node")
 app.add_typer(query, name="query")

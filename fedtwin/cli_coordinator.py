@@ -34,6 +34,10 @@ def init(
     fleet_port: Annotated[int, typer.Option(help="Where Flower SuperNodes connect.")] = 8442,
     minimum_sites: Annotated[int, typer.Option(help="Fewest hospitals in a sum.")] = 3,
     tolerance: Annotated[int, typer.Option(help="Hospitals that may drop out or collude.")] = 1,
+    secure_sum: Annotated[
+        str,
+        typer.Option(metavar="masked|bfv|ckks", help="How hospitals add up; the last two need a key-holder."),
+    ] = "masked",
     home: CoordinatorHome = COORDINATOR_HOME,
     json: Json = False,
 ) -> None:
@@ -51,6 +55,7 @@ def init(
         fleet_port=fleet_port,
         minimum_sites=minimum_sites,
         tolerance=tolerance,
+        secure_sum=secure_sum,
         clock=SystemClock(),
     )
     config = made.config()
@@ -61,6 +66,7 @@ def init(
         "broker": config.broker_address,
         "fleet": config.fleet_address,
         "lead_profile": str(made.lead_profile),
+        "secure_sum": config.secure_sum,
     }
     if json:
         emit_json(fields)
@@ -110,6 +116,29 @@ def invite(
         say(f"For {hospital}, once, until {expires}. There: fedtwin node join TOKEN")
 
 
+@coordinator.command("invite-keyholder")
+def invite_keyholder(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, '.', '_' and '-'.")],
+    days: Annotated[float, typer.Option(help="For how long the invitation is good.")] = 2.0,
+    home: CoordinatorHome = COORDINATOR_HOME,
+    json: Json = False,
+) -> None:
+    """Make a one-time token for whoever holds the keys of encrypted sums: somebody else than you."""
+    from protocols.clock import SystemClock
+    from protocols.peer import Role
+
+    with opened(home) as (made, state):
+        invitation = made.invite(
+            state, name, clock=SystemClock(), lifetime=timedelta(days=days), role=Role.KEY_HOLDER
+        )
+    token, expires = invitation.to_token(), invitation.expires_at.isoformat()
+    if json:
+        emit_json({"token": token, "name": name, "expires_at": expires})
+    else:
+        typer.echo(token)
+        say(f"For {name}, once, until {expires}. There: fedtwin keyholder init TOKEN")
+
+
 @coordinator.command("nodes")
 def nodes(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """List the hospitals, and which are connected right now."""
@@ -146,11 +175,13 @@ def _state_of(row: dict[str, Any]) -> str:
 
 @coordinator.command("revoke")
 def revoke(
-    who: Annotated[str, typer.Argument(metavar="NODE|NAME", help="A node's id, or a researcher's name.")],
+    who: Annotated[
+        str, typer.Argument(metavar="NODE|NAME", help="A node's id, a researcher's name or a key-holder's.")
+    ],
     home: CoordinatorHome = COORDINATOR_HOME,
     json: Json = False,
 ) -> None:
-    """Revoke a hospital or a researcher for good. A live connection is cut within about a second."""
+    """Revoke a hospital, a researcher or a key-holder for good. A live connection is cut within a second."""
     from protocols.clock import SystemClock
     from protocols.ids import MalformedId, NodeId
 
@@ -159,7 +190,8 @@ def revoke(
         try:
             roster = book.revoke_node(NodeId.parse(who))
         except MalformedId:
-            roster = book.revoke_person(who)
+            holders = {record.name for record in state.key_holders() if record.revoked_at is None}
+            roster = (book.revoke_key_holder if who in holders else book.revoke_person)(who)
     if json:
         emit_json({"revoked": who, "roster_version": roster.version})
     else:
@@ -183,6 +215,8 @@ def status(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None
             "hospitals": sum(record.revoked_at is None for record in records),
             "connected": sum(live.values()) if live else 0,
             "researchers": sum(person.revoked_at is None for person in state.people()),
+            "secure_sum": config.secure_sum,
+            "key_holder": next((h.name for h in state.key_holders() if h.revoked_at is None), None),
         }
     if json:
         emit_json(fields)

@@ -37,6 +37,17 @@ CoordinatorHome = Annotated[
         callback=lambda path: path.expanduser(),
     ),
 ]
+KeyHolderHome = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        envvar="FEDTWIN_KEYHOLDER_HOME",
+        help="The key-holder's directory.",
+        callback=lambda path: path.expanduser(),
+    ),
+]
 NODE_HOME = Path("~/.fedtwin/node")
 COORDINATOR_HOME = Path("~/.fedtwin/coordinator")
+KEY_HOLDER_HOME = Path("~/.fedtwin/keyholder")
 EXISTING_FILE = {"exists": True, "dir_okay": False, "readable": True}

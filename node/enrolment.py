@@ -143,10 +143,11 @@ def _ask(invitation: Invitation, keys: NodeKeys, *, clock: Clock) -> _Joined:
         identity_proof=keys.identity.sign(statement),
         flower_public_key=keys.flower_public,
     )
-    return _checked(_call(invitation.address, authority, request), invitation, keys, authority)
+    return _checked(call_enrolment(invitation.address, authority, request), invitation, keys, authority)
 
 
-def _call(address: str, authority: bytes, request: pb.JoinRequest) -> pb.JoinReply:
+def call_enrolment(address: str, authority: bytes, request: pb.JoinRequest) -> pb.JoinReply:
+    """Send a request to join, again if only the reply may be lost. Raises: Refused, Unreachable."""
     credentials = grpc.ssl_channel_credentials(authority)
     options = (("grpc.enable_http_proxy", 0),)  # the handshake that was verified went there directly
     with grpc.secure_channel(address, credentials, options=options) as channel:

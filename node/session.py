@@ -75,6 +75,7 @@ class NodeStream:
         welcome: takes the Welcome frame; raises to refuse the coordinator (a roster that does not verify).
         handle: takes every other frame, as its own task, started in the order the frames came.
         lost: told when a connection ended.
+        stub: of the service that has this stream and Renew; the key-holder's is another.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class NodeStream:
         lost: Callable[[], None],
         clock: Clock,
         bits: SecureBits | None = None,
+        stub: Callable[[grpc.aio.Channel], Any] = fedtwin_pb2_grpc.NodesStub,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -96,10 +98,11 @@ class NodeStream:
         self._handle = handle
         self._lost = lost
         self._clock = clock
+        self._stub_of = stub
         self._bits = bits or SecureBits()
         self._queue: asyncio.Queue[pb.NodeFrame] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stub: fedtwin_pb2_grpc.NodesStub | None = None
+        self._stub: Any = None
         self.connection = Connection()
 
     def send(self, frame: pb.NodeFrame) -> None:
@@ -109,8 +112,8 @@ class NodeStream:
                 self._queue.put_nowait(frame)
 
     @property
-    def stub(self) -> fedtwin_pb2_grpc.NodesStub | None:
-        """The node's calls over the connection as it stands, for the renewal of its certificate."""
+    def stub(self) -> Any:
+        """The caller's stub on the connection as it stands, for the renewal of its certificate; or None."""
         return self._stub if self.connection.connected_since else None
 
     async def run(self) -> None:
@@ -135,7 +138,7 @@ class NodeStream:
             tls = await asyncio.to_thread(self._tls)
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
             async with grpc.aio.secure_channel(self._address, credentials, options=OPTIONS) as channel:
-                self._stub = fedtwin_pb2_grpc.NodesStub(channel)  # type: ignore[no-untyped-call]  # generated
+                self._stub = self._stub_of(channel)
                 call = self._stub.Connect()
                 await call.write(pb.NodeFrame(hello=self._hello()))
                 async with asyncio.timeout(WELCOME_TIMEOUT_S):

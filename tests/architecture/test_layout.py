@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("protocols", "privacy", "deid", "node", "coordinator", "sim", "fedtwin")
+PACKAGES = ("protocols", "privacy", "deid", "node", "coordinator", "keyholder", "sim", "fedtwin")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
