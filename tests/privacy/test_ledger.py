@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from privacy.accountant import GaussianEvent, calibrate, epsilon
+from privacy.accountant import Event, GaussianEvent, calibrate, epsilon
 from privacy.budget import Account, Cap, Caps
 from privacy.chain import Chain, ChainBroken, ChainBusy
 from privacy.ledger import (
@@ -51,12 +51,12 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 
 def reserve(
-    ledger: Ledger, name: str, *, project: str = "heart", event: GaussianEvent = ONE, caps: Caps = CAPS
+    ledger: Ledger, name: str, *, project: str = "heart", event: Event = ONE, caps: Caps = CAPS
 ) -> Reservation:
     return ledger.reserve(name, account=Account(project, "ada"), purpose="count", event=event, caps=caps)
 
 
-def spend(ledger: Ledger, name: str, *, project: str = "heart", event: GaussianEvent = ONE) -> None:
+def spend(ledger: Ledger, name: str, *, project: str = "heart", event: Event = ONE) -> None:
     ledger.commit(reserve(ledger, name, project=project, event=event))
     ledger.revealed(name)
 
