@@ -35,7 +35,10 @@ FETCH_TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 512 * 1024  # Google, Entra and Keycloak publish some 10 kB
 MAX_KEYS = 64
 MIN_RSA_BITS = 2_048  # NIST SP 800-131A
+MAX_RSA_BITS = 8_192  # more costs seconds a token
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_KINDS = {"RS256": ("RSA", None), "ES256": ("EC", "P-256"), "EdDSA": ("OKP", "Ed25519")}  # kty, crv
+ALGORITHMS = frozenset(_KINDS)
 WELL_KNOWN = "/.well-known/openid-configuration"
 
 
@@ -167,9 +170,12 @@ def usable_keys(jwks: dict[str, Any]) -> dict[str, VerifyingKey]:
 
 
 def _usable(entry: dict[str, Any]) -> VerifyingKey | None:
-    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]) or "d" in entry:
+    uses = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(uses, list) or "verify" not in uses or "d" in entry:
         return None
-    algorithm = _ALGORITHM_OF.get((entry.get("kty"), entry.get("crv")))  # type: ignore[arg-type]  # any JSON
+    algorithm = next(
+        (name for name, kind in _KINDS.items() if kind == (entry.get("kty"), entry.get("crv"))), None
+    )
     if algorithm is None or entry.get("alg", algorithm) != algorithm:
         return None
     try:
@@ -177,13 +183,9 @@ def _usable(entry: dict[str, Any]) -> VerifyingKey | None:
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
     if isinstance(public, RSAPublicKey):
-        return VerifyingKey(public, algorithm) if public.key_size >= MIN_RSA_BITS else None
+        return VerifyingKey(public, algorithm) if MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS else None
     if isinstance(public, Ed25519PublicKey):
         return VerifyingKey(public, algorithm)
     if isinstance(public, EllipticCurvePublicKey) and isinstance(public.curve, SECP256R1):
         return VerifyingKey(public, algorithm)
     return None
-
-
-_ALGORITHM_OF = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
-ALGORITHMS = frozenset(_ALGORITHM_OF.values())

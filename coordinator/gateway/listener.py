@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ MAX_HEADER_BYTES = 32_768  # a token has at most 16 kB
 @asynccontextmanager
 async def listening(app: Any, *, host: str, port: int, context: ssl.SSLContext | None) -> AsyncIterator[int]:
     """Serve `app` inside the block; yields the port, a free one for 0. Without `context` there is no TLS."""
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # its lines hold queries
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=128)
     settings = uvicorn.Config(

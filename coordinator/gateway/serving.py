@@ -95,7 +95,7 @@ def serve(config: GatewayConfig, *, clock: Clock) -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("httpx", "httpcore", "uvicorn.access"):
+    for chatty in ("httpx", "httpcore"):  # each fetch of the keys is a line
         logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(_serve(config, clock=clock))
 
