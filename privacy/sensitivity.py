@@ -1,7 +1,7 @@
 """How far one patient can move the answer to a question: derived here, and nowhere else.
 
 One patient's records at one hospital are added or removed (all of them). Membership in a cohort follows from
-the patient's own records alone (tests/node/test_vectors.py drops patients at random), so at that hospital
+the patient's own records alone (tests/node/test_vector_sensitivity.py drops patients at random), so at that hospital
 only the patient's own contribution to the vector changes:
 
     count                    one cell by 1
@@ -44,7 +44,7 @@ def of(question: Question) -> Sensitivity:
     sites = question.max_sites_per_patient
     return Sensitivity(
         l1=float(sites * l1),
-        l2=sites * _root(squared),
+        l2=_root(sites**2 * squared),
         largest=MOST_PATIENTS * one,
     )
 

@@ -68,7 +68,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many patients are in the cohort."""
+    """How many patients are in the cohort: [n]."""
 
     kind: ClassVar[str] = "count"
 
@@ -80,6 +80,11 @@ class Count:
 @dataclass(frozen=True, slots=True)
 class Breakdown:
     """The cohort split into disjoint cells, or (by site_count_band) the hospitals split by cohort size.
+
+    By sex: [male, female, other or unknown], of `gender_concept_id`. By age_band: [below the first edge, ..,
+    last edge and over], of the age in years at the index date (its year less `year_of_birth`). By year of the
+    index date: [first, .., last, other years]. By site_count_band: 1 in the band that the hospital's count
+    lies in. With `total` one more cell in front.
 
     Args:
         edges: ascending lower bounds of bands: ages in years, or patients at one site. Only for bands.
@@ -132,6 +137,9 @@ class Breakdown:
 class OneValue:
     """How a patient gets one number: from the records of a measurement around the index date.
 
+    Of several values on the first (last) day the smallest (largest) counts; nothing is converted between
+    units. In terms of the CDM's columns: node.queries.values.
+
     Args:
         concept: of the measurement; descendants: whether those below it count too.
         unit: OMOP concept of the unit that a record must have, or None for any.
@@ -167,7 +175,10 @@ class OneValue:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How one value per patient is distributed over bins with the ascending `edges`."""
+    """How one value per patient is distributed over bins with the ascending `edges`.
+
+    [below, bin 1, .., bin k, last edge and over, no value]; an edge belongs to the bin above it.
+    """
 
     kind: ClassVar[str] = "histogram"
     value: OneValue
@@ -187,7 +198,11 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean and variance of one value per patient, each clipped to lower..upper."""
+    """Mean and variance of one value per patient, each clipped to lower..upper.
+
+    [Q, Q·x, Q·x²] summed over the patients with a value, each number rounded: x is the clipped value mapped
+    to [-1, 1] linearly, Q is MEAN_UNIT.
+    """
 
     kind: ClassVar[str] = "mean"
     value: OneValue
@@ -207,7 +222,10 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Contingency:
-    """How many patients are in the cohort, in the `other` one, in both, in neither."""
+    """Two cohorts crossed: [both, cohort only, other only, neither], of all persons ever observed.
+
+    These are the persons with an observation period; a member of a cohort without one is in no cell.
+    """
 
     kind: ClassVar[str] = "contingency"
     other: Cohort | CirceCohort
@@ -219,7 +237,15 @@ class Contingency:
 
 @dataclass(frozen=True, slots=True)
 class Incidence:
-    """New outcomes and person-time at risk in each calendar period from first_year to last_year."""
+    """New outcomes and person-time at risk in each calendar period from first_year to last_year.
+
+    A patient is at risk from the index date until the day of the first `outcome` or the end of the observation
+    period that holds the index date, both days counted; not at all if that outcome is before the index date
+    (prevalent) or no observation period holds it. So do CohortIncidence's time at risk from day 0 and its
+    clean window without end. [events 1..P, person-time 1..P]: an event counts UNIT, and of each period a
+    patient counts floor(w · days at risk / days of the period), w = UNIT / √P rounded down
+    (`privacy.sensitivity.person_time_unit`).
+    """
 
     kind: ClassVar[str] = "incidence"
     outcome: Cohort | CirceCohort
@@ -256,7 +282,13 @@ class Incidence:
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """Time from the index date to the `outcome` in intervals of days, for a Kaplan-Meier curve."""
+    """Time from the index date to the `outcome` in intervals of days, for a Kaplan-Meier curve.
+
+    Who is followed, and until when, is as in `Incidence`: an outcome on the index day is an event on day 0,
+    one before it leaves the patient out. [events 1..K, censored 1..K, beyond]: interval j holds the days
+    (j-1)·interval_days to j·interval_days - 1 after the index date; a patient whose event or end of
+    observation is on day horizon_days or later is beyond. Event and end on one day are an event.
+    """
 
     kind: ClassVar[str] = "survival"
     outcome: Cohort | CirceCohort
@@ -286,7 +318,10 @@ class Survival:
 
 @dataclass(frozen=True, slots=True)
 class Attrition:
-    """How many patients are left after each inclusion rule.
+    """How many patients come how far along the inclusion rules: [passed exactly 0, 1, .., all of them].
+
+    Patients without index event are in no cell. With Circe a patient counts with the event of theirs that
+    passes most rules in a row.
 
     Args:
         order: for our own cohort form the order in which its criteria are applied: places in the cohort's
@@ -309,7 +344,7 @@ class Attrition:
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """How many hospitals have at least `at_least` patients of the cohort."""
+    """How many hospitals have at least `at_least` patients of the cohort: [1] or [0] from each."""
 
     kind: ClassVar[str] = "feasibility"
     at_least: int

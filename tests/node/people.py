@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import duckdb
 from hypothesis import strategies as st
 
 from node.omop.store import OmopStore
+from tests.circe_forms import NEW_CONCEPT
 
 DAY_0 = date(2019, 12, 1)  # days run over a leap year's end of February and over two new years
 CONDITIONS, DRUGS, LABS = (1, 2, 3), (11, 12), (21, 22)
@@ -194,10 +196,16 @@ _COLUMNS = {
 def empty_store(path: Path) -> OmopStore:
     """Make a store without people and with the few ancestors of the concepts above. The caller closes it."""
     store = OmopStore.open(path, threads=1)
-    cursor = store.cursor()
-    cursor.executemany("INSERT INTO concept_ancestor VALUES (?, ?, 1, 1)", ANCESTORS)
-    cursor.close()
+    with closing(store.cursor()) as cursor:
+        cursor.executemany("INSERT INTO concept_ancestor VALUES (?, ?, 1, 1)", ANCESTORS)
     return store
+
+
+def add_vocabulary(store: OmopStore) -> None:
+    """Make the concepts above known, as Circe needs."""
+    known = {*CONDITIONS, *DRUGS, *LABS, PARENT, LAB_PARENT}
+    with closing(store.cursor()) as cursor:
+        cursor.executemany(NEW_CONCEPT, [[concept] for concept in sorted(known)])
 
 
 def read_back(path: Path) -> list[Human]:

@@ -48,3 +48,24 @@ def definitions(draw: st.DrawFn) -> CirceCohort:
     made["PrimaryCriteria"]["PrimaryCriteriaLimit"] = {"Type": draw(limits)}
     made["PrimaryCriteria"]["ObservationWindow"]["PriorDays"] = draw(st.sampled_from([0, 30]))
     return CirceCohort.parse(json.dumps(made))
+
+
+def definition_of(
+    criteria: list[dict[str, Any]],
+    *,
+    rules: list[tuple[dict[str, Any], tuple[int, int]]],
+    limit: str = "First",
+) -> CirceCohort:
+    """A definition with these inclusion rules, each at least once within so many days of the event."""
+    made = [
+        rule(
+            criterion,
+            at_least=1,
+            window={"Start": {"Days": -first, "Coeff": -1}, "End": {"Days": last, "Coeff": 1}},
+        )
+        for criterion, (first, last) in rules
+    ]
+    more = {"InclusionRules": made, "QualifiedLimit": {"Type": limit}, "ExpressionLimit": {"Type": limit}}
+    form = definition(*criteria, sets=SETS, **more)
+    form["PrimaryCriteria"]["PrimaryCriteriaLimit"] = {"Type": limit}
+    return CirceCohort.parse(json.dumps(form))

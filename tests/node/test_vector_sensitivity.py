@@ -43,8 +43,7 @@ from protocols.statistic import (
     Step,
     Survival,
 )
-from tests.circe_forms import NEW_CONCEPT
-from tests.node.people import ANCESTORS, LABS, Human, Lab, cleared, empty_store, people
+from tests.node.people import LABS, Human, Lab, add_vocabulary, cleared, empty_store, people
 from tests.node.some_definitions import definitions
 from tests.node.some_statistics import cohorts, of_kind
 
@@ -58,9 +57,7 @@ EASY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmopStore]:
     with empty_store(tmp_path_factory.mktemp("people") / "omop.duckdb") as found:
-        with closing(found.cursor()) as cursor:
-            cursor.executemany(NEW_CONCEPT, [[concept] for pair in ANCESTORS for concept in {*pair}])
-            cursor.executemany(NEW_CONCEPT, [[concept] for concept in (3, 11, 12)])
+        add_vocabulary(found)
         yield found
 
 
