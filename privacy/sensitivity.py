@@ -1,8 +1,8 @@
 """How far one patient can move the answer to a question: derived here, and nowhere else.
 
 One patient's records at one hospital are added or removed (all of them). Membership in a cohort follows from
-the patient's own records alone (tests/node/test_vector_sensitivity.py drops patients at random), so at that hospital
-only the patient's own contribution to the vector changes:
+the patient's own records alone (tests/node/test_vector_sensitivity.py drops patients at random), so at that
+hospital only the patient's own contribution to the vector changes:
 
     count                    one cell by 1
     breakdown, histogram,

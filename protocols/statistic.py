@@ -239,12 +239,12 @@ class Contingency:
 class Incidence:
     """New outcomes and person-time at risk in each calendar period from first_year to last_year.
 
-    A patient is at risk from the index date until the day of the first `outcome` or the end of the observation
-    period that holds the index date, both days counted; not at all if that outcome is before the index date
-    (prevalent) or no observation period holds it. So do CohortIncidence's time at risk from day 0 and its
-    clean window without end. [events 1..P, person-time 1..P]: an event counts UNIT, and of each period a
-    patient counts floor(w · days at risk / days of the period), w = UNIT / √P rounded down
-    (`privacy.sensitivity.person_time_unit`).
+    A patient is at risk from the index date until the day of the first `outcome` or the end of the
+    observation period that holds the index date, both days counted; not at all if that outcome is before the
+    index date (prevalent) or no observation period holds it. OHDSI's CohortIncidence counts the same with a
+    time at risk from day 0 and a clean window without end. [events 1..P, person-time 1..P]: an event counts
+    UNIT, and of each period a patient counts floor(w · days at risk / days of the period), w = UNIT / √P
+    rounded down (`privacy.sensitivity.person_time_unit`).
     """
 
     kind: ClassVar[str] = "incidence"
