@@ -37,7 +37,7 @@ class Stores:
 
     def store(self) -> OmopStore:
         """Return this node's own store. Raises: Refused(NO_DATA) without one, NOT_READY during an ingest."""
-        with self._lock, self._as_codes():
+        with self._lock, _as_codes(away=RefusalCode.NO_DATA):
             return self._own()
 
     def warehouse(self) -> Warehouse:
@@ -45,7 +45,9 @@ class Stores:
 
         Raises: Refused(NO_DATA) if there is none, NOT_READY while its database is away or being written.
         """
-        with self._as_codes():
+        # a server may come back; a file of ours that is not there, or is none, will not
+        away = RefusalCode.NOT_READY if self._config.store else RefusalCode.NO_DATA
+        with _as_codes(away=away):
             return self.open()
 
     def open(self) -> Warehouse:
@@ -80,16 +82,17 @@ class Stores:
             data_version=config.data_version,
         )
 
-    @contextmanager
-    def _as_codes(self) -> Iterator[None]:
-        try:
-            yield
-        except NoSuchTable:
-            raise Refused(RefusalCode.NO_DATA) from None
-        except NotAStore:  # a server may come back; a file of ours that is not there, or none, will not
-            raise Refused(RefusalCode.NOT_READY if self._config.store else RefusalCode.NO_DATA) from None
-        except StoreBusy:
-            raise Refused(RefusalCode.NOT_READY) from None
+
+@contextmanager
+def _as_codes(*, away: RefusalCode) -> Iterator[None]:
+    try:
+        yield
+    except NoSuchTable:
+        raise Refused(RefusalCode.NO_DATA) from None
+    except NotAStore:
+        raise Refused(away) from None
+    except StoreBusy:
+        raise Refused(RefusalCode.NOT_READY) from None
 
 
 @dataclass(frozen=True, slots=True)

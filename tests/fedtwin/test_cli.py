@@ -29,6 +29,8 @@ PROMISED = (
     "coordinator researcher add", "coordinator status", "node join", "node ingest", "node serve",
     "node status", "node doctor", "node policy init", "node policy show", "node budget", "node approve",
     "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
+    "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
+    "node vocabulary show",
     "query count", "query validate", "train propose", "train run", "train list", "train show", "demo",
 )  # fmt: skip
 HEAVY = ("torch", "ibis", "duckdb", "opacus", "presidio_analyzer", "flwr", "pyarrow")
