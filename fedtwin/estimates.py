@@ -91,7 +91,8 @@ def odds_ratio(cells: tuple[float, float, float, float], *, noise: CellNoise) ->
     a, b, c, d = cells
     if min(cells) <= 0.0:
         return Estimate("odds ratio", None, 0.0, math.inf, (0.0, math.inf))
-    half, z = noise.half_width(), noise.factor
+    z = noise.factor
+    half = z * noise.deviation
 
     def score(cell: float) -> Interval:
         reach = z * math.sqrt(cell + z**2 / 4.0 + noise.deviation**2)

@@ -203,8 +203,8 @@ class LaplacePlan:
         check_contributors(contributors, participants=self.participants, tolerance=self.tolerance)
         return math.sqrt(variance(self.rate, self.parts, shares=contributors))
 
-    def half_width(self, *, contributors: int, level: float) -> float:
-        """Return h such that a coordinate's noise lies within ±h with probability at least `level`.
+    def half_width(self, *, contributors: int, level: float, cells: int = 1) -> float:
+        """Return h such that the noise of the sum of `cells` coordinates is within ±h, at least at `level`.
 
         The smallest whole number, from the characteristic function of the sum of the shares; for a rate below
         1/1024 to one part in 500. Raises: ValueError.
@@ -216,7 +216,8 @@ class LaplacePlan:
         check_contributors(contributors, participants=self.participants, tolerance=self.tolerance)
         check_level(level)
         shift = _shift(self.rate)
-        return float(2**shift * _half_width(self.rate * 2**shift, contributors / self.parts, level))
+        shape = cells * contributors / self.parts
+        return float(2**shift * _half_width(self.rate * 2**shift, shape, level))
 
     def simulated_noise(
         self, shape: tuple[int, ...], *, contributors: int, rng: np.random.Generator

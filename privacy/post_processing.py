@@ -22,18 +22,22 @@ from privacy.polya import LaplacePlan
 
 Reals = NDArray[np.float64]
 
+OWN_WIDTHS = 8  # sums of more cells of discrete Laplace noise are close enough to normal
+
 
 @dataclass(frozen=True, slots=True)
 class CellNoise:
     """The noise in each cell of one answer: independent, mean 0.
 
-    `factor` times a standard deviation is the half-width of an interval of confidence `level` for one cell
-    and for sums of cells alike: the larger of what the cell's own distribution and what the normal one needs.
+    `factor` times a standard deviation is the half-width of an interval of confidence `level`: the larger of
+    what the cell's own distribution and what the normal one needs. `sums` holds the half-widths of sums of
+    1, 2, … cells where they are known better: discrete Laplace noise is of whole numbers and has long tails.
     """
 
     deviation: float
     factor: float
     level: float
+    sums: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_level(self.level)
@@ -44,11 +48,19 @@ class CellNoise:
     def of(cls, plan: NoisePlan | LaplacePlan, *, contributors: int, level: float) -> CellNoise:
         """Return the noise of a total under `plan` that `contributors` sites are in. Raises: ValueError."""
         deviation = plan.standard_deviation(contributors=contributors)
-        own = plan.half_width(contributors=contributors, level=level) / deviation
-        return cls(deviation, max(own, NormalDist().inv_cdf(0.5 + level / 2.0)), level)
+        own = plan.half_width(contributors=contributors, level=level)
+        sums: tuple[float, ...] = ()
+        if isinstance(plan, LaplacePlan):
+            sums = tuple(
+                plan.half_width(contributors=contributors, level=level, cells=cells)
+                for cells in range(1, OWN_WIDTHS + 1)
+            )
+        return cls(deviation, max(own / deviation, NormalDist().inv_cdf(0.5 + level / 2.0)), level, sums)
 
     def half_width(self, *, cells: int = 1) -> float:
         """Return the half-width of the interval for a sum of `cells` cells."""
+        if cells <= len(self.sums):
+            return self.sums[cells - 1]
         return self.factor * self.deviation * math.sqrt(cells)
 
 
@@ -181,7 +193,7 @@ def attrition(cells: Reals, *, noise: CellNoise) -> Attrition:
     return Attrition(
         raw=_sums_from_the_end(given),
         remaining=_sums_from_the_end(onto_own_sum(given)),
-        half_width=noise.half_width() * np.sqrt(np.arange(given.size, 0, -1, dtype=np.float64)),
+        half_width=np.array([noise.half_width(cells=cells) for cells in range(given.size, 0, -1)]),
     )
 
 
