@@ -25,7 +25,7 @@ from coordinator.gateway.documents import answers, needs
 from coordinator.gateway.form import question_of, read_body
 from coordinator.gateway.issuer import IssuerUnreachable
 from coordinator.gateway.pace import Pace
-from coordinator.gateway.preview import preview
+from coordinator.gateway.preview import event_of, finite, preview
 from coordinator.gateway.problems import Problem, malformed
 from coordinator.gateway.tokens import ASK, READ, BadToken, Caller, TokenReader
 from privacy.reading import read_answer
@@ -138,8 +138,12 @@ class Desk:
         """Say what a question would cost and how exact it would be. Free; nothing is sent to a hospital."""
         caller = await self.caller(request, READ)
         question, _ = await self._question(request, caller)
+        event = await asyncio.to_thread(event_of, question)
         consortium = await self._parts.asker.describe()
-        return JSONResponse(await asyncio.to_thread(preview, question, consortium))
+        budget = await self._parts.asker.budget(
+            question.project, delta=question.delta or BUDGET_DELTA, thought_of=event
+        )
+        return JSONResponse(await asyncio.to_thread(preview, question, consortium, budget))
 
     async def budget(self, request: Request, project: str, delta: float) -> Response:
         """Say what a project has cost as the coordinator saw it, and what the caller's answers have."""
@@ -154,14 +158,14 @@ class Desk:
             {
                 "project": project,
                 "delta": found.delta,
-                "epsilon": found.epsilon,
+                "epsilon": finite(found.epsilon),
                 "releases": found.releases,
                 "cached": found.cached,
                 "lines": [
                     {
                         "kind": line.kind,
                         "releases": line.releases,
-                        "epsilon": line.epsilon,
+                        "epsilon": finite(line.epsilon),
                         "cached": line.cached,
                     }
                     for line in found.lines

@@ -118,10 +118,13 @@ class Asker:
             )
         return reply
 
-    async def budget(self, project: str, *, delta: float) -> pb.BudgetReply:
-        """Ask the coordinator what a project has cost. Raises: Refused, CoordinatorUnreachable."""
+    async def budget(self, project: str, *, delta: float, thought_of: str = "") -> pb.BudgetReply:
+        """Ask the coordinator what a project has cost, and would have with one more event (as JSON).
+
+        Raises: Refused, CoordinatorUnreachable.
+        """
         with explained(self._profile):
-            request = pb.BudgetRequest(project=project, delta=delta)
+            request = pb.BudgetRequest(project=project, delta=delta, next=thought_of)
             reply: pb.BudgetReply = await self._stub.Budget(request, timeout=DESCRIBE_TIMEOUT_S)
         return reply
 

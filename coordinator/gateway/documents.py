@@ -24,6 +24,7 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
+EPSILON: Schema = {"type": ["number", "null"], "description": "null if none holds at this delta."}
 
 
 def _object(
@@ -105,6 +106,7 @@ PREVIEW = _object(
         "sites": WHOLE,
         "minimum_sites": WHOLE,
         "enough_sites": {"type": "boolean"},
+        "project": _object({"epsilon": EPSILON, "epsilon_after": EPSILON}),
         "expected_error": {
             "oneOf": [
                 {"type": "null"},
@@ -117,15 +119,12 @@ BUDGET = _object(
     {
         "project": TEXT,
         "delta": NUMBER,
-        "epsilon": {
-            "type": "number",
-            "description": "Of all releases together, as the coordinator saw them.",
-        },
+        "epsilon": EPSILON,
         "releases": WHOLE,
         "cached": WHOLE,
         "lines": {
             "type": "array",
-            "items": _object({"kind": TEXT, "releases": WHOLE, "epsilon": NUMBER, "cached": WHOLE}),
+            "items": _object({"kind": TEXT, "releases": WHOLE, "epsilon": EPSILON, "cached": WHOLE}),
         },
         "yours": _object({"answers": WHOLE, "epsilon": NUMBER, "delta": NUMBER}),
     }

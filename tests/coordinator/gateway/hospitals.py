@@ -44,7 +44,7 @@ class Hospitals(fedtwin_pb2_grpc.ResearchServicer):
         """Listen at the consortium's broker address."""
         tls = self._home.server_tls(clock=self._clock)
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        fedtwin_pb2_grpc.add_ResearchServicer_to_server(self, self._server)
+        fedtwin_pb2_grpc.add_ResearchServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         credentials = grpc.ssl_server_credentials(
             [(tls.key, tls.chain)], root_certificates=tls.authority, require_client_auth=True
         )
@@ -94,6 +94,7 @@ class Hospitals(fedtwin_pb2_grpc.ResearchServicer):
             epsilon=line.epsilon,
             releases=line.releases,
             lines=[line],
+            epsilon_with_next=line.epsilon + (0.5 if request.next else 0),
         )
 
     def _answer(self, question: Question) -> pb.Answer:
@@ -103,7 +104,7 @@ class Hospitals(fedtwin_pb2_grpc.ResearchServicer):
         shares = [plan.contribution(vector, bits=bits) for _ in range(SITES)]
         return pb.Answer(
             question_id=question.question_id.raw,
-            scaled_totals=np.sum(shares, axis=0, dtype=np.uint64).view(np.int64).tolist(),
+            scaled_totals=[int(total) for total in np.sum(shares, axis=0, dtype=np.uint64).view(np.int64)],
             contributors=SITES,
             participants=SITES,
             tolerance=TOLERANCE,

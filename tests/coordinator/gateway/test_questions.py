@@ -55,6 +55,7 @@ def test_the_hospitals_charge_the_person_and_not_the_gateway(site: Site) -> None
 
 def test_the_gateway_signs_in_its_own_name_for_the_pseudonym(site: Site) -> None:
     site.ask(token=site.token("ada"))
+    assert site.gateway is not None
     person = site.gateway.asker._profile
     key = {person.name: person.identity_key().public_key()}
     question, signer = questions.opened(site.hospitals.envelopes[-1], key_of=key)
@@ -88,6 +89,7 @@ def test_a_preview_costs_nothing_and_says_what_the_answer_would_be_like(site: Si
     assert preview["expected_error"]["standard_deviation"] == pytest.approx(answer["standard_deviation"])
     assert preview["expected_error"]["half_width_95"] == pytest.approx(answer["half_width_95"])
     assert preview["cost"]["epsilon"] == 0.5
+    assert preview["project"]["epsilon_after"] == preview["project"]["epsilon"] + 0.5
     assert charges(site.hospitals) == before + 1  # the question, not the preview
 
 
