@@ -6,16 +6,13 @@ the store never changes it. This is what makes the sensitivity of a count 1 per 
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 from ibis import _
 from ibis.expr.types import BooleanValue, Table
 
 from node.omop.store import OmopStore
 from node.omop.tables import EVENT_TABLES, EventTable
-from node.queries.shape import Parameters, compiled, shape_of
 from protocols.cohort import AgeCriterion, Cohort, Criterion, EventCriterion, Kind, SexCriterion
 
 TABLE_OF_KIND: dict[Kind, EventTable] = {
@@ -39,11 +36,6 @@ class CdmTables(Protocol):
         ...
 
 
-_KEPT_STATEMENTS = 256  # shapes; a few kilobytes each
-_compiled: WeakKeyDictionary[OmopStore, dict[Cohort, str]] = WeakKeyDictionary()
-_compiling = Lock()
-
-
 def tables(cohort: Cohort) -> frozenset[str]:
     """Return the CDM tables that answering `cohort` reads: what a policy allows or refuses."""
     names = {"person", "observation_period"} if cohort.index is None else set()
@@ -58,27 +50,10 @@ def tables(cohort: Cohort) -> frozenset[str]:
 def count(cohort: Cohort, store: OmopStore) -> int:
     """Return the exact number of persons in the cohort. Not for anyone outside before noise is added.
 
+    For an open store at hand; questions are answered by node.queries.vector.
     Raises: NoSuchTable if the store lacks a table that the question needs.
     """
-    shape, parameters = shape_of(cohort)
-    row = store.connection.con.execute(_statement(shape, parameters, store), parameters).fetchone()
-    assert row is not None, "a count always returns one row"
-    return int(row[0])
-
-
-def _statement(shape: Cohort, parameters: Parameters, store: OmopStore) -> str:
-    """The SQL that counts. Compiling takes longer than counting a million events, so it is kept."""
-    with _compiling:
-        known = _compiled.setdefault(store, {})
-        if shape not in known:
-            if len(known) >= _KEPT_STATEMENTS:
-                known.clear()
-            known[shape] = compiled(
-                shape,
-                parameters,
-                compile=lambda cohort: str(store.connection.compile(persons(cohort, store).count())),
-            )
-        return known[shape]
+    return int(persons(cohort, store).count().to_pyarrow().as_py())
 
 
 def persons(cohort: Cohort, store: CdmTables) -> Table:

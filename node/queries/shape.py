@@ -8,7 +8,6 @@ named parameters. Windows, ages and numbers of records stay part of the shape.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from protocols.cohort import Cohort, Criterion, EventCriterion, Range, SexCriterion
@@ -17,9 +16,10 @@ Parameters = dict[str, int | float]
 
 # Stand-ins are valid where they stand: concept ids below 2^31, values below 1e15, ascending so that sorted
 # sets and ranges keep their order. Nothing else in a shape is as large (ages, days and counts are small).
+# There are 483,648 for concepts, more than two cohorts can have.
 _FIRST_CONCEPT = 2_147_000_000
 _FIRST_VALUE = 900_000_000_000_000
-_IN_SQL = re.compile(r"\b(?:(21470\d{5})|(9000000000\d{5})(?:\.0)?)\b")
+_IN_SQL = re.compile(r"\b(?:(2147[0-4]\d{5})|(900000000\d{6})(?:\.0)?)\b")
 
 
 @dataclass(slots=True)
@@ -74,16 +74,11 @@ def shape_of(cohort: Cohort) -> tuple[Cohort, Parameters]:
     return stand_ins.cohort(cohort), stand_ins.parameters
 
 
-def compiled(shape: Cohort, parameters: Parameters, *, compile: Callable[[Cohort], str]) -> str:
-    """Return the SQL of `shape` with each stand-in as a named parameter.
-
-    Raises: RuntimeError if what the SQL names is not exactly what there is to bind: never a wrong count.
-    """
-    return with_marks(compile(shape), parameters)
-
-
 def with_marks(sql: str, parameters: Parameters) -> str:
-    """Return `sql` with each stand-in as a named parameter. Raises: RuntimeError, as `compiled`."""
+    """Return `sql` with each stand-in as a named parameter.
+
+    Raises: RuntimeError if what the SQL names is not exactly what there is to bind: never a wrong answer.
+    """
     marked = _IN_SQL.sub(lambda found: f"$n{found[1] or found[2]}", sql)
     named = set(re.findall(r"\$(n\d+)", marked))
     if named != set(parameters):
