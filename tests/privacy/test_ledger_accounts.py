@@ -1,4 +1,4 @@
-"""Who is charged and until when: caps per node, dataset, project and researcher, periods, expiry, old files."""
+"""Who is charged and until when: caps of node, dataset, project, researcher; periods; expiry; old files."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

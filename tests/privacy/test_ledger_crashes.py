@@ -8,16 +8,18 @@ so these histories show ordering and recovery; that the bytes reach the disk is 
 import json
 import os
 import signal
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from privacy.accountant import GaussianEvent, epsilon
-from privacy.budget import Account, Caps
+from privacy.accountant import Event, GaussianEvent, PureEvent, fold
+from privacy.budget import Account, Caps, Selection
 from privacy.chain import Chain
-from privacy.ledger import AlreadyRevealed, BudgetExhausted, Ledger
+from privacy.ledger import AlreadyRevealed, BudgetExhausted, Ledger, ReservationExpired
+from privacy.ledger_entries import Reservation
 from protocols.clock import FixedClock
 
 CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
@@ -58,25 +60,47 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def account_of(n: int) -> Account:
+    return Account(f"p{n % 2}", f"r{n % 3}", f"d{n % 2}")
+
+
+def event_of(n: int) -> Event:
+    return PureEvent(0.02, 3) if n % 4 == 3 else EVENT
+
+
+def ask(ledger: Ledger, name: str, ends: datetime | None = None) -> Reservation:
+    """Reserve what the number at the end of the name says, for whom it says."""
+    n = place(name)
+    return ledger.reserve(
+        name, account=account_of(n), purpose="count", event=event_of(n), caps=CAPS, expires_at=ends
+    )
+
+
+def place(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
 def work(path: Path, seed: int, say: int) -> None:
     """Serve requests along a seeded plan; say what was promised, after it was promised."""
     rng = np.random.default_rng(seed)
+    clock = FixedClock(CLOCK.now())
     DyingChain.point = POINTS[int(rng.integers(len(POINTS)))]
-    with Ledger(path, clock=CLOCK) as ledger:
+    with Ledger(path, clock=clock) as ledger:
         ledger._chain.__class__ = DyingChain
         DyingChain.writes_left = int(rng.integers(1, 25))
         for n in range(20):
             name = f"q-{seed}-{n}"
-            held = ledger.reserve(
-                name, account=Account(f"p{n % 2}", "ada"), purpose="count", event=EVENT, caps=CAPS
-            )
+            held = ask(ledger, name, clock.now() + timedelta(seconds=60) if rng.random() < 0.5 else None)
             tell(say, "reserved", name, 0)
-            for _ in range(int(rng.integers(0, 4))):
-                ledger.commit(held, count=1)
-                tell(say, "committed", name, 1)
-                if rng.random() < 0.7:
-                    ledger.revealed(name)
-                    tell(say, "revealed", name, 0)
+            if rng.random() < 0.3:
+                clock.advance(timedelta(seconds=61))
+            with suppress(ReservationExpired):
+                for _ in range(int(rng.integers(0, 4))):
+                    ledger.commit(held, count=1)
+                    tell(say, "committed", name, 1)
+                    if rng.random() < 0.7:
+                        ledger.revealed(name)
+                        tell(say, "revealed", name, 0)
             if rng.random() < 0.5:
                 ledger.release(held, reason="cancelled")
                 tell(say, "released", name, 0)
@@ -108,7 +132,7 @@ def crash(path: Path, seed: int) -> list[tuple[str, str, int]]:
 
 
 def test_no_crash_gives_back_what_was_committed_or_keeps_what_was_not(tmp_path: Path) -> None:
-    died = 0
+    died = expired = 0
     for seed in range(HISTORIES):
         path = tmp_path / f"{seed}.sqlite"
         told = crash(path, seed)
@@ -118,23 +142,30 @@ def test_no_crash_gives_back_what_was_committed_or_keeps_what_was_not(tmp_path: 
             spent = ledger.spent(delta=DELTA)
             # one commit may be durable whose acknowledgement died with the process: wasted, never reused
             assert promised <= spent.events <= promised + 1
-            assert spent.epsilon >= epsilon([GaussianEvent(10.0, promised)] if promised else [], delta=DELTA)
+            known = [name for what, name, _ in told if what == "committed"]
+            charged = fold(event_of(place(name)).times(1) for name in known)
+            assert spent.epsilon >= charged.epsilon(delta=DELTA) * (1 - 1e-9)
+            for account in {account_of(n) for n in range(6)}:
+                mine = sum(account_of(place(name)) == account for name in known)
+                whose = {"researcher": account.researcher, "dataset": account.dataset}
+                assert mine <= ledger.spent(account.project, **whose, delta=DELTA).events <= mine + 1
             reserved = sum(entry.event.count for entry in entries if entry.event is not None)
             released = sum(entry.count or 0 for entry in entries if entry.kind == "released")
             assert reserved == spent.events + released, "nothing is held that no process holds"
             died += any(entry.reason == "restart" for entry in entries)
+            expired += any(entry.reason == "expired" for entry in entries)
+            ends = {entry.request_id: entry.expires_at for entry in entries if entry.kind == "reserved"}
+            late = [e for e in entries if e.kind == "committed" and e.at >= (ends[e.request_id] or "9")]
+            assert not late, "nothing is committed after its time"
             for what, name, _ in told:
                 if what == "revealed":
                     with pytest.raises(AlreadyRevealed):
-                        ledger.reserve(
-                            name, account=Account("p0", "ada"), purpose="count", event=EVENT, caps=CAPS
-                        )
+                        ask(ledger, name)
             assert ledger.verify() == len(entries)
-            left = ledger.left(CAPS, Account("p0", "ada"))
-            assert left.epsilon == pytest.approx(
-                min(12.0 - ledger.spent(p, delta=DELTA).epsilon for p in ("p0", None)), abs=1e-9
-            )
+            left = ledger.left_of(Selection(), cap=12.0, delta=DELTA)
+            assert left.epsilon == pytest.approx(12.0 - spent.epsilon, abs=1e-9)
     assert died > HISTORIES // 3, "the histories do die in the middle"
+    assert expired > HISTORIES // 10, "and in some a reservation expires"
 
 
 def test_crash_after_crash_on_one_ledger_never_lowers_what_was_spent(tmp_path: Path) -> None:
@@ -154,7 +185,7 @@ def test_crash_after_crash_on_one_ledger_never_lowers_what_was_spent(tmp_path: P
     with Ledger(path, clock=CLOCK) as ledger:
         for name in answered:
             with pytest.raises(AlreadyRevealed):
-                ledger.reserve(name, account=Account("p0", "ada"), purpose="count", event=EVENT, caps=CAPS)
+                ask(ledger, name)
 
 
 @pytest.mark.parametrize("point", POINTS)
