@@ -331,6 +331,8 @@ class QuestionDesk:
             except Withdrawn as withdrawn:
                 asking.replied(withdrawn.node, withdrawn.code)
             except Refused as refused:
+                if refused.code is RefusalCode.KEY_HOLDER_AWAY:
+                    raise
                 log.info("question %s: no session: %s", asking.id, refused.code.value)
         raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
 

@@ -288,6 +288,8 @@ class Answering:
 def _plan(question: Question, session: OpenSession) -> release.Plan:
     """Return how noise is shared in this session. Raises: Refused if no plan can serve the question."""
     try:
-        return release.plan(question, participants=session.participants, tolerance=session.tolerance)
+        plan = release.plan(question, participants=session.participants, tolerance=session.tolerance)
     except ValueError:
         raise Refused(RefusalCode.MALFORMED) from None
+    session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
+    return plan

@@ -1,10 +1,10 @@
 """BFV through Pyfhel (Microsoft SEAL): integers, added exactly.
 
 n = 4096 and a ciphertext modulus of 72 bits inside a key modulus of 109: 128-bit security by the homomorphic
-encryption standard (Albrecht et al. 2018, ternary secrets). The plain modulus is a prime of 52 bits, so that
-4,096 integers stand in the slots of one block; it leaves 13 bits of noise budget, of which a hundred
-ciphertexts use three. Sums may be up to 2^46, a sixty-fourth of it: what does not come from honest
-ciphertexts lands outside, and is refused, with overwhelming probability.
+encryption standard (Albrecht et al. 2018, ternary secrets). The plain modulus is a prime of 54 bits, so that
+4,096 integers stand in the slots of one block; it leaves eleven bits of noise budget, of which a hundred
+ciphertexts use four. Sums may be up to 2^49, a thirty-second of it: what does not come from honest
+ciphertexts is spread over all of it, and the whole step is refused if one number is outside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from privacy.ring_vector import RingForm
 from privacy.rng import Words
 
 DEGREE = 4096
-PLAIN_MODULUS = 4_503_599_627_149_313  # the largest prime of 52 bits that is 1 modulo 8192
+PLAIN_MODULUS = 18_014_398_509_309_953  # the largest prime of 54 bits that is 1 modulo 8192
 KEY_PRIMES = (68_719_403_009, 68_719_230_977, 137_438_822_401)  # SEAL's for n = 4096 at 128 bits
 FORM = RingForm(
     scheme="bfv",
@@ -26,7 +26,7 @@ FORM = RingForm(
     data_primes=KEY_PRIMES[:2],
     key_primes=KEY_PRIMES,
     slots=DEGREE,
-    largest_total=2**46,
+    largest_total=2**49,
 )
 
 

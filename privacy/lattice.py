@@ -124,8 +124,7 @@ class NoisePlan:
             raise ValueError("sites_per_patient must be at least 1")
         object.__setattr__(self, "scale_bits", self._scale_bits())
         object.__setattr__(self, "share_sigma", self._share_sigma())
-        bound = math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
-        if self.participants * (bound + 1) >= 2**63:
+        if self.participants * (self.largest_contribution + 1) >= 2**63:
             raise ValueError("the sum could wrap modulo 2^64: fewer sites, smaller values or more noise")
         if self.distance > DISTANCE_PER_RELEASE:
             raise ValueError("the noise would be too far from the ideal one")
@@ -194,6 +193,11 @@ class NoisePlan:
     def scale(self) -> Fraction:
         """Lattice units per unit of the value: a power of two."""
         return Fraction(2) ** self.scale_bits
+
+    @property
+    def largest_contribution(self) -> int:
+        """The largest absolute value of a coordinate of one site's contribution, on the lattice."""
+        return math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
 
     @property
     def distance(self) -> float:

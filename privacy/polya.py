@@ -155,7 +155,7 @@ class LaplacePlan:
         if not isinstance(self.largest, int) or isinstance(self.largest, bool) or self.largest < 1:
             raise ValueError("largest must be an integer of at least 1")
         object.__setattr__(self, "rate", Fraction(self.epsilon) / Fraction(self.l1_sensitivity))
-        if self.participants * (self.largest + largest(self.rate)) >= 2**63:
+        if self.participants * self.largest_contribution >= 2**63:
             raise ValueError(
                 "the sum could wrap modulo 2^64: fewer sites, smaller values or a larger epsilon"
             )
@@ -189,6 +189,11 @@ class LaplacePlan:
     def parts(self) -> int:
         """How many shares make up the promised noise."""
         return self.participants - self.tolerance
+
+    @property
+    def largest_contribution(self) -> int:
+        """The largest absolute value of a cell of one site's contribution."""
+        return self.largest + largest(self.rate)
 
     @property
     def distance(self) -> float:

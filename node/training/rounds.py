@@ -293,9 +293,11 @@ def _checked_session(study: Study, request: RoundRequest, session: OpenSession) 
     if session.tolerance < study.sites.tolerance:
         raise Refused(RefusalCode.NOT_ALLOWED)
     try:
-        return study_noise.noise_plan(study, participants=session.participants, tolerance=session.tolerance)
+        plan = study_noise.noise_plan(study, participants=session.participants, tolerance=session.tolerance)
     except ValueError:
         raise Refused(RefusalCode.NOT_ALLOWED) from None
+    session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
+    return plan
 
 
 _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (

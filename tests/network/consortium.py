@@ -18,8 +18,11 @@ from coordinator.home import CoordinatorHome
 from coordinator.profile import Profile
 from coordinator.server import Serving
 from coordinator.server import serving as coordinator_serving
+from keyholder.enrolment import enrol as enrol_key_holder
+from keyholder.home import KeyHolderHome
 from node.enrolment import join
 from node.home import NodeHome
+from node.key_holder import trust
 from node.omop.store import OmopStore
 from node.policy import write_starter
 from node.running import Parts, RunningNode
@@ -58,6 +61,7 @@ class Consortium:
     folder: Path
     sites: int = 4
     minimum_sites: int = 3
+    secure_sum: str = "masked"
     counts: dict[int, int] = field(default_factory=dict)  # true number of patients in COHORT, by site
 
     @property
@@ -86,6 +90,7 @@ class Consortium:
             broker_port=broker,
             fleet_port=fleet,
             minimum_sites=self.minimum_sites,
+            secure_sum=self.secure_sum,
             clock=CLOCK,
         )
         with contextlib.closing(home.open_state()) as state:
@@ -97,6 +102,19 @@ class Consortium:
                 projects=(PROJECT,),
                 clock=CLOCK,
             )
+
+    @property
+    def key_holder(self) -> KeyHolderHome:
+        return KeyHolderHome(self.folder / "keyholder")
+
+    async def enrol_key_holder(self) -> None:
+        """Let the key-holder join; hospitals that are there already trust it."""
+        with contextlib.closing(self.home.open_state()) as state:
+            token = self.home.invite(state, "holder", clock=CLOCK, role=Role.KEY_HOLDER).to_token()
+        await asyncio.to_thread(enrol_key_holder, self.key_holder, token, clock=CLOCK)
+        for site in range(self.sites):
+            if self.node(site).joined:
+                trust(self.node(site).path, self.key_holder.fingerprint())
 
     async def enrol(self, site: int) -> None:
         """Let one hospital join and fill its store; needs a serving coordinator."""
