@@ -26,7 +26,7 @@ def shrine(count: int, size: int | tuple[int, ...], *, rng: np.random.Generator)
 
 
 def focus(counts: list[int], games: int, *, rng: np.random.Generator) -> Numbers:
-    """Return for each game the answers to queries that find these counts. A known count gets its old noise."""
+    """Return for each game the answers to queries that find these counts, one for equal counts."""
     kept: dict[int, Numbers] = {}
     for count in counts:
         if count not in kept:
