@@ -83,12 +83,17 @@ def _decoded(given: dict[str, Any] | str | bytes | Path) -> Any:
     return decoded(given)
 
 
-def _without_record(value: Any) -> Any:
+def _without_record(value: Any) -> dict[str, Any]:
     """Return the expression inside a record of ATLAS's web API, where it may stand as a text of its own."""
-    if not isinstance(value, dict) or "expression" not in value or "PrimaryCriteria" in value:
+    if not isinstance(value, dict):
+        raise MalformedCohort("$", "a JSON object")
+    if "expression" not in value or "PrimaryCriteria" in value:
         return value
     inner = value["expression"]
-    return decoded(inner.encode()) if isinstance(inner, str) else inner
+    found = decoded(inner.encode()) if isinstance(inner, str) else inner
+    if not isinstance(found, dict):
+        raise MalformedCohort("expression", "a JSON object")
+    return found
 
 
 def _named_rules(value: dict[str, Any]) -> tuple[str, ...]:
