@@ -49,7 +49,7 @@ class Secret:
             ciphertext = PyCtxt(pyfhel=self._context)
             ciphertext.from_bytes(head + block.astype("<u8").tobytes(), "int")
             if self._context.noise_level(ciphertext) <= 0:
-                raise ProtocolViolation("the ciphertext has no message left")
+                raise ProtocolViolation("no sum of what honest hospitals encrypt: no message is left in it")
             found.append(self._context.decryptInt(ciphertext))
         return opened(np.concatenate(found), length=length)
 

@@ -161,6 +161,8 @@ class EncryptedParty:
         form = state.form
         if form is None:
             raise OutOfOrder(f"no vector was sent for step {step}")
+        if state.commitments:
+            raise StepReused(step=step)
         if not set(commitments) <= set(self.parameters.participants):
             raise ProtocolViolation("survivors are participants")
         self._enough(commitments)
