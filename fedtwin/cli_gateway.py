@@ -42,6 +42,9 @@ def init(
     port: Annotated[int, typer.Option(help="Where it listens.")] = 8443,
     name: Annotated[str, typer.Option(help="What the roster calls it.")] = "gateway",
     issuer_ca: IssuerCa = None,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="No TLS, on loopback only, for trying things out.")
+    ] = False,
     home: CoordinatorHome = COORDINATOR_HOME,
     json: Json = False,
 ) -> None:
@@ -72,6 +75,7 @@ def init(
             access=access,
             port=port,
             issuer_ca=str(issuer_ca.resolve()) if issuer_ca else "",
+            plain_http=plain_http,
             clock=SystemClock(),
         )
     if json:

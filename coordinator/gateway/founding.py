@@ -29,6 +29,7 @@ def found_gateway(
     access: Access,
     port: int = PORT,
     issuer_ca: str = "",
+    plain_http: bool = False,
     clock: Clock,
 ) -> Path:
     """Write the folder `out` and return its gateway.toml. It may be moved to another machine as a whole.
@@ -49,9 +50,10 @@ def found_gateway(
         access=access,
         listen=listen,
         port=port,
-        certificate="tls.crt",
-        key="tls.key",
+        certificate="" if plain_http else "tls.crt",
+        key="" if plain_http else "tls.key",
         issuer_ca=issuer_ca,
+        plain_http=plain_http,
     )
     with new_folder(out) as draft:
         private_files.write(draft / "tls.key", private_pem(key))

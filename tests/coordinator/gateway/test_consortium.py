@@ -67,13 +67,14 @@ async def running(folder: Path, *, on_behalf: bool = True):  # type: ignore[no-u
             folder / "gateway",
             name="gateway",
             host="localhost",
-            issuer="https://127.0.0.1",
+            issuer=issuer.issuer,
+            plain_http=True,
             audience=AUDIENCE,
             access=Access((Grant(PROJECT, frozenset(), frozenset({GROUP})),)),
             port=0,
             clock=CLOCK,
         )
-    _edit(path, SLACK | {"plain_http": True, "certificate": "", "key": "", "issuer": issuer.issuer})
+    _edit(path, SLACK)
     async with contextlib.AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(consortium.coordinator())
         await consortium.enrol_all()
