@@ -163,7 +163,7 @@ class Result(ABC):
         rows = self.table()
         columns = list(rows[0]) if rows else []
         texts = [[_text(row[name], whole=name in self.WHOLE) for name in columns] for row in rows]
-        return View(self.headline, columns, texts, self.facts())
+        return View(self.headline, [name.replace("_", " ") for name in columns], texts, self.facts())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.view().text()}"
