@@ -15,7 +15,7 @@ from protocols.statistic import Attrition, rules
 
 
 def attrition(cohort: Cohort | CirceCohort, statistic: Attrition, grouping: Grouping) -> Cells:
-    """Return how many patients passed exactly the first 0, 1, .., R rules; those who passed all are the cohort.
+    """Return how many patients passed exactly the first 0, 1, .., R rules. Who passed all are the cohort.
 
     Patients without index event are in no cell. With Circe, a patient counts with the event that passes most,
     and censor windows play no part.

@@ -78,13 +78,9 @@ def _split(members: Members, by: By, grouping: Grouping) -> Table:
     else:
         column = "gender_concept_id" if by is By.SEX else "year_of_birth"
         person = grouping.engine.table("person")
-        known = (
-            person.select(known_id=person.person_id, known=person[column])
-            .semi_join(relation, _.known_id == relation.person_id)
-            .group_by("known_id")
-            .aggregate(known=_.known.min())
-        )
-        joined = relation.left_join(known, relation.person_id == known.known_id)
+        person = person.select(known_id=person.person_id, known=person[column])
+        joined = relation.left_join(person, relation.person_id == person.known_id)
+        joined = joined.group_by("person_id", "index_date").aggregate(known=_.known.min())
         age = joined.index_date.year().cast("int64") - joined.known
         keyed = joined.mutate(key=joined.known if by is By.SEX else age)
     return keyed.group_by(key=_.key.fill_null(UNKNOWN)).aggregate(persons=_.count())

@@ -68,18 +68,17 @@ def _values(
 
     def build() -> Table:
         relation = members.relation()
-        records = _records(relation, value, concept, unit, grouping)
-        one = _one_each(records, value.which)
-        joined = relation.left_join(one, relation.person_id == one.of_person)
-        return joined.group_by(value=joined.value).aggregate(persons=_.count())
+        records = _records(value, concept, unit, grouping)
+        joined = relation.left_join(records, relation.person_id == records.of_person)
+        return _one_each(joined, value).group_by("value").aggregate(persons=_.count())
 
     shape = (value.descendants, value.which, value.window, concept, unit)
     found = grouping.rows("values", members.shape, *shape, build=build)
     return found["value"].astype(np.float64), found["persons"].astype(np.int64)
 
 
-def _records(relation: Table, value: OneValue, concept: int, unit: int | None, grouping: Grouping) -> Table:
-    """(of_person, day, value): the records that match."""
+def _records(value: OneValue, concept: int, unit: int | None, grouping: Grouping) -> Table:
+    """(of_person, day, value): the records that match, whenever they are."""
     table = grouping.engine.table("measurement")
     wanted = table.measurement_concept_id == concept
     if value.descendants and grouping.engine.has("concept_ancestor"):
@@ -89,32 +88,29 @@ def _records(relation: Table, value: OneValue, concept: int, unit: int | None, g
     conditions = [wanted, table.value_as_number.between(-MAX_MAGNITUDE, MAX_MAGNITUDE)]
     if unit is not None:
         conditions.append(table.unit_concept_id == unit)
-    records = table.filter(conditions).select(
+    return table.filter(conditions).select(
         of_person=_.person_id, day=_.measurement_date, value=_.value_as_number
     )
-    if value.window is None:
-        return records.semi_join(relation, records.of_person == relation.person_id)
-    near = records.inner_join(relation, records.of_person == relation.person_id)
-    days = near.day.delta(near.index_date, unit="day")
-    near = near.filter(days.between(value.window.from_days, value.window.to_days))
-    return near.select("of_person", "day", "value")
 
 
-def _one_each(records: Table, which: Which) -> Table:
-    """(of_person, value), each person once."""
-    grouped = records.group_by("of_person")
-    match which:
+def _one_each(joined: Table, asked: OneValue) -> Table:
+    """(person_id, value), each member once; the value is null where no record is in the window."""
+    if asked.window is not None:
+        days = joined.day.delta(joined.index_date, unit="day")
+        inside = days.between(asked.window.from_days, asked.window.to_days)
+        joined = joined.mutate(value=inside.ifelse(joined.value, None), day=inside.ifelse(joined.day, None))
+    grouped = joined.group_by("person_id")
+    match asked.which:
         case Which.MIN:
             return grouped.aggregate(value=_.value.min())
         case Which.MAX:
             return grouped.aggregate(value=_.value.max())
         case Which.MEAN:
-            summed = grouped.aggregate(total=_.value.cast(_MILLIONTHS).sum(), records=_.count())
-            return summed.select("of_person", value=_.total.cast("float64") / _.records.cast("float64"))
-    last = which is Which.LAST
-    days = records.group_by("of_person", "day").aggregate(value=_.value.max() if last else _.value.min())
-    chosen = days.group_by(chosen_person=days.of_person).aggregate(
-        chosen_day=days.day.max() if last else days.day.min()
-    )
-    joined = days.inner_join(chosen, [days.of_person == chosen.chosen_person, days.day == chosen.chosen_day])
-    return joined.select("of_person", "value")
+            summed = grouped.aggregate(total=_.value.cast(_MILLIONTHS).sum(), records=_.value.count())
+            return summed.select("person_id", value=_.total.cast("float64") / _.records.cast("float64"))
+        case Which.FIRST:
+            days = joined.group_by("person_id", "day").aggregate(value=_.value.min())
+            return days.group_by("person_id").aggregate(value=_.value.argmin(_.day))
+        case Which.LAST:
+            days = joined.group_by("person_id", "day").aggregate(value=_.value.max())
+            return days.group_by("person_id").aggregate(value=_.value.argmax(_.day))

@@ -14,6 +14,7 @@ BENCHES = (
     "ingest",
     "error",
     "count_latency",
+    "vectors",
     "many_researchers",
     "circe_scale",
     "ten_sites",
