@@ -42,7 +42,7 @@ def test_a_node_killed_in_a_question_is_a_dropout_and_comes_back(
 
             await network.start("node-3")  # whoever starts it: nobody has to mend anything
             await network.connected(4)
-            again = await consortium.ask()
+            again = await consortium.ask(consortium.question(epsilon=0.9))
             assert again.contributors == 4
             assert [consortium.spent(site) for site in range(3)] == [2, 2, 2]
             assert consortium.spent(3) == (1 if moment == "accepted" else 2)
@@ -119,6 +119,7 @@ def test_a_killed_coordinator_loses_no_node_and_ends_the_open_question_by_a_code
             question = consortium.question()
             asking = asyncio.create_task(_outcome(consortium, question))
             await marked(marker)  # the others wait for node 3's input
+            await until(lambda: [consortium.spent(site) for site in range(3)] == [1, 1, 1])
             await network.kill("coordinator")
             assert await asking == "unavailable"
 
