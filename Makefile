@@ -16,9 +16,10 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[node,coordinator]'
 	touch $@
 
-# pyfhel is built from source: about four minutes, a C++ compiler, and CMake from its wheel.
+# pyfhel is built from source, once: minutes, a C++ compiler, and CMake from its wheel.
 $(VENV)/.dev: $(VENV)/.run pyfhel-toolchain.cmake
-	CMAKE_TOOLCHAIN_FILE=$(CURDIR)/pyfhel-toolchain.cmake \
+	$(PIP) install --progress-bar off --quiet -c constraints.txt 'cmake<4'
+	PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_TOOLCHAIN_FILE=$(CURDIR)/pyfhel-toolchain.cmake \
 	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[dev,bfv,ckks]'
 	touch $@
 

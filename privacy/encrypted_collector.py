@@ -41,6 +41,7 @@ class _Step:
     ciphertexts: dict[NodeId, bytes] = field(default_factory=dict)
     settled: Nodes | None = None  # None: open for ciphertexts
     total: Words | None = None
+    packed: bytes = b""  # the settled total, as it is endorsed and opened
     endorsements: dict[NodeId, bytes] = field(default_factory=dict)
 
 
@@ -141,7 +142,7 @@ class EncryptedCollector:
             raise OutOfOrder("only who is in the sum endorses it")
         key = self._peer_keys[node]
         fields = encrypted_sum.verified(statement, purpose=Purpose.SUM_ENDORSEMENT, signer=str(node), key=key)
-        total = digest(self._ring.pack(state.total))
+        total = digest(self._packed(state))
         if fields != encrypted_sum.endorsement(self.form(step), survivors=state.settled, total=total):
             raise BadStatement("it has another sum")
         state.endorsements.setdefault(node, statement)
@@ -153,7 +154,7 @@ class EncryptedCollector:
             raise OutOfOrder(f"step {step} is still open or empty")
         if len(state.endorsements) < threshold:
             raise TooFewReveals(got=len(state.endorsements), threshold=threshold)
-        return Opening(self.form(step), state.settled, self._ring.pack(state.total), dict(state.endorsements))
+        return Opening(self.form(step), state.settled, self._packed(state), dict(state.endorsements))
 
     def drop(self, node: NodeId) -> None:
         """Ignore what `node` sends from now on. What it has sent stands."""
@@ -166,6 +167,11 @@ class EncryptedCollector:
         self._steps[step] = _Step(survivors=(), settled=())
 
     # ---- the rest ----
+
+    def _packed(self, state: _Step) -> bytes:
+        if not state.packed and state.total is not None:
+            state.packed = self._ring.pack(state.total)
+        return state.packed
 
     def _ignored(self, node: NodeId) -> bool:
         if node not in self._peer_keys:

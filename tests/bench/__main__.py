@@ -18,6 +18,7 @@ BENCHES = (
     "many_researchers",
     "circe_scale",
     "ten_sites",
+    "encrypted",
     "gradient_step",
     "flower_round",
     "heart",

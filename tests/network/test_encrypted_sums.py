@@ -178,13 +178,16 @@ def test_values_that_do_not_fit_are_refused_and_the_node_goes_on(tmp_path: Path)
                 serving.broker.connected(), steps=2, purpose="questions", tolerance=1
             )
             opened = await nodes[0].sums.opened(session.id)
-            opened.must_hold(values=10, largest=2**40 // SITES)
-            for values, largest in ((10, 2**40), (2**24, 1)):
+            assert opened.exchange is not None
+            most = opened.exchange.largest_input
+            assert most == 2**44 // SITES
+            opened.must_hold(values=10, largest=most)
+            for values, largest in ((10, most + 1), (2**24, 1)):
                 with pytest.raises(Refused) as refused:
                     opened.must_hold(values=values, largest=largest)
                 assert refused.value.code is RefusalCode.DOES_NOT_FIT
             with pytest.raises(Refused) as refused:
-                await nodes[0].sums.contribute(session.id, 0, CONTEXT, np.full(3, 2**41, np.uint64))
+                await nodes[0].sums.contribute(session.id, 0, CONTEXT, np.full(3, most + 1, np.uint64))
             assert refused.value.code is RefusalCode.DOES_NOT_FIT
             session.close()
             ones = [np.ones(2, np.uint64)] * SITES

@@ -1,5 +1,7 @@
 """One interface, three back-ends: masked, BFV and CKKS sums give the same integers, bit for bit."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -252,3 +254,31 @@ def total_of(network: Network) -> np.ndarray:
     if isinstance(network, SumNetwork):
         return network.collector.total(0)
     return network.total()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_missing_library_is_named_with_its_extra(scheme: str) -> None:
+    script = (
+        "import sys\n"
+        f"sys.modules[{SCHEMES[scheme].library!r}] = None\n"
+        "from privacy.encryption import SCHEMES, MissingExtra\n"
+        "try:\n"
+        f"    SCHEMES[{scheme!r}].new_secret()\n"
+        "except MissingExtra as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert f"pip install 'fedtwin[{scheme}]'" in done.stdout
+
+
+def test_masked_sums_load_no_library_of_the_encrypted_ones() -> None:
+    script = (
+        "import sys, node.sums, coordinator.sums, keyholder.serve\n"
+        "print([name for name in ('Pyfhel', 'tenseal') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"

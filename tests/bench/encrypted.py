@@ -1,0 +1,144 @@
+"""Sizes and times of one sum under masks, BFV and CKKS, side by side: 64 counts at ten sites, long vectors.
+
+Everything in one process and one thread: what ten hospitals would do at the same time is done one after
+another, and the network is left out. So times are work, not waiting: what one site and the coordinator's side
+(with the key-holder's) spend. Bytes are what one site sends and is sent in one step.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from privacy.encryption import SCHEMES
+from tests.bench.figure import Figure
+from tests.privacy.encrypted_network import EncryptedNetwork
+from tests.privacy.sum_network import SumNetwork, node
+
+SITES = 10
+
+
+class Cost:
+    """What one step took."""
+
+    def __init__(self) -> None:
+        self.site_s = 0.0  # of all sites
+        self.centre_s = 0.0
+        self.sent = 0  # bytes by one site
+        self.received = 0  # bytes by one site
+
+
+def figures(*, quick: bool) -> Iterator[Figure]:
+    """Yield times and sizes by back-end and length; a ratio is to the masked back-end in this run."""
+    with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+        for scheme in SCHEMES:  # what is loaded once is not timed
+            _encrypted(scheme, 2, 2, Path(folder))
+    lengths = ((64, SITES), (10_000, SITES)) if quick else ((64, SITES), (100_000, SITES), (1_000_000, 3))
+    for length, sites in lengths:
+        costs = {"masked": _masked(length, sites)}
+        with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+            for scheme in SCHEMES:
+                costs[scheme] = _encrypted(scheme, length, sites, Path(folder))
+        base = costs["masked"]
+        for name, cost in costs.items():
+            label = f"encrypted.{name}.{length}x{sites}"
+            against = "" if name == "masked" else "the masked back-end in this run"
+            for what, unit, factor in (
+                ("site_s", "ms a site", 1000 / sites),
+                ("centre_s", "ms at coordinator and key-holder", 1000),
+                ("sent", "bytes sent by a site", 1),
+                ("received", "bytes received by a site", 1),
+            ):
+                value = getattr(cost, what) * factor
+                baseline = None if name == "masked" else getattr(base, what) * factor
+                yield Figure(f"{label}.{what}", round(value, 3), unit, baseline, against)
+
+
+def _vectors(length: int, sites: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(length)
+    return [rng.integers(-(2**32), 2**32, length).view(np.uint64) for _ in range(sites)]
+
+
+def _checked(total: np.ndarray, vectors: list[np.ndarray]) -> None:
+    if not np.array_equal(total, np.sum(vectors, axis=0, dtype=np.uint64)):
+        raise AssertionError("the total is not the sum")
+
+
+def _masked(length: int, sites: int) -> Cost:
+    """One step of a session that stands: its keys were agreed before."""
+    network, vectors, cost = SumNetwork(sites, colluders=1).open(), _vectors(length, sites), Cost()
+    context = bytes(32)
+    for index in range(sites):
+        began = time.perf_counter()
+        masked = network.parties[index].masked(vectors[index], step=0, context=context)
+        cost.site_s += time.perf_counter() - began
+        cost.sent += masked.nbytes
+        began = time.perf_counter()
+        network.collector.input(node(index), masked, step=0, context=context)
+        cost.centre_s += time.perf_counter() - began
+    survivors = network.collector.close(0)
+    for index in range(sites):
+        began = time.perf_counter()
+        shares = network.parties[index].reveal(step=0, survivors=survivors)
+        cost.site_s += time.perf_counter() - began
+        cost.sent += sum(map(len, shares.values()))
+        network.collector.reveal(node(index), shares, step=0)
+    began = time.perf_counter()
+    total = network.collector.total(0)
+    cost.centre_s += time.perf_counter() - began
+    _checked(total, vectors)
+    cost.sent //= sites
+    cost.received = 16 * sites  # who is in
+    return cost
+
+
+def _encrypted(scheme: str, length: int, sites: int, folder: Path) -> Cost:
+    where = folder / f"{scheme}{length}"
+    where.mkdir()
+    network = EncryptedNetwork(sites, scheme=scheme, folder=where, colluders=1)
+    vectors, cost, context = _vectors(length, sites), Cost(), bytes(32)
+    began = time.perf_counter()
+    key = network.holder.key(network.parameters, step=0, tolerance=1)
+    cost.centre_s += time.perf_counter() - began
+    cost.received += sum(map(len, key))
+    for index, party in enumerate(network.parties):
+        began = time.perf_counter()
+        party.take_key(0, *key)
+        statement = party.seal(vectors[index], step=0, context=context)
+        cost.site_s += time.perf_counter() - began
+        network.collector.commit(node(index), statement, step=0)
+        cost.sent += len(statement)
+    began = time.perf_counter()
+    commitments, fixed = network.fix()
+    cost.centre_s += time.perf_counter() - began
+    cost.received += sum(map(len, commitments.values())) + len(fixed)
+    shown = {}
+    for index, party in enumerate(network.parties):
+        began = time.perf_counter()
+        shown[node(index)] = party.release(step=0, commitments=commitments, fixed=fixed)
+        cost.site_s += time.perf_counter() - began
+        cost.sent += len(shown[node(index)])
+        began = time.perf_counter()
+        network.collector.ciphertext(node(index), shown[node(index)], step=0)
+        cost.centre_s += time.perf_counter() - began
+    survivors = network.collector.settle(0)
+    network.collector.ciphertexts(0)
+    cost.received += (sites - 1) * len(shown[node(0)])
+    for index, party in enumerate(network.parties):
+        began = time.perf_counter()
+        for other in survivors:
+            if other != node(index):
+                party.take(other, shown[other], step=0)
+        endorsement = party.endorse(step=0, survivors=survivors)
+        cost.site_s += time.perf_counter() - began
+        cost.sent += len(endorsement)
+        network.collector.endorse(node(index), endorsement, step=0)
+    began = time.perf_counter()
+    total = network.total()
+    cost.centre_s += time.perf_counter() - began
+    _checked(total, vectors)
+    network.close()
+    cost.sent //= sites
+    return cost
