@@ -37,6 +37,7 @@ from protocols.statistic import (
 from protocols.wire import fedtwin_pb2 as pb
 
 DELTA = 1e-6  # of a gaussian release where none is named: below one in the patients of any consortium
+FEW = 10  # counts at epsilon 1 in all, delta 1e-6: laplace errs 14.1 in each of 10, gaussian 13.4
 MEAN_OF = 1_000  # patients, for whom the error of a mean is shown
 
 Errors = dict[str, float]  # half-widths of 95 % intervals, by figure
@@ -127,6 +128,10 @@ class Preview:
         }
         if self.better is not mechanism:
             facts["better"] = f"mechanism {self.better.value} errs less for this question"
+            if self.better is Mechanism.LAPLACE:
+                facts["better"] += (
+                    f"; over more than about {FEW} questions gaussian does, which composes better"
+                )
         if not self.errors:
             facts["error"] = "not known: too few hospitals are connected"
         return View(

@@ -32,8 +32,8 @@ PROMISED = (
     "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
     "node vocabulary show",
     "query count", "query breakdown", "query histogram", "query mean", "query contingency", "query incidence",
-    "query survival", "query attrition", "query feasibility", "query preview", "query budget", "query validate",
-    "train propose", "train run", "train list", "train show", "demo",
+    "query survival", "query attrition", "query feasibility", "query preview", "query budget",
+    "query validate", "train propose", "train run", "train list", "train show", "demo",
 )  # fmt: skip
 HEAVY = ("torch", "ibis", "duckdb", "opacus", "presidio_analyzer", "flwr", "pyarrow")
 

@@ -1,16 +1,13 @@
 """`fedtwin query` at a consortium of four hospitals: real TLS, real stores, the command as people type it."""
 
-import asyncio
 import contextlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-import duckdb
 import pytest
 
 from fedtwin import connect
@@ -19,61 +16,21 @@ from fedtwin.screen import Exit
 from protocols import statistic_form
 from protocols.refusal import RefusalCode, Refused
 from protocols.statistic import KINDS, Breakdown, By, Histogram, Mean, OneValue, Which
-from tests.circe_forms import NEW_CONCEPT, concept_set, definition
-from tests.fedtwin.conftest import Fedtwin
-from tests.network.consortium import PROJECT, Consortium, until
-from tests.node.patients import AF
+from tests.fedtwin.conftest import EVERYBODY, OURS, Fedtwin
+from tests.network.consortium import PROJECT
 
-EVERYBODY = {"include": [{"kind": "age", "min_years": 0}]}
-OURS = {
-    "index": {"kind": "condition", "concepts": [AF]},
-    "include": [{"kind": "sex", "concepts": [8507]}, {"kind": "age", "min_years": 40}],
-}
-ATLAS = {
-    "id": 1,
-    "name": "AF",
-    "expression": definition({"ConditionOccurrence": {"CodesetId": 0}}, sets=[concept_set(0, [AF])]),
-}
 TRUE = 107 + 207 + 307 + 407  # patients with AF; 50 more at each hospital have none
 TERMS = ("--epsilon", "1", "--max-sites-per-patient", "1", "--project", PROJECT)
 SD = 6  # of one cell at these terms is 4.9
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with cohorts and a researcher's profile, while coordinator and hospitals serve."""
-    place = tmp_path_factory.mktemp("consortium")
-    for name, cohort in (("ours.json", OURS), ("atlas.json", ATLAS), ("everybody.json", EVERYBODY)):
-        (place / name).write_text(json.dumps(cohort))
-    consortium, ready, over = Consortium(place), Event(), Event()
-
-    async def serve() -> None:
-        consortium.found()
-        async with consortium.coordinator() as serving:
-            await consortium.enrol_all()
-            for site in range(consortium.sites):  # an ATLAS definition goes by the vocabulary
-                with duckdb.connect(str(consortium.node(site).store)) as store:
-                    store.execute(NEW_CONCEPT, [AF])
-            async with consortium.nodes():
-                await until(lambda: len(serving.broker.connected()) == 4)
-                ready.set()
-                await asyncio.to_thread(over.wait)
-
-    thread = Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-    assert ready.wait(60)
-    yield place
-    over.set()
-    thread.join(60)
-
-
 @pytest.fixture
-def query(fedtwin: Fedtwin, folder: Path) -> Callable[..., Any]:
+def query(fedtwin: Fedtwin, asking: Path) -> Callable[..., Any]:
     """Run `fedtwin query VERB FILE …` with the researcher's profile."""
 
     def command(verb: str, *arguments: object) -> Any:
-        with contextlib.chdir(folder):
-            return fedtwin("query", verb, *arguments, "--profile", folder / "researcher")
+        with contextlib.chdir(asking):
+            return fedtwin("query", verb, *arguments, "--profile", asking / "researcher")
 
     return command
 
@@ -88,11 +45,11 @@ def test_a_count_prints_a_table_its_cost_and_whom_it_protects(query: Callable[..
 
 
 def test_a_repeat_is_free_and_says_so_however_the_file_is_written(
-    query: Callable[..., Any], folder: Path
+    query: Callable[..., Any], asking: Path
 ) -> None:
     first = query("breakdown", "ours.json", "--by", "sex", *TERMS, "--json").json
     turned = {key: OURS[key] for key in reversed(OURS)}
-    (folder / "turned.json").write_text(json.dumps(turned, indent=4))
+    (asking / "turned.json").write_text(json.dumps(turned, indent=4))
     before = query("budget", "--project", PROJECT, "--json").json["epsilon"]
     again = query("breakdown", "turned.json", "--by", "sex", *TERMS, "--json")
     assert again.json["cells"] == first["cells"]
@@ -110,14 +67,14 @@ def test_a_breakdown_is_near_the_truth_and_adds_up(query: Callable[..., Any]) ->
     assert sum(cells.values()) == pytest.approx(found["total"]["value"])
 
 
-def test_survival_writes_a_picture_and_a_curve(query: Callable[..., Any], folder: Path) -> None:
+def test_survival_writes_a_picture_and_a_curve(query: Callable[..., Any], asking: Path) -> None:
     said = query(
         "survival", "everybody.json", "--outcome", "atlas.json", "--horizon-days", 60, "--interval-days", 30,
         *TERMS, "--json", "--plot", "curve.svg",
     )  # fmt: skip
     assert said.code == Exit.OK, said.err
     assert [row["until day"] for row in said.json["curve"]] == ["30", "60"]
-    assert "<svg" in (folder / "curve.svg").read_text()
+    assert "<svg" in (asking / "curve.svg").read_text()
     assert "curve.svg" in said.err
 
 
@@ -150,8 +107,8 @@ def test_a_preview_is_free_and_says_the_error_that_comes(query: Callable[..., An
     assert after["by_kind"]["feasibility"]["releases"] == 1
 
 
-def test_preview_and_budget_print_tables(query: Callable[..., Any], folder: Path) -> None:
-    (folder / "statistic.json").write_text('{"kind": "breakdown", "by": "sex"}')
+def test_preview_and_budget_print_tables(query: Callable[..., Any], asking: Path) -> None:
+    (asking / "statistic.json").write_text('{"kind": "breakdown", "by": "sex"}')
     said = query("preview", "ours.json", "--statistic", "statistic.json", *TERMS)
     assert said.code == Exit.OK, said.err
     assert "breakdown: 3 cells, nothing was spent" in said.out
@@ -159,12 +116,12 @@ def test_preview_and_budget_print_tables(query: Callable[..., Any], folder: Path
     assert PROJECT in query("budget", "--project", PROJECT).out
 
 
-def test_python_asks_the_same(folder: Path) -> None:
+def test_python_asks_the_same(asking: Path) -> None:
     terms: dict[str, Any] = {"epsilon": 1.0, "project": PROJECT, "max_sites_per_patient": 1}
-    with connect(folder / "researcher") as client:
-        found = client.contingency(OURS, other=folder / "everybody.json", **terms)
+    with connect(asking / "researcher") as client:
+        found = client.contingency(OURS, other=asking / "everybody.json", **terms)
         assert abs((found.cells[0].value or 0.0) - TRUE) < 10 * SD
-        split = client.breakdown(folder / "ours.json", by="year", first_year=2019, last_year=2021, **terms)
+        split = client.breakdown(asking / "ours.json", by="year", first_year=2019, last_year=2021, **terms)
         assert [cell.name for cell in split.cells] == ["2019", "2020", "2021", "other years"]
         assert abs((split.cells[1].value or 0.0) - TRUE) < 10 * SD
         cases = client.incidence(EVERYBODY, outcome=OURS, first_year=2020, last_year=2020, **terms)
@@ -206,15 +163,15 @@ def test_a_wrong_option_is_named_before_anybody_is_asked(
 
 
 def test_validate_takes_both_forms_and_names_their_rules(
-    query: Callable[..., Any], fedtwin: Fedtwin, folder: Path
+    query: Callable[..., Any], fedtwin: Fedtwin, asking: Path
 ) -> None:
-    ours = fedtwin("query", "validate", folder / "ours.json", "--json").json
+    ours = fedtwin("query", "validate", asking / "ours.json", "--json").json
     assert (ours["valid"], ours["form"], ours["rules"]) == (True, "fedtwin", ["sex male", "age 40 or more"])
-    atlas = fedtwin("query", "validate", folder / "atlas.json", "--json").json
+    atlas = fedtwin("query", "validate", asking / "atlas.json", "--json").json
     assert (atlas["valid"], atlas["form"]) == (True, "circe")
-    assert "1. sex male" in fedtwin("query", "validate", folder / "ours.json").err
-    (folder / "wrong.json").write_text('{"include": [{"kind": "age", "min": 3}]}')
-    wrong = fedtwin("query", "validate", folder / "wrong.json", "--json")
+    assert "1. sex male" in fedtwin("query", "validate", asking / "ours.json").err
+    (asking / "wrong.json").write_text('{"include": [{"kind": "age", "min": 3}]}')
+    wrong = fedtwin("query", "validate", asking / "wrong.json", "--json")
     assert wrong.code == Exit.USAGE
     assert wrong.json["path"] == "include[0].min"
 
