@@ -48,7 +48,7 @@ def explained(profile: Profile) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         code = error.code()
-        if code == grpc.StatusCode.UNAVAILABLE:
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # away, or it is stopping
             raise CoordinatorUnreachable(profile.broker_address) from None
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Refused(RefusalCode.DEADLINE) from None

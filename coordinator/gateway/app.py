@@ -111,7 +111,7 @@ class Desk:
             else:  # the process ended before it could respond
                 question_id = known.question_id
             await self._parts.asker.ended(question_id, timeout_s=self._wait(request))
-            given = self._response(_there(self._parts.book.find(question_id)))
+            given = await asyncio.to_thread(self._response, _there(self._parts.book.find(question_id)))
             self._parts.book.responded(*hold, given)
         finally:
             self._in_use.discard(hold)
@@ -125,14 +125,16 @@ class Desk:
         except MalformedId:
             raise Problem(problems.NOT_FOUND) from None
         kept = _there(self._parts.book.find(question_id))
-        project = self._parts.asker.question_of(kept).project
-        if kept.account != caller.account or not self._parts.access.may_use(caller, project):
+        if kept.account != caller.account:
+            raise Problem(problems.NOT_FOUND)
+        question = await asyncio.to_thread(self._parts.asker.question_of, kept)
+        if not self._parts.access.may_use(caller, question.project):
             raise Problem(problems.NOT_FOUND)
         if "prefer" in request.headers:
             await self._parts.asker.ended(question_id, timeout_s=self._wait(request))
             kept = _there(self._parts.book.find(question_id))
         headers = {"retry-after": str(RETRY_S)} if kept.outcome is None else {}
-        return JSONResponse(self._view(kept), headers=headers)
+        return JSONResponse(await asyncio.to_thread(self._view, kept), headers=headers)
 
     async def preview(self, request: Request) -> Response:
         """Say what a question would cost and how exact it would be. Free; nothing is sent to a hospital."""

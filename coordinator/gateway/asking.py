@@ -23,8 +23,8 @@ from coordinator.gateway.book import Book, Kept
 from coordinator.gateway.problems import Problem
 from coordinator.profile import Profile
 from privacy.reading import read_answer
-from protocols import question as questions
 from protocols.clock import Clock
+from protocols.envelope import SignedEnvelope
 from protocols.ids import QuestionId
 from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
@@ -106,9 +106,8 @@ class Asker:
         return (entry.stage, entry.sites) if entry else ("asked", 0)
 
     def question_of(self, kept: Kept) -> Question:
-        """Return the question in a kept envelope."""
-        names = {self._profile.name: self._key.public_key()}
-        return questions.opened(kept.envelope, key_of=names)[0]
+        """Return the question in a kept envelope. It is our own file: no signature is checked."""
+        return Question.parse(SignedEnvelope.from_bytes(kept.envelope).payload)
 
     async def describe(self) -> pb.DescribeReply:
         """Ask the coordinator about the consortium. Raises: Refused, CoordinatorUnreachable."""
@@ -137,21 +136,24 @@ class Asker:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, entry: Open) -> None:
-        outcome: pb.Answer | RefusalCode
         try:
             outcome = await self._outcome(entry)
-        except Exception:
+            question = entry.question
+            if isinstance(outcome, RefusalCode):
+                self._book.refused(entry.kept.question_id, outcome)
+            else:
+                self._book.answered(
+                    entry.kept,
+                    outcome,
+                    project=question.project,
+                    epsilon=question.epsilon,
+                    delta=question.delta,
+                )
+        except Exception:  # it stays open in the book, and is asked again at the next start
             log.exception("question %s failed", entry.kept.question_id)
-            outcome = RefusalCode.INTERNAL
-        question = entry.question
-        if isinstance(outcome, RefusalCode):
-            self._book.refused(entry.kept.question_id, outcome)
-        else:
-            self._book.answered(
-                entry.kept, outcome, project=question.project, epsilon=question.epsilon, delta=question.delta
-            )
-        del self._open[entry.kept.question_id]
-        entry.ended.set()
+        finally:
+            del self._open[entry.kept.question_id]
+            entry.ended.set()
 
     async def _outcome(self, entry: Open) -> pb.Answer | RefusalCode:
         pause_s = RETRY_FIRST_S

@@ -122,7 +122,7 @@ _TEXTS = frozenset(
     {"profile", "issuer", "audience", "issuer_ca", "groups_claim", "listen", "certificate", "key", "book"}
 )
 _WHOLES = frozenset({"port", "keep_days", "wait_s", "questions_per_minute", "reads_per_minute"})
-_KEYS = _TEXTS | _WHOLES | {"plain_http", "access"}
+KEYS = _TEXTS | _WHOLES | {"plain_http", "access"}
 
 
 def starter(
@@ -161,8 +161,8 @@ def starter(
 
 
 def _config(found: dict[str, Any], *, folder: Path) -> GatewayConfig:
-    if set(found) != _KEYS:
-        raise ValueError("unknown or missing: " + ", ".join(sorted(set(found) ^ _KEYS)))
+    if set(found) != KEYS:
+        raise ValueError("unknown or missing: " + ", ".join(sorted(set(found) ^ KEYS)))
     for name, value in found.items():
         kind = str if name in _TEXTS else int if name in _WHOLES else bool if name == "plain_http" else list
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -153,7 +153,7 @@ def founded(folder: Path, *, loop: LoopThread, **changes: Any) -> Iterator[Site]
             issuer_ca=str(home.authority_certificate),
             clock=CLOCK,
         )
-    _edit(path, SLACK | changes)
+    edit(path, SLACK | changes)
     site = Site(folder, home, loop, issuer, Hospitals(home, clock=CLOCK), GatewayConfig.load(path))
     stack = contextlib.AsyncExitStack()
 
@@ -180,7 +180,8 @@ async def _issuing(site: Site, port: int) -> AsyncIterator[None]:
         yield
 
 
-def _edit(path: Path, changes: dict[str, Any]) -> None:
+def edit(path: Path, changes: dict[str, Any]) -> None:
+    """Change lines of a gateway.toml."""
     lines = path.read_text().splitlines()
     for name, value in changes.items():
         (at,) = [n for n, line in enumerate(lines) if line.startswith(f"{name} =")]

@@ -16,7 +16,7 @@ from coordinator.gateway.serving import serving
 from coordinator.gateway.tokens import account_of
 from privacy.ledger import Ledger
 from sim.identity_provider import IdentityProvider, create_app
-from tests.coordinator.gateway.site import AUDIENCE, GROUP, SLACK, _edit, problem
+from tests.coordinator.gateway.site import AUDIENCE, GROUP, SLACK, edit, problem
 from tests.network.consortium import CLOCK, PROJECT, Consortium, free_ports, until
 from tests.node.patients import AF
 
@@ -74,7 +74,7 @@ async def running(folder: Path, *, on_behalf: bool = True):  # type: ignore[no-u
             port=0,
             clock=CLOCK,
         )
-    _edit(path, SLACK)
+    edit(path, SLACK)
     async with contextlib.AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(consortium.coordinator())
         await consortium.enrol_all()

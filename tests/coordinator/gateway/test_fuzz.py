@@ -114,7 +114,7 @@ def test_a_right_body_that_was_damaged_is_refused_and_nothing_is_charged(site: S
         @given(st.integers(0, len(body) - 1), st.sampled_from(b'{}[]":,\\\x00\xff'), st.booleans())
         def story(at: int, byte: int, cut: bool) -> None:
             damaged = body[:at] if cut else body[:at] + bytes([byte]) + body[at + 1 :]
-            if damaged != body:
+            if damaged != body and not (byte == ord(",") and body[at : at + 1].isdigit()):  # two concepts
                 must_be_refused(client, "/v1/questions", damaged)
 
         story()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from typer.main import get_command
 
 from coordinator.gateway import problems
-from coordinator.gateway.config import _KEYS, GatewayConfig
+from coordinator.gateway.config import KEYS, GatewayConfig
 from fedtwin.cli import app
 from tests.coordinator.gateway.hospitals import charges
 from tests.coordinator.gateway.site import Site
@@ -31,7 +31,7 @@ def test_the_config_in_the_guide_is_a_config(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text(shown)
     assert GatewayConfig.load(path).access.grants[0].project == "stroke"
-    assert set(tomllib.loads(shown)) == _KEYS
+    assert set(tomllib.loads(shown)) == KEYS
 
 
 def test_the_curl_commands_in_the_guide_run_as_they_stand(site: Site, tmp_path: Path) -> None:

@@ -154,6 +154,22 @@ def test_a_coordinator_that_goes_away_loses_no_question(tmp_path: Path, loop_thr
         assert charges(site.hospitals) == 1
 
 
+def test_a_coordinator_that_goes_away_in_a_question_is_asked_again(
+    tmp_path: Path, loop_thread: LoopThread
+) -> None:
+    with founded(tmp_path, loop=loop_thread, wait_s=1) as site:
+        site.hold()
+        begun = site.ask(prefer="wait=0")
+        until(lambda: site.hospitals.envelopes)
+        loop_thread.run(site.hospitals.stop())
+        assert site.get(begun.headers["location"]).json()["status"] == "open"
+        loop_thread.run(site.hospitals.start())
+        site.release()
+        until(lambda: site.get(begun.headers["location"]).json()["status"] == "answered", timeout_s=30)
+        assert charges(site.hospitals) == 1
+        assert len(set(site.hospitals.envelopes)) == 1
+
+
 def test_what_the_gateway_writes_is_for_its_owner_and_holds_no_token(site: Site) -> None:
     token = site.token("charles")
     site.ask(token=token)
