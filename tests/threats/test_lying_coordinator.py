@@ -155,6 +155,9 @@ def test_a_replay_after_the_node_restarted_is_refused(tmp_path: Path) -> None:
         ({"max_sites_per_patient": 3}, RefusalCode.BAD_SIGNATURE),
         ({"expires_at": "2030-01-01T00:00:00+00:00"}, RefusalCode.BAD_SIGNATURE),
         ({"cohort": {"index": {"kind": "drug", "concepts": [1]}}}, RefusalCode.BAD_SIGNATURE),
+        ({"statistic": {"kind": "breakdown", "by": "sex"}}, RefusalCode.BAD_SIGNATURE),
+        ({"mechanism": "laplace", "delta": 0.0}, RefusalCode.BAD_SIGNATURE),
+        ({"on_behalf_of": "uid:7"}, RefusalCode.BAD_SIGNATURE),
     ],
 )
 def test_an_edited_question_is_refused(tmp_path: Path, change: dict, code: RefusalCode) -> None:
