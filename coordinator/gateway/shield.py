@@ -75,10 +75,9 @@ class Shield:
         except TimeoutError:
             return Problem(problems.SLOW)
         except Exception as error:
+            # without the exception's own words: they may quote the request
             place = "".join(traceback.format_tb(error.__traceback__))
-            log.error(
-                "a request failed: %s\n%s", type(error).__name__, place
-            )  # its words may quote a request
+            log.error("a request failed: %s\n%s", type(error).__name__, place)
             return Problem(problems.INTERNAL)
         return None
 

@@ -1,10 +1,10 @@
 """Whatever comes as a body or a header: a 4xx problem of the closed list, never a fault, never a charge."""
 
 import json
-import os
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,16 +12,21 @@ from protocols.statistic import KINDS
 from tests.coordinator.gateway.hospitals import charges
 from tests.coordinator.gateway.site import BODY, COHORT, Site, post, problem
 
-EXAMPLES = int(
-    os.environ.get("FEDTWIN_FUZZ_EXAMPLES", "150")
-)  # of each test; all of them are seeds of one run
-SETTINGS = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-    database=None,
-)
+FEW, MANY = 60, 1_000  # examples of each test: always, and in the slow suite
+
+
+@pytest.fixture(params=[FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(1_200)])])
+def examples(request: pytest.FixtureRequest) -> settings:
+    """How many examples, the same ones in every run."""
+    checks = list(HealthCheck)
+    return settings(
+        max_examples=request.param,
+        deadline=None,
+        suppress_health_check=checks,
+        derandomize=True,
+        database=None,
+    )
+
 
 scalars = st.one_of(
     st.none(),
@@ -77,11 +82,11 @@ def must_be_refused(client: httpx.Client, path: str, body: bytes) -> None:
     assert response.json()["title"]
 
 
-def test_random_bodies_are_refused_and_nothing_is_charged(site: Site) -> None:
+def test_random_bodies_are_refused_and_nothing_is_charged(site: Site, examples: settings) -> None:
     before = charges(site.hospitals), len(site.hospitals.envelopes)
     with site.client() as client:
 
-        @SETTINGS
+        @examples
         @given(st.one_of(st.binary(max_size=200), values.map(raw), st.dictionaries(keys, values).map(raw)))
         def story(body: bytes) -> None:
             must_be_refused(client, "/v1/questions", body)
@@ -90,12 +95,14 @@ def test_random_bodies_are_refused_and_nothing_is_charged(site: Site) -> None:
     assert (charges(site.hospitals), len(site.hospitals.envelopes)) == before
 
 
-def test_a_right_body_with_one_wrong_part_is_refused_and_nothing_is_charged(site: Site) -> None:
+def test_a_right_body_with_one_wrong_part_is_refused_and_nothing_is_charged(
+    site: Site, examples: settings
+) -> None:
     before = charges(site.hospitals), len(site.hospitals.envelopes)
     wrong = st.sampled_from(sorted(WRONG)).flatmap(lambda key: st.tuples(st.just(key), WRONG[key]))
     with site.client() as client:
 
-        @SETTINGS
+        @examples
         @given(wrong, st.sampled_from(["/v1/questions", "/v1/previews"]))
         def story(part: tuple[str, Any], path: str) -> None:
             key, value = part
@@ -105,12 +112,14 @@ def test_a_right_body_with_one_wrong_part_is_refused_and_nothing_is_charged(site
     assert (charges(site.hospitals), len(site.hospitals.envelopes)) == before
 
 
-def test_a_right_body_that_was_damaged_is_refused_and_nothing_is_charged(site: Site) -> None:
+def test_a_right_body_that_was_damaged_is_refused_and_nothing_is_charged(
+    site: Site, examples: settings
+) -> None:
     before = charges(site.hospitals), len(site.hospitals.envelopes)
     body = raw(BODY)
     with site.client() as client:
 
-        @SETTINGS
+        @examples
         @given(st.integers(0, len(body) - 1), st.sampled_from(b'{}[]":,\\\x00\xff'), st.booleans())
         def story(at: int, byte: int, cut: bool) -> None:
             damaged = body[:at] if cut else body[:at] + bytes([byte]) + body[at + 1 :]
@@ -121,7 +130,9 @@ def test_a_right_body_that_was_damaged_is_refused_and_nothing_is_charged(site: S
     assert (charges(site.hospitals), len(site.hospitals.envelopes)) == before
 
 
-def test_random_headers_and_addresses_are_refused_and_nothing_is_charged(site: Site) -> None:
+def test_random_headers_and_addresses_are_refused_and_nothing_is_charged(
+    site: Site, examples: settings
+) -> None:
     before = charges(site.hospitals)
     text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60).map(str.strip)
     names = st.sampled_from(
@@ -131,7 +142,7 @@ def test_random_headers_and_addresses_are_refused_and_nothing_is_charged(site: S
     right = {"idempotency-key": '"fuzz"', "content-type": "application/json"}
     with site.client() as client:
 
-        @SETTINGS
+        @examples
         @given(names, text, paths, st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "TRACE"]))
         def story(name: str, value: str, path: str, method: str) -> None:
             for where, content in ((path, None), ("/v1/questions", b"{}")):
