@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
 
-from coordinator.bell import Bell
+from coordinator.asking import Asking
 from coordinator.broker import Broker
 from coordinator.epochs import Epochs, setting
 from coordinator.exchange import StepTotal, Withdrawn
@@ -38,60 +36,6 @@ OFFER_S_PER_MEGABYTE = 5.0  # besides: a definition of megabytes takes a node se
 INPUT_DEADLINE_S = 90.0  # above the longest SQL a node allows itself
 MAX_OPEN = 64  # questions at one time; each costs the nodes an SQL statement
 SESSION_TRIES = 3  # a node may vanish while a session is opened; nothing was charged by then
-
-# A node that refused with one of these would refuse the same question again, while its epoch stays.
-LASTING = frozenset(
-    {
-        RefusalCode.NO_POLICY,
-        RefusalCode.NOT_ALLOWED,
-        RefusalCode.BUDGET_EXHAUSTED,
-        RefusalCode.NO_DATA,
-        RefusalCode.UNKNOWN_CONCEPT,
-        RefusalCode.TOO_FEW_SITES,
-    }
-)
-
-
-@dataclass(eq=False)
-class Asking:
-    """One question that is being answered."""
-
-    question: Question
-    researcher: str
-    envelope: bytes
-    meaning: bytes
-    setting: bytes | None = None  # in which its release may be given again
-    epochs: dict[NodeId, bytes] = field(default_factory=dict)  # when it was begun
-    declined: set[NodeId] = field(default_factory=set)  # by a lasting refusal
-    attempt: int = 0
-    stage: str = "asked"
-    sites: int = 0
-    outcome: pb.Answer | RefusalCode | None = None
-    offered: set[NodeId] = field(default_factory=set)
-    replies: dict[NodeId, RefusalCode | None] = field(default_factory=dict)  # None: accepted
-    step: tuple[SumSession, int] | None = None
-    bell: Bell = field(default_factory=Bell)
-
-    @property
-    def id(self) -> QuestionId:
-        """The question's id."""
-        return self.question.question_id
-
-    @property
-    def accepted(self) -> set[NodeId]:
-        """The nodes that accepted the attempt and have not taken it back."""
-        return {node for node, refusal in self.replies.items() if refusal is None}
-
-    def replied(self, node: NodeId, refusal: RefusalCode | None) -> None:
-        """Note that a node accepts, or why it does not."""
-        self.replies[node] = refusal
-        if refusal in LASTING:
-            self.declined.add(node)
-
-    def reached(self, stage: str, sites: int) -> None:
-        """Tell whoever watches how far it is."""
-        self.stage, self.sites = stage, sites
-        self.bell.ring()
 
 
 class QuestionDesk:
@@ -253,13 +197,13 @@ class QuestionDesk:
                 return None
             stored = self._book.stored(asking.meaning, setting=here)
             if stored is not None:
-                return _again(stored, asking)
+                return asking.answered_by(stored)
             running = self._shared.setdefault((asking.meaning, here), asking)
             if running is asking:
                 return None
             await running.bell.until(lambda running=running: running.outcome is not None, timeout_s=3600)  # type: ignore[misc]
             if isinstance(running.outcome, pb.Answer):
-                return _again(running.outcome, asking)
+                return asking.answered_by(running.outcome)
 
     async def _answer(self, asking: Asking) -> pb.Answer:
         nodes = set(self._broker.connected())
@@ -312,7 +256,7 @@ class QuestionDesk:
             total = await session.step(step, deadline_s=INPUT_DEADLINE_S)
         except Refused as refused:
             parties = set(session.participants)
-            raise Refused(_reason(asking, among=parties, otherwise=refused.code)) from refused
+            raise Refused(asking.reason(among=parties, otherwise=refused.code)) from refused
         if total.total.shape != (len(asking.question.labels),):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         for node in total.contributors:
@@ -324,7 +268,7 @@ class QuestionDesk:
         for _ in range(SESSION_TRIES):
             ready = asking.accepted & self._broker.connected()
             if len(ready) < self._minimum_sites:
-                raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
+                raise Refused(asking.reason(among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
             asking.reached("accepted", len(ready))
             try:
                 return await self._standing.take(ready)
@@ -334,7 +278,7 @@ class QuestionDesk:
                 if refused.code is RefusalCode.KEY_HOLDER_AWAY:
                     raise
                 log.info("question %s: no session: %s", asking.id, refused.code.value)
-        raise Refused(_reason(asking, among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
+        raise Refused(asking.reason(among=asking.offered, otherwise=RefusalCode.TOO_FEW_SITES))
 
     def _offer(self, asking: Asking, nodes: Iterable[NodeId]) -> None:
         offer = pb.Offer(question_id=asking.id.raw, question_envelope=asking.envelope, attempt=asking.attempt)
@@ -364,21 +308,6 @@ def _derived(question: Question) -> tuple[bytes, Event]:
         return question.meaning(), release.price(question)
     except ValueError as error:
         raise Refused(RefusalCode.MALFORMED) from error
-
-
-def _again(answer: pb.Answer, asking: Asking) -> pb.Answer:
-    """Return an earlier answer as the answer to this question: same release, nothing charged for it now."""
-    again = pb.Answer()
-    again.CopyFrom(answer)
-    again.question_id, again.cached = asking.id.raw, True
-    return again
-
-
-def _reason(asking: Asking, *, among: set[NodeId], otherwise: RefusalCode) -> RefusalCode:
-    """Return the code that most refusing nodes gave, if refusals are why it failed."""
-    given = ((node, code) for node, code in asking.replies.items() if node in among)
-    codes = Counter(code for _, code in given if code is not None)
-    return codes.most_common(1)[0][0] if codes else otherwise
 
 
 def _code(text: str) -> RefusalCode:
