@@ -171,6 +171,22 @@ def test_differencing_nested_cohorts_stays_within_what_both_were_charged(
     assert reached.low > 0.0, "the attack gains something: that is what ε says"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", Mechanism)
+@pytest.mark.parametrize("statistic", STATISTICS, ids=lambda statistic: statistic.kind)
+def test_differencing_in_half_a_million_games(
+    world: World, statistic: Statistic, mechanism: Mechanism
+) -> None:
+    pair = [
+        question(statistic, cohort=cohort, mechanism=mechanism, epsilon=2.0) for cohort in (WHOLE, NESTED)
+    ]
+    reached = attack(world, pair, seed=500 + 10 * STATISTICS.index(statistic), games=500_000)
+    exact, allowed = bounds(pair[0], releases=2)
+    title = f"differencing, {statistic.kind}, {mechanism}, 2 × ε 2"
+    report(title, reached, bound=exact, promised=allowed, without=unblurred(world, pair))
+    assert reached.low > 0.3 * exact
+
+
 def test_differencing_finds_the_patient_behind_thresholds_and_noise_that_follows_the_count() -> None:
     """The same two questions to others: DataSHIELD's threshold, SHRINE's noise, Focus's cache."""
     rng, games = np.random.default_rng(5), 20_000
