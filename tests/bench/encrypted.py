@@ -1,8 +1,8 @@
 """Sizes and times of one sum under masks, BFV and CKKS, side by side: 64 counts at ten sites, long vectors.
 
 Everything in one process and one thread: what ten hospitals would do at the same time is done one after
-another, and the network is left out. So times are work, not waiting: what one site and the coordinator's side
-(with the key-holder's) spend. Bytes are what one site sends and is sent in one step.
+another, and the network is left out. Times are of the processor: what one site, and the coordinator with the
+key-holder, have to compute. Bytes are what one site sends and is sent in one step.
 """
 
 import tempfile
@@ -46,8 +46,8 @@ def figures(*, quick: bool) -> Iterator[Figure]:
             label = f"encrypted.{name}.{length}x{sites}"
             against = "" if name == "masked" else "the masked back-end in this run"
             for what, unit, factor in (
-                ("site_s", "ms a site", 1000 / sites),
-                ("centre_s", "ms at coordinator and key-holder", 1000),
+                ("site_s", "ms of CPU a site", 1000 / sites),
+                ("centre_s", "ms of CPU at coordinator and key-holder", 1000),
                 ("sent", "bytes sent by a site", 1),
                 ("received", "bytes received by a site", 1),
             ):
@@ -71,23 +71,23 @@ def _masked(length: int, sites: int) -> Cost:
     network, vectors, cost = SumNetwork(sites, colluders=1).open(), _vectors(length, sites), Cost()
     context = bytes(32)
     for index in range(sites):
-        began = time.perf_counter()
+        began = time.process_time()
         masked = network.parties[index].masked(vectors[index], step=0, context=context)
-        cost.site_s += time.perf_counter() - began
+        cost.site_s += time.process_time() - began
         cost.sent += masked.nbytes
-        began = time.perf_counter()
+        began = time.process_time()
         network.collector.input(node(index), masked, step=0, context=context)
-        cost.centre_s += time.perf_counter() - began
+        cost.centre_s += time.process_time() - began
     survivors = network.collector.close(0)
     for index in range(sites):
-        began = time.perf_counter()
+        began = time.process_time()
         shares = network.parties[index].reveal(step=0, survivors=survivors)
-        cost.site_s += time.perf_counter() - began
+        cost.site_s += time.process_time() - began
         cost.sent += sum(map(len, shares.values()))
         network.collector.reveal(node(index), shares, step=0)
-    began = time.perf_counter()
+    began = time.process_time()
     total = network.collector.total(0)
-    cost.centre_s += time.perf_counter() - began
+    cost.centre_s += time.process_time() - began
     _checked(total, vectors)
     cost.sent //= sites
     cost.received = 16 * sites  # who is in
@@ -99,45 +99,45 @@ def _encrypted(scheme: str, length: int, sites: int, folder: Path) -> Cost:
     where.mkdir()
     network = EncryptedNetwork(sites, scheme=scheme, folder=where, colluders=1)
     vectors, cost, context = _vectors(length, sites), Cost(), bytes(32)
-    began = time.perf_counter()
+    began = time.process_time()
     key = network.holder.key(network.parameters, step=0, tolerance=1)
-    cost.centre_s += time.perf_counter() - began
+    cost.centre_s += time.process_time() - began
     cost.received += sum(map(len, key))
     for index, party in enumerate(network.parties):
-        began = time.perf_counter()
+        began = time.process_time()
         party.take_key(0, *key)
         statement = party.seal(vectors[index], step=0, context=context)
-        cost.site_s += time.perf_counter() - began
+        cost.site_s += time.process_time() - began
         network.collector.commit(node(index), statement, step=0)
         cost.sent += len(statement)
-    began = time.perf_counter()
+    began = time.process_time()
     commitments, fixed = network.fix()
-    cost.centre_s += time.perf_counter() - began
+    cost.centre_s += time.process_time() - began
     cost.received += sum(map(len, commitments.values())) + len(fixed)
     shown = {}
     for index, party in enumerate(network.parties):
-        began = time.perf_counter()
+        began = time.process_time()
         shown[node(index)] = party.release(step=0, commitments=commitments, fixed=fixed)
-        cost.site_s += time.perf_counter() - began
+        cost.site_s += time.process_time() - began
         cost.sent += len(shown[node(index)])
-        began = time.perf_counter()
+        began = time.process_time()
         network.collector.ciphertext(node(index), shown[node(index)], step=0)
-        cost.centre_s += time.perf_counter() - began
+        cost.centre_s += time.process_time() - began
     survivors = network.collector.settle(0)
     network.collector.ciphertexts(0)
     cost.received += (sites - 1) * len(shown[node(0)])
     for index, party in enumerate(network.parties):
-        began = time.perf_counter()
+        began = time.process_time()
         for other in survivors:
             if other != node(index):
                 party.take(other, shown[other], step=0)
         endorsement = party.endorse(step=0, survivors=survivors)
-        cost.site_s += time.perf_counter() - began
+        cost.site_s += time.process_time() - began
         cost.sent += len(endorsement)
         network.collector.endorse(node(index), endorsement, step=0)
-    began = time.perf_counter()
+    began = time.process_time()
     total = network.total()
-    cost.centre_s += time.perf_counter() - began
+    cost.centre_s += time.process_time() - began
     _checked(total, vectors)
     network.close()
     cost.sent //= sites

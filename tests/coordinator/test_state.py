@@ -1,5 +1,6 @@
 """What the coordinator remembers is there as a whole, after a crash and for several processes."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -133,3 +134,22 @@ def test_state_of_another_version_is_not_touched(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(StateFault):
         State(path)
+
+
+def test_a_file_from_before_key_holders_gets_what_came_since(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    State(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript("DROP TABLE key_holders; ALTER TABLE invitations DROP COLUMN role;")
+        old.execute(
+            "INSERT INTO invitations (handle, secret_hash, name, created_at, expires_at)"
+            " VALUES ('ab', x'00', 'Cleveland', '2026-11-21T00:00:00+00:00', '2026-11-23T00:00:00+00:00')"
+        )
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    for _ in range(2):
+        state = State(path)
+        (invitation,) = state.invitations()
+        assert (invitation.name, invitation.role) == ("Cleveland", Role.NODE)
+        assert state.key_holders() == ()
+        state.close()

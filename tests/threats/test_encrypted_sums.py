@@ -368,3 +368,36 @@ def test_what_the_coordinator_holds_says_nothing_of_a_vector(network: EncryptedN
     first, second = (np.frombuffer(network.release(i, commitments, fixed), dtype=np.uint8) for i in (0, 1))
     chance = (4 / 256 + 1 / 16) / 5  # residues are below 2^36: the fifth byte has four bits
     assert abs(float((first == second).mean()) - chance) < 0.003
+
+
+def test_the_key_holder_with_the_coordinator_reads_a_hospital(network: EncryptedNetwork) -> None:
+    """What is not promised: this is why the two are run by different people."""
+    shown(network)
+    session = network.parameters.digest()
+    secret = network.holder._held[session, 0].secret
+    assert np.array_equal(secret.decrypt(network.sent[2, 0], length=2), vector(2))
+
+
+def test_the_key_holder_alone_was_sent_digests_and_sums_only(
+    network: EncryptedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that is handed to it in a whole step, looked through for a hospital's ciphertext."""
+    handed: list[bytes] = []
+    fix, opening = network.holder.fix, network.holder.open
+
+    def watched_fix(parameters, commitments, *, step):  # type: ignore[no-untyped-def]
+        handed.extend(commitments.values())
+        return fix(parameters, commitments, step=step)
+
+    def watched_open(parameters, **asked):  # type: ignore[no-untyped-def]
+        handed.extend([asked["total"], *asked["endorsements"].values()])
+        return opening(parameters, **asked)
+
+    monkeypatch.setattr(network.holder, "fix", watched_fix)
+    monkeypatch.setattr(network.holder, "open", watched_open)
+    network.run({i: vector(i) for i in range(PARTIES)})
+    assert len(handed) == 2 * PARTIES + 1
+    sizes = sorted(len(data) for data in handed)
+    assert sizes[-1] == network.scheme.form.ciphertext_bytes(2)  # one sum, of all
+    assert sizes[-2] < 2000
+    assert not set(handed) & set(network.sent.values())
