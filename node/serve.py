@@ -102,7 +102,8 @@ async def serving(
         if flower and policy.allows_training():
             await _start_flower(home, parts, node, stack, split_key=split_key(keys.pseudonym))
         status = _Status(home, node, parts)
-        for background in (node.run(), status.keep(), _keep_certified(home, node, clock=clock)):
+        warming = asyncio.to_thread(ledger.warm)
+        for background in (node.run(), status.keep(), _keep_certified(home, node, clock=clock), warming):
             task = asyncio.create_task(background)
             stack.push_async_callback(_ended, task)
         stack.callback(status.stopped)

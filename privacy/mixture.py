@@ -87,6 +87,7 @@ def _basic(composition: Composition, delta: float) -> float:
 # ---- Rényi ----
 
 
+@lru_cache(maxsize=64)  # the four caps of one reservation often hold the same releases
 def _rdp(composition: Composition, delta: float) -> float:
     from dp_accounting.rdp import compute_epsilon
 
@@ -108,6 +109,7 @@ def _rdp_of_pure(epsilon_: float) -> NDArray[np.float64]:
 # ---- privacy loss distributions ----
 
 
+@lru_cache(maxsize=64)
 def _pld(composition: Composition, delta: float) -> float:
     if delta < SMALLEST_DELTA_OF_PLD * (1.0 - DISCRETE_SHARE):
         return math.inf
