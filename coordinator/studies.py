@@ -16,7 +16,7 @@ from coordinator.broker import Broker
 from coordinator.exchange import Withdrawn
 from coordinator.question_book import QuestionBook
 from coordinator.state import State
-from coordinator.sums import SumService, SumSession, Withdrawn
+from coordinator.sums import SumService, SumSession
 from privacy import study_noise
 from protocols import proposal
 from protocols.clock import Clock
