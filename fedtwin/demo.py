@@ -18,13 +18,14 @@ import numpy as np
 
 from fedtwin import connect
 from fedtwin.client import Client
+from fedtwin.count_results import CountResult
 from fedtwin.demo_material import Material, heart, invented
 from fedtwin.demo_report import CountReport, Report, TrainingReport, show
 from fedtwin.progress import Bar, step
 from fedtwin.screen import say
+from fedtwin.terms import Terms
 from fedtwin.yardsticks import Split, local_only, of_model, pooled, textbook, with_own_intercept
 from protocols.clock import SystemClock
-from privacy.reading import Answer
 from protocols.study import Study
 from sim.network import LocalNetwork
 
@@ -90,14 +91,17 @@ class _Demo:
             for slug in slugs:
                 network.start_node(slug)
             network.wait_for_nodes()
-        with step("ask one private count across all hospitals", number=4, of=STEPS) as line:
+        with step("ask a private count and a breakdown across all hospitals", number=4, of=STEPS) as line:
             answer, _ = self._ask(COUNT_EPSILON, line)
+            by_sex = self.client.breakdown(self.material.cohort, by="sex", **self._terms(COUNT_EPSILON, line))
         with step("train one private model across all hospitals, through Flower", number=5, of=STEPS) as line:
             training = self._train(slugs, line)
         with step("time answers, check every ledger and audit trail, stop", number=6, of=STEPS) as line:
             times_ms = self._times_ms(line)
             budgets = {slug: self._ask_node(slug, "budget") for slug in slugs}
             audits = {slug: self._ask_node(slug, "audit", "verify") for slug in slugs}
+            at_delta = max(budget["delta"] for budget in budgets.values())  # one policy, so one delta
+            spent = self.client.budget(self.study.project, delta=at_delta)
             network.stop()
         return Report(
             hospitals=[
@@ -110,6 +114,8 @@ class _Demo:
                 p95_ms=times_ms[int(0.95 * (len(times_ms) - 1))],
                 asked=len(times_ms) + 1,
             ),
+            by_sex=by_sex,
+            spent=spent,
             training=training,
             budgets=budgets,
             audits=audits,
@@ -153,22 +159,28 @@ class _Demo:
             x, y = table.x.astype(np.float64), table.y.astype(np.float64)
             self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
 
-    def _ask(self, epsilon: float, line: Bar) -> tuple[Answer, float]:
+    def _ask(self, epsilon: float, line: Bar) -> tuple[CountResult, float]:
         """Ask the question; return the answer and how long it took at the client, in milliseconds."""
         began = time.monotonic()
-        answer = self.client.count(
-            self.material.cohort,
-            epsilon=epsilon,
-            delta=COUNT_DELTA,
-            project=self.study.project,
-            max_sites_per_patient=SITES_PER_PATIENT,
-            progress=lambda stage, sites: line.describe(f"{stage} ({sites} hospitals)"),
-        )
+        answer = self.client.count(self.material.cohort, **self._terms(epsilon, line))
         return answer, (time.monotonic() - began) * 1000
 
+    def _terms(self, epsilon: float, line: Bar) -> Terms:
+        return {
+            "epsilon": epsilon,
+            "delta": COUNT_DELTA,
+            "project": self.study.project,
+            "max_sites_per_patient": SITES_PER_PATIENT,
+            "progress": lambda stage, sites: line.describe(f"{stage} ({sites} hospitals)"),
+        }
+
     def _times_ms(self, line: Bar) -> list[float]:
-        """Return how long answers took, ascending. Asked when the nodes have nothing else to do."""
-        return sorted(self._ask(TIMING_EPSILON, line)[1] for _ in range(TIMED_QUESTIONS))
+        """Return how long answers took, ascending. Asked when the nodes have nothing else to do.
+
+        Each at an epsilon of its own: the same question again would be answered without asking anybody.
+        """
+        epsilons = [TIMING_EPSILON + number * 1e-4 for number in range(TIMED_QUESTIONS)]
+        return sorted(self._ask(epsilon, line)[1] for epsilon in epsilons)
 
     def _train(self, slugs: Sequence[str], line: Bar) -> TrainingReport:
         from fedtwin.training_run import run_study

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedtwin.budget_view import ProjectBudget
+from fedtwin.count_results import BreakdownResult, CountResult
+from fedtwin.estimates import shown
 from fedtwin.screen import emit_json, emit_table, say
 from fedtwin.yardsticks import Score
-from privacy.reading import Answer
 
 METRIC = "mean over the hospitals of the accuracy on their own test patients"
 
@@ -17,7 +19,7 @@ METRIC = "mean over the hospitals of the accuracy on their own test patients"
 class CountReport:
     """The private count, what is known of the truth, and how long an answer took at the client."""
 
-    answer: Answer
+    answer: CountResult
     truth: dict[str, int]
     p50_ms: float
     p95_ms: float
@@ -46,6 +48,8 @@ class Report:
 
     hospitals: list[dict[str, Any]]
     count: CountReport
+    by_sex: BreakdownResult
+    spent: ProjectBudget  # by the project, as the coordinator saw it
     training: TrainingReport
     budgets: dict[str, dict[str, Any]]
     audits: dict[str, dict[str, Any]]
@@ -68,6 +72,7 @@ class Report:
         return {
             "hospitals": self.hospitals,
             "count": {"question": self.question, **answer.to_json(), "truth": self.count.truth},
+            "breakdown": self.by_sex.to_json(),
             "training": {
                 **{name: row.accuracy for name, row in rows.items()},
                 "metric": METRIC,
@@ -81,6 +86,7 @@ class Report:
             },
             "query": {"p50_ms": self.count.p50_ms, "p95_ms": self.count.p95_ms, "asked": self.count.asked},
             "budget": self.budgets,
+            "project": self.spent.to_json(),
             "audit": self.audits,
             "folder": str(self.folder),
             "seconds": self.seconds,
@@ -105,6 +111,13 @@ def _learnt(report: Report) -> None:
     say(f"  [bold]{answer.estimate:.1f}[/bold], {interval} (epsilon {answer.epsilon:g})")
     for label, number in report.count.truth.items():
         say(f"  {number} {label} (a demo knows; a consortium does not)")
+    cells = ", ".join(
+        f"{cell.name} {shown(cell.value, whole=True)} ({shown(cell.low, whole=True)} to"
+        f" {shown(cell.high, whole=True)})"
+        for cell in report.by_sex.cells
+    )
+    say(f"  By sex: {cells}")
+    say(f"  Each of the two was charged {answer.charged}, for one patient.")
     say(f"  An answer took {report.count.p50_ms:.0f} ms (median of {report.count.asked - 1}).\n")
 
 
@@ -141,6 +154,11 @@ def _tables(report: Report) -> None:
 
 
 def _protected(report: Report) -> None:
+    spent = report.spent
+    say("\n[bold]What was spent[/bold], as the coordinator saw it; each hospital's own ledger is what counts")
+    for kind in spent.by_kind:
+        say(f"  {kind.kind:<13} epsilon {kind.epsilon:.3f} in {kind.releases} releases")
+    say(f"  together      epsilon {spent.epsilon:.3f} at delta {spent.delta:g}")
     say("\n[bold]What was protected[/bold]")
     say(f"  One patient: {report.count.answer.unit_of_privacy.removeprefix('one patient: ')}.")
     say("  No record left a hospital; the coordinator saw masked vectors and their noisy sums only.")

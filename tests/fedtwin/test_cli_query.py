@@ -8,14 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from coordinator.channel import open_channel
+from coordinator.profile import Profile
 from fedtwin import connect
 from fedtwin.cli_query import EXAMPLES, breakdown, histogram, mean
 from fedtwin.screen import Exit
 from protocols import statistic_form
 from protocols.refusal import RefusalCode, Refused
 from protocols.statistic import KINDS, Breakdown, By, Histogram, Mean, OneValue, Which
+from protocols.wire import fedtwin_pb2 as pb
+from protocols.wire import fedtwin_pb2_grpc
 from tests.fedtwin.conftest import EVERYBODY, OURS, Fedtwin
 from tests.network.consortium import PROJECT
 
@@ -135,6 +140,19 @@ def test_a_refusal_exits_with_its_own_code(query: Callable[..., Any]) -> None:
     said = query("count", "ours.json", "--epsilon", "1", "--project", "not-mine", "--json")
     assert said.code == Exit.REFUSED
     assert said.json["refused"] == "not-allowed"
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["{", '{"kind": "gaussian"}', '{"kind": "pure", "epsilon": -1.0, "count": 1}', "[" * 500, "1" * 2000],
+)
+def test_an_event_that_is_none_is_refused_by_the_mirror(asking: Path, event: str) -> None:
+    profile = Profile.load(asking / "researcher")
+    with open_channel(profile) as channel, pytest.raises(grpc.RpcError) as refused:
+        fedtwin_pb2_grpc.ResearchStub(channel).Budget(
+            pb.BudgetRequest(project=PROJECT, delta=1e-6, next=event), timeout=10
+        )
+    assert refused.value.details() == "malformed"
 
 
 @pytest.mark.parametrize(

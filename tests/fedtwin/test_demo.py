@@ -43,6 +43,14 @@ def check(found: dict[str, Any], *, hospitals: int) -> None:
     assert found["query"]["p50_ms"] > 0
     spent = {budget["spent"]["epsilon"] for budget in found["budget"].values()}
     assert len(found["budget"]) == hospitals
+    assert found["project"]["epsilon"] == pytest.approx(spent.copy().pop())  # the mirror saw what they paid
+    assert set(found["project"]["by_kind"]) == {"breakdown", "count", "training"}
+    assert found["project"]["cached"] == 0  # what was timed was asked of the hospitals
+    by_sex = found["breakdown"]["consistent"]
+    assert set(by_sex) == {"male", "female", "other or unknown"}
+    assert sum(cell["value"] for cell in by_sex.values()) == pytest.approx(
+        found["breakdown"]["total"]["value"]
+    )
     assert len(spent) == 1  # every hospital pays the same
     assert all(audit["holds"] for audit in found["audit"].values())
 

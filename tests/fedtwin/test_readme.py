@@ -175,8 +175,12 @@ def test_the_readme_runs_as_it_stands(people: dict[str, Person], world: World) -
         else:
             at_the_coordinator(line, lead, world, said)
 
-    counted = next(text for line, text in said.items() if line.startswith("fedtwin query count"))
-    assert "95" in counted
+    asked = {line: text for line, text in said.items() if line.startswith("fedtwin query")}
+    previewed, counted = (text for line, text in asked.items() if " count " in line)
+    assert "nothing was spent" in previewed
+    assert "95 % interval" in counted
+    (spent,) = (text for line, text in asked.items() if " budget " in line)
+    assert "2 releases" in spent
     runs = json.loads(lead.types("fedtwin train list --json"))
     assert "finished" in json.dumps(runs)
     for site in world.hospitals:
