@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from coordinator.authority import certificate_facts
 from coordinator.channel import CoordinatorUnreachable, explained, open_async_channel
 from coordinator.gateway.asking import DESCRIBE_TIMEOUT_S
 from coordinator.gateway.config import GatewayConfig
@@ -22,7 +23,10 @@ async def look(config: GatewayConfig) -> dict[str, Any]:
     found: dict[str, Any] = {
         "gateway": profile.name,
         "projects": sorted(grant.project for grant in config.access.grants),
+        "credentials_until": certificate_facts(profile.tls()[2])[1].isoformat(),
     }
+    if config.certificate is not None:
+        found["certificate_until"] = certificate_facts(config.certificate.read_bytes())[1].isoformat()
     async with issuer_client(config) as client:
         try:
             keys = await IssuerKeys(config.issuer, client=client, plain_http=config.plain_http).fetch()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,10 @@ def test_what_is_wrong_is_said_in_words(machine: Machine, capfd: Any) -> None:
     assert init(machine, "--issuer", "https://127.0.0.1:1") == Exit.USAGE  # nothing is overwritten
     capfd.readouterr()
     assert machine.run("gateway", "check", "--config", str(machine.config), "--json") == Exit.OK
-    assert json.loads(capfd.readouterr().out)["issuer_keys"] == "the issuer does not answer"
+    found = json.loads(capfd.readouterr().out)
+    assert found["issuer_keys"] == "the issuer does not answer"
+    for until in (found["credentials_until"], found["certificate_until"]):
+        assert 360 < (datetime.fromisoformat(until) - SystemClock().now()).days <= 365
     (machine.config.parent / "tls.key").chmod(0o644)
     assert machine.run("gateway", "serve", "--config", str(machine.config)) == Exit.USAGE
     assert "chmod 600" in capfd.readouterr().err
