@@ -29,7 +29,12 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m 'not slow and not bench'
 
-test-all: $(VENV)/.dev
+# PySpark takes half a gigabyte, and Java 17 or 21 from the system: `make test` does without.
+$(VENV)/.spark: $(VENV)/.dev
+	$(PIP) install --progress-bar off --quiet -c constraints.txt -e '.[spark]'
+	touch $@
+
+test-all: $(VENV)/.spark
 	$(BIN)/python -m pytest -m 'not bench'
 
 check: $(VENV)/.dev

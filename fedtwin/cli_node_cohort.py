@@ -22,7 +22,9 @@ def cohort(
     ],
     store: Annotated[
         str,
-        typer.Option("--store", metavar="URL", help="A DuckDB file, duckdb:///PATH or postgresql://…"),
+        typer.Option(
+            "--store", metavar="URL", help="A DuckDB file, duckdb:///PATH, postgresql://… or spark:MASTER."
+        ),
     ],
     schema: Annotated[
         str | None,

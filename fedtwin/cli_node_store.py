@@ -25,7 +25,8 @@ def set_store(
     url: Annotated[
         str,
         typer.Argument(
-            metavar="URL", help="A DuckDB file, duckdb:///PATH, or postgresql://… without a password."
+            metavar="URL",
+            help="A DuckDB file, duckdb:///PATH, postgresql://… without a password, or spark:MASTER.",
         ),
     ],
     schema: Annotated[

@@ -15,24 +15,28 @@ class StoreKind(StrEnum):
 
     DUCKDB = "duckdb"
     POSTGRESQL = "postgresql"
+    SPARK = "spark"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """A URL without a password; `text` is what the database's own driver takes (a path, for DuckDB)."""
+    """A URL without a password; `text` is what its own driver takes: DuckDB a path, Spark a master."""
 
     kind: StoreKind
     text: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the store that `text` names: a path, `duckdb:///PATH` or `postgresql://…`.
+        """Return the store that `text` names: a path, `duckdb:///PATH`, `postgresql://…` or `spark:MASTER`.
 
         >>> StoreUrl.parse("duckdb:///data/cdm.duckdb")
         StoreUrl(kind=<StoreKind.DUCKDB: 'duckdb'>, text='/data/cdm.duckdb')
 
         Raises: UnknownStore; PasswordInUrl, because command lines and configuration files are read by others.
         """
+        if text.startswith("spark:") and len(text) > len("spark:"):  # spark://host:7077 is a master itself
+            rest = text.removeprefix("spark:")
+            return cls(StoreKind.SPARK, text if rest.startswith("//") else rest)
         scheme, found, rest = text.partition("://")
         if not found:
             scheme, rest = "duckdb", text

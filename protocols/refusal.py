@@ -54,7 +54,8 @@ _HELP = {
     RefusalCode.TOO_FEW_SITES: "Fewer sites can take part than the minimum.",
     RefusalCode.TOO_MANY_DROPOUTS: "More sites dropped out than the noise tolerates; ask again.",
     RefusalCode.PROTOCOL_VIOLATION: "A message breaks the secure-sum protocol; the session is closed.",
-    RefusalCode.UNKNOWN_CONCEPT: "A concept of the question is unknown to the vocabulary.",
+    RefusalCode.UNKNOWN_CONCEPT: "A concept is unknown here, or the node has no vocabulary: "
+    "`fedtwin node vocabulary load FOLDER`.",
     RefusalCode.NO_DATA: "The node holds no data of this kind; ingest first.",
     RefusalCode.NOT_READY: "The node or coordinator is still starting.",
     RefusalCode.DEADLINE: "It took longer than the deadline.",

@@ -46,6 +46,7 @@ _KEPT = 128  # definitions whose SQL is kept; up to a few hundred kB each. Writi
 _CDM = "fedtwin_cdm"  # stands for the schema until it is known
 _IN_CDM = re.compile(rf"\b{_CDM}\.(\w+)", re.IGNORECASE)
 _STAND_IN = "fedtwintext{}end"
+_OF_SPARK = re.compile(r"\s*DROP TABLE IF EXISTS (\w+?)Codesets\b")
 _LITERAL = re.compile(r"'(%?)fedtwintext(\d+)end(%?)'")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _WRITES = re.compile(
@@ -63,6 +64,7 @@ class Dialect(StrEnum):
 
     DUCKDB = "duckdb"
     POSTGRESQL = "postgresql"
+    SPARK = "spark"
 
 
 class NotOnlyTemporary(Exception):
@@ -147,6 +149,8 @@ def program(cohort: CirceCohort, dialect: Dialect) -> Program:
         )
         text = sqlrender.translate(sqlrender.render(text), dialect.value)
         parts = sqlrender.split_sql(text)
+        if dialect is Dialect.SPARK:
+            parts = _as_temporary(parts)
     except (circe.CirceError, sqlrender.JavaError):
         raise MalformedCohort("$", "Circe has no meaning for this definition") from None
     found = _IN_CDM.findall(text)
@@ -182,6 +186,20 @@ def only_temporary(parts: tuple[Statement, ...]) -> tuple[Statement, ...]:
             raise NotOnlyTemporary
         checked.append(Statement(part.sql, part.texts, verb, target))
     return tuple(checked)
+
+
+def _as_temporary(parts: list[str]) -> list[str]:
+    """Write Spark's statements as the others: SqlRender has no temporary tables there, but a prefix."""
+    first = _OF_SPARK.match(parts[0])
+    if first is None:
+        raise NotOnlyTemporary
+    written = []
+    for part in parts:
+        part = re.sub(rf"\b{first[1]}(?=\w)", "", part)
+        part = re.sub(r"^\s*CREATE TABLE (\w+)\s+USING DELTA\s+AS\b", r"CREATE TEMP TABLE \1 AS", part)
+        if not re.match(r"\s*(DROP TABLE IF EXISTS|ANALYZE TABLE)\b", part):
+            written.append(part)
+    return written
 
 
 def _without_texts(value: Any, texts: list[str]) -> Any:

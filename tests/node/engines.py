@@ -7,10 +7,12 @@ test has filled itself: `backend(path)`. The databases start once per session, a
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg
@@ -103,7 +105,40 @@ def copied(path: Path, schema: str, url: str, into: str) -> None:
         target.execute("ANALYZE")
 
 
-@pytest.fixture(scope="session", params=["duckdb", "postgres"])
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """This process's Spark, local, with a catalogue in memory. It needs Java 17 or 21."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas")
+        from pyspark.sql import SparkSession
+
+        started = (
+            SparkSession.builder.master("local[2]")
+            .config("spark.ui.enabled", "false")
+            .config("spark.sql.shuffle.partitions", "2")  # for hundreds of rows
+            .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("spark")))
+            .getOrCreate()
+        )
+    yield started
+    started.stop()
+
+
+def catalogued(path: Path, spark: Any, into: str) -> None:
+    """Put a CDM from DuckDB into Spark's catalogue, as Parquet files beside the store."""
+    folder = path.with_name(into)
+    folder.mkdir()
+    spark.sql(f"CREATE DATABASE {into}")
+    with duckdb.connect() as source:
+        source.execute(f"ATTACH '{path}' AS made (READ_ONLY)")
+        for (table,) in source.execute(
+            "SELECT table_name FROM duckdb_tables()"
+            " WHERE database_name = 'made' AND table_name NOT LIKE 'fedtwin%'"
+        ).fetchall():
+            source.execute(f"COPY made.main.{table} TO '{folder}/{table}.parquet' (FORMAT parquet)")
+            spark.sql(f"CREATE TABLE {into}.{table} USING parquet LOCATION 'file:{folder}/{table}.parquet'")
+
+
+@pytest.fixture(scope="session", params=["duckdb", "postgres", pytest.param("spark", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """How a copy of a DuckDB store is opened on one kind of database."""
     opened: list[Warehouse] = []
@@ -120,7 +155,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         opened.append(open_warehouse(url, schema=schema, limits=LIMITS))
         return opened[-1]
 
-    yield {"duckdb": on_duckdb, "postgres": on_postgres}[request.param]
+    def on_spark(path: Path) -> Warehouse:
+        schema = f"copy_{next(numbers)}"
+        catalogued(path, request.getfixturevalue("spark"), schema)
+        opened.append(open_warehouse("spark:local[2]", schema=schema, limits=LIMITS))
+        return opened[-1]
+
+    yield {"duckdb": on_duckdb, "postgres": on_postgres, "spark": on_spark}[request.param]
     for warehouse in opened:
         warehouse.close()
 
