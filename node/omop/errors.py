@@ -56,7 +56,9 @@ class UnknownStore(StoreError, ValueError):
     """The URL names no kind of store that we read. It is not repeated: it may hold a password."""
 
     def __init__(self) -> None:
-        super().__init__("a store is the path of a DuckDB file, duckdb:///PATH, postgresql://… or spark:MASTER")
+        super().__init__(
+            "a store is the path of a DuckDB file, duckdb:///PATH, postgresql://… or spark:MASTER"
+        )
 
 
 class PasswordInUrl(StoreError, ValueError):
