@@ -44,7 +44,7 @@ _HELP = {
     RefusalCode.NO_POLICY: "The node has no policy file; its staff make one with `fedtwin node policy init`.",
     RefusalCode.NOT_ALLOWED: "The hospital's policy does not allow this.",
     RefusalCode.NOT_APPROVED: "The hospital has not approved this plan: `fedtwin node approve STUDY.toml`.",
-    RefusalCode.BUDGET_EXHAUSTED: "The budget does not cover this; see `fedtwin node budget` or `query budget`.",
+    RefusalCode.BUDGET_EXHAUSTED: "The budget does not cover this: `fedtwin node budget` or `query budget`.",
     RefusalCode.REPLAYED: "This question was already answered or is being answered; ask a new one.",
     RefusalCode.EXPIRED: "The request is older than its own deadline; send it again.",
     RefusalCode.BAD_SIGNATURE: "A signature does not hold.",
