@@ -8,6 +8,7 @@ questions by `Answering`. No frame ends the node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 
 SQL_THREADS = 4  # counts at one time; DuckDB uses the cores within each
 AUDIT_DELAY_S = 0.05  # a count is over by then: its disk writes do not compete with it for the cores
+FIRST_LOOK_S = 5.0  # at the data before connecting; what takes longer is told when it is known
 EPOCH_EVERY_S = 5.0  # how long a change of the data may go unnoticed by the coordinator's store of answers
 SOFTWARE_VERSION = "0.1.0"
 
@@ -100,6 +102,7 @@ class RunningNode:
         self.revoked = False
         self._audit_broken = False
         self._epoch = self._said = b""
+        self._looked = asyncio.Event()
         self.stream = NodeStream(
             address=parts.broker_address,
             tls=parts.tls,
@@ -155,9 +158,10 @@ class RunningNode:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        await self._look_at_epoch()
         watching = asyncio.create_task(self._watch_epoch())
         try:
+            with contextlib.suppress(TimeoutError):  # a database that is away keeps no node from connecting
+                await asyncio.wait_for(self._looked.wait(), FIRST_LOOK_S)
             await self.stream.run()
         finally:
             watching.cancel()
@@ -200,10 +204,11 @@ class RunningNode:
     async def _watch_epoch(self) -> None:
         """Tell the coordinator of a change soon after it, until cancelled."""
         while True:
-            await asyncio.sleep(EPOCH_EVERY_S)
             await self._look_at_epoch()
+            self._looked.set()
             if self._epoch != self._said and self.stream.connection.connected_since:
                 self.send(pb.NodeFrame(data_epoch=pb.DataEpoch(epoch=self._said_epoch())))
+            await asyncio.sleep(EPOCH_EVERY_S)
 
     async def _welcome(self, welcome: pb.Welcome) -> None:
         await self._roster(welcome.roster_envelope)
