@@ -34,8 +34,11 @@ class StoreUrl:
 
         Raises: UnknownStore; PasswordInUrl, because command lines and configuration files are read by others.
         """
-        if text.startswith("spark:") and len(text) > len("spark:"):  # spark://host:7077 is a master itself
+        if text.startswith("spark:"):
             rest = text.removeprefix("spark:")
+            if not rest:
+                raise UnknownStore
+            # spark://host:7077 is the name of a master itself
             return cls(StoreKind.SPARK, text if rest.startswith("//") else rest)
         scheme, found, rest = text.partition("://")
         if not found:

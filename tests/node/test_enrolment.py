@@ -439,6 +439,8 @@ def test_a_hospital_whose_certificate_ran_out_comes_back_as_itself(
     with founded(tmp_path, loop=loop_thread, ago=timedelta(days=100)) as consortium:
         consortium.serve()
         home = consortium.joined()
+        answers_from = dataclasses.replace(home.config(), store="postgresql://host/db", data_version=2)
+        private_files.write(home.config_file, answers_from.to_toml().encode())
         before = files_of(home.path)
         consortium.clock.advance(timedelta(days=100))
         node_id = home.config().node_id
