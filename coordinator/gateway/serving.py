@@ -16,10 +16,11 @@ from datetime import timedelta
 import httpx
 
 from coordinator.channel import open_async_channel
-from coordinator.gateway.app import Parts, create_app
+from coordinator.gateway.app import create_app
 from coordinator.gateway.asking import Asker
 from coordinator.gateway.book import Book
 from coordinator.gateway.config import GatewayConfig
+from coordinator.gateway.desk import Parts
 from coordinator.gateway.issuer import IssuerKeys
 from coordinator.gateway.listener import listening, server_context
 from coordinator.gateway.pace import Pace
