@@ -53,3 +53,9 @@ def encrypted(roster: Roster, *, trusted: str) -> Encrypted | None:
     if not hmac.compare_digest(fingerprint(holder.identity_key), trusted):
         raise Refused(RefusalCode.NOT_ALLOWED)
     return Encrypted(SCHEMES[roster.settings.secure_sum], KeyHolder(holder.name, holder.public_key))
+
+
+def require_library(roster: Roster) -> None:
+    """Raise MissingExtra where the consortium's way to add up is not installed."""
+    if roster.settings.secure_sum != MASKED:
+        SCHEMES[roster.settings.secure_sum].require()

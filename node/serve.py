@@ -72,6 +72,7 @@ async def serving(
         ledger = Ledger(home.ledger, clock=clock)
         stack.callback(ledger.close)
         rosters = RosterKeeper.open(home)
+        key_holder.require_library(rosters.current)
         stores = Stores(home)
         stack.callback(stores.close)
         policy = _PolicyFile(home.policy, audit)

@@ -32,7 +32,7 @@ from protocols.envelope import Purpose
 from protocols.ids import NodeId
 from protocols.roster import Roster
 
-MAX_KEYS = 4096  # held at one time, about 100 kB each; the oldest goes first
+MAX_KEYS = 256  # held at one time, 3 MB each; the oldest goes first
 
 
 class Memory(Protocol):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from keyholder.serve import serving as key_holder_serving
 from node.key_holder import trust
 from node.running import RunningNode
 from privacy.lattice import NoisePlan
+from protocols.clock import FixedClock
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -237,5 +239,34 @@ def test_a_key_holder_that_was_killed_comes_back_and_opens_nothing_of_before(tmp
                 process.stdout.close()  # type: ignore[union-attr]
         with contextlib.closing(StepMemory(consortium.key_holder.steps, clock=CLOCK)) as memory:
             assert memory.counts()[1] == 1
+
+    asyncio.run(story())
+
+
+def test_a_key_holder_renews_its_certificate_over_its_own_stream(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, "bfv", holder=False) as (consortium, serving, _nodes):
+            home, before = consortium.key_holder, consortium.key_holder.certificate.read_bytes()
+            for days, renewed in ((1, False), (70, True)):
+                clock = FixedClock(datetime.now(UTC) + timedelta(days=days))
+                async with key_holder_serving(home, clock=clock) as holder:
+                    await until(lambda: serving.key_holder.connected)
+                    await until(lambda holder=holder: holder.stream.stub is not None)  # type: ignore[misc]
+                    assert await holder.renew_if_due(holder.stream.stub) is renewed
+                await until(lambda: not serving.key_holder.connected)
+                assert (home.certificate.read_bytes() != before) is renewed
+
+    asyncio.run(story())
+
+
+def test_a_revoked_key_holder_is_cut_and_nothing_is_added_any_more(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(tmp_path, "bfv") as (consortium, serving, _nodes):
+            with contextlib.closing(consortium.home.open_state()) as state:
+                consortium.home.roster_book(state, clock=CLOCK).revoke_key_holder("holder")
+            await until(lambda: not serving.key_holder.connected)
+            with pytest.raises(Refused) as refused:
+                await serving.sums.open(serving.broker.connected(), steps=1, purpose="questions", tolerance=1)
+            assert refused.value.code is RefusalCode.KEY_HOLDER_AWAY
 
     asyncio.run(story())
