@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from node.training.approvals import MAX_PENDING, Approvals, DamagedApprovals, NoSuchPlan, TooManyPending
+from node.training.approvals import (
+    MAX_PENDING,
+    UNPROPOSED,
+    Approvals,
+    DamagedApprovals,
+    NoSuchPlan,
+    TooManyPending,
+)
 from protocols.clock import FixedClock
 from protocols.refusal import RefusalCode, Refused
 from protocols.study import Study
@@ -35,6 +42,18 @@ def test_approval_is_for_this_very_plan_and_survives_a_restart(tmp_path: Path) -
     assert again.propose(STUDY, proposed_by="lead")
     assert not again.pending()
     assert not again.is_approved(OTHER.plan_hash())
+
+
+def test_a_plan_is_charged_to_whoever_proposed_it_first_also_after_its_approval(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path)
+    approvals.propose(STUDY, proposed_by="lead")
+    approvals.approve(STUDY, clock=CLOCK)
+    approvals.propose(STUDY, proposed_by="somebody-else")
+    assert Approvals(tmp_path).proposer(STUDY.plan_hash()) == "lead"
+    approvals.approve(OTHER, clock=CLOCK)
+    assert approvals.proposer(OTHER.plan_hash()) == UNPROPOSED
+    approvals.propose(OTHER, proposed_by="lead")
+    assert approvals.proposer(OTHER.plan_hash()) == "lead"
 
 
 def test_a_withdrawn_plan_is_refused_from_then_on(tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_each_step_is_charged_at_each_site_and_the_whole_run_costs_what_the_plan
     assert epsilon([study_noise.event(STUDY, steps=6)], delta=1e-5) <= 1.0
 
 
+def test_a_round_is_charged_to_the_lead_who_proposed_the_plan(network: Hospitals) -> None:
+    network.all[0].approvals.propose(STUDY, proposed_by="dr.lead")
+    network.round(STUDY, START, round=1)
+    first, *others = network.all
+    assert first.ledger.accounts() == {Account("tests", "dr.lead", "cdm")}
+    assert first.ledger.spent(researcher="dr.lead", delta=1e-5).events == 3
+    assert {account for h in others for account in h.ledger.accounts()} == {ACCOUNT}
+
+
 def test_a_plan_gets_no_more_steps_than_it_has_however_often_it_is_asked(network: Hospitals) -> None:
     for _ in range(2):
         assert not any(isinstance(r, BaseException) for r in network.round(STUDY, START, round=1))
