@@ -9,6 +9,7 @@ ciphertexts is spread over all of it, and the whole step is refused if one numbe
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Secret:
         """Return the integers in an encrypted sum, as uint64. Raises: ProtocolViolation."""
         from Pyfhel import PyCtxt
 
-        head, _ = _split(self._context.encryptInt(np.zeros(1, np.int64)).to_bytes("none"), FORM.block_bytes)
+        _, head = _heads()
         found = []
         for block in FORM.unpack(packed, length=length):
             ciphertext = PyCtxt(pyfhel=self._context)
@@ -63,8 +64,7 @@ class Encryptor:
     def __init__(self, public_key: bytes) -> None:
         residues = FORM.unpack_key(public_key)
         self._context = _context()
-        self._context.keyGen()  # only for the library's form of a public key; replaced at once
-        head, _ = _split(self._context.to_bytes_public_key(compr_mode="none"), FORM.key_bytes)
+        head, _ = _heads()
         self._context.from_bytes_public_key(head + residues.astype("<u8").tobytes())
 
     def encrypt(self, values: np.ndarray[Any, np.dtype[np.int64]]) -> bytes:
@@ -96,6 +96,16 @@ def _context() -> Any:
     if tuple(context.qi) != KEY_PRIMES:
         raise RuntimeError("this Pyfhel chooses other primes than the consortium agreed on")
     return context
+
+
+@cache
+def _heads() -> tuple[bytes, bytes]:
+    """Return what the library writes before the residues of a public key, and of a ciphertext."""
+    context = _context()
+    context.keyGen()
+    public, _ = _split(context.to_bytes_public_key(compr_mode="none"), FORM.key_bytes)
+    ciphertext = context.encryptInt(np.zeros(1, np.int64)).to_bytes("none")
+    return public, _split(ciphertext, FORM.block_bytes)[0]
 
 
 def _split(data: bytes, packed_bytes: int) -> tuple[bytes, Words]:

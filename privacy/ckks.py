@@ -1,9 +1,9 @@
 """CKKS through TenSEAL (Microsoft SEAL): real numbers, added nearly; here integers, recovered exactly.
 
 n = 4096 and a ciphertext modulus of 72 bits inside a key modulus of 109: 128-bit security, as privacy.bfv.
-The scale is 2^26, so the noise of encryption is below 0.003 of a lattice unit in one ciphertext and grows with
-the root of their number; sums may be up to 2^44. Whoever opens a sum rounds it, and refuses if anything was
-further than a quarter from an integer: what comes out is the integer sum or nothing.
+The scale is 2^26: what is decrypted is less than 0.02 of a lattice unit from the integer, noise and the
+rounding of floats at full magnitude together. Sums may be up to 2^44. Whoever opens a sum rounds it, and
+refuses if anything was further than a quarter from an integer: what comes out is the integer sum or nothing.
 
 What is decrypted in CKKS holds the noise of the ciphertext, and with it a trace of the secret key (Li,
 Micciancio 2021). Here the key-holder keeps the unrounded numbers to itself, publishes the integers, and uses
@@ -13,6 +13,7 @@ a key for one sum only.
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ FORM = RingForm(
     slots=DEGREE // 2,
     largest_total=2**44,
 )
-RESIDUAL = 0.25  # a hundred honest ciphertexts stay below 0.05 (tests/privacy/test_sum_back_ends.py)
+RESIDUAL = 0.25  # a dozen times what honest ciphertexts reach, see above
 _PARAMETERS, _PUBLIC = 1, 2  # fields of TenSEAL's protobuf form of a context
 _BYTES_FIELD = 2  # wire type
 
@@ -43,7 +44,6 @@ class Secret:
 
     def __init__(self) -> None:
         self._context = _context()
-        self._seal = _Seal(self._context)
         self.public_key = FORM.pack(_residues(self._context.public_key().data.data(), FORM.key_primes))
 
     def decrypt(self, packed: bytes, *, length: int) -> Words:
@@ -51,7 +51,7 @@ class Secret:
         import tenseal
 
         blocks = FORM.unpack(packed, length=length)
-        real = [tenseal.ckks_vector_from(self._context, self._seal.vector(b)).decrypt() for b in blocks]
+        real = [tenseal.ckks_vector_from(self._context, _seal().vector(b)).decrypt() for b in blocks]
         values = np.array(real, dtype=np.float64).ravel()
         rounded = np.rint(values)
         inside = bool((np.abs(values - rounded) < RESIDUAL).all())  # false for what is no number, too
@@ -71,12 +71,7 @@ class Encryptor:
         import tenseal
 
         residues = FORM.unpack_key(public_key)
-        template = _context()
-        parameters = _field(template.serialize(False, False, False, False), _PARAMETERS)
-        seal = _Seal(template)
-        public = _tagged(1, seal.public_key(residues))
-        context = _tagged(_PARAMETERS, parameters) + _tagged(_PUBLIC, public)
-        self._context = tenseal.context_from(context, n_threads=1)
+        self._context = tenseal.context_from(_seal().context(residues), n_threads=1)
         self._context.global_scale = SCALE
 
     def encrypt(self, values: np.ndarray[Any, np.dtype[np.int64]]) -> bytes:
@@ -106,10 +101,12 @@ class _Seal:
         self._data_hash = struct.pack("<4Q", *data.first_parms_id())
         written = _field(context.serialize(True, False, False, False), _PUBLIC)
         self._version = _field(written, 1)[:5]  # magic, header size, major, minor
+        self._parameters = _field(context.serialize(False, False, False, False), _PARAMETERS)
 
-    def public_key(self, residues: Words) -> bytes:
-        """Return a PublicKey."""
-        return self._polynomials(residues, self._key_hash, scale=1.0, primes=len(FORM.key_primes))
+    def context(self, residues: Words) -> bytes:
+        """Return a context with this public key and no other."""
+        key = self._polynomials(residues, self._key_hash, scale=1.0, primes=len(FORM.key_primes))
+        return _tagged(_PARAMETERS, self._parameters) + _tagged(_PUBLIC, _tagged(1, key))
 
     def vector(self, residues: Words) -> bytes:
         """Return a CKKSVector of one block."""
@@ -124,6 +121,12 @@ class _Seal:
 
     def _headed(self, body: bytes) -> bytes:
         return self._version + bytes(3) + struct.pack("<Q", 16 + len(body)) + body
+
+
+@cache
+def _seal() -> _Seal:
+    """Return the library's forms, as a throwaway context shows them."""
+    return _Seal(_context())
 
 
 def _context() -> Any:

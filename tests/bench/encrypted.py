@@ -5,6 +5,9 @@ another, and the network is left out. Times are of the processor: what one site,
 key-holder, have to compute. Bytes are what one site sends and is sent in one step.
 """
 
+import asyncio
+import contextlib
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keyholder.serve import serving as key_holder_serving
 from privacy.encryption import SCHEMES
 from tests.bench.figure import Figure
+from tests.network.consortium import CLOCK, Consortium, until
 from tests.privacy.encrypted_network import EncryptedNetwork
 from tests.privacy.sum_network import SumNetwork, node
 
@@ -54,6 +59,47 @@ def figures(*, quick: bool) -> Iterator[Figure]:
                 value = getattr(cost, what) * factor
                 baseline = None if name == "masked" else getattr(base, what) * factor
                 yield Figure(f"{label}.{what}", round(value, 3), unit, baseline, against)
+    yield from _over_tls(steps=5 if quick else 40)
+
+
+def _over_tls(*, steps: int) -> Iterator[Figure]:
+    """Yield what a hospital waits for: one step of 64 counts over mutual TLS, four sites in this process."""
+    base = None
+    for scheme in ("masked", *SCHEMES):
+        with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+            median = asyncio.run(_step_ms(Path(folder), scheme, steps=steps))
+        against = "the masked back-end in this run" if base else ""
+        yield Figure(f"encrypted.{scheme}.64x4.over_tls", round(median, 3), "ms a step", base, against)
+        base = base or median
+
+
+async def _step_ms(folder: Path, scheme: str, *, steps: int) -> float:
+    consortium = Consortium(folder, sites=4, secure_sum=scheme)
+    consortium.found()
+    async with consortium.coordinator() as serving, contextlib.AsyncExitStack() as stack:
+        await consortium.enrol_all()
+        if scheme in SCHEMES:
+            await consortium.enrol_key_holder()
+            await stack.enter_async_context(key_holder_serving(consortium.key_holder, clock=CLOCK))
+            await until(lambda: serving.key_holder.connected)
+        nodes = await stack.enter_async_context(consortium.nodes())
+        await until(lambda: len(serving.broker.connected()) == 4)
+        session = await serving.sums.open(
+            serving.broker.connected(), steps=steps, purpose="questions", tolerance=1
+        )
+        taken = []
+        for _ in range(steps):
+            step = session.take_step()
+            vectors = _vectors(64, 4)
+            await asyncio.sleep(0.1)  # a question's SQL: the next key is there by then
+            began = time.perf_counter()
+            for node_, vector in zip(nodes, vectors, strict=True):
+                await node_.sums.contribute(session.id, step, bytes(32), vector)
+            total = await session.step(step, deadline_s=60)
+            taken.append(time.perf_counter() - began)
+            _checked(total.total, vectors)
+        session.close()
+    return 1000 * statistics.median(taken)
 
 
 def _vectors(length: int, sites: int) -> list[np.ndarray]:

@@ -95,3 +95,36 @@ def test_values_beyond_the_limit_are_no_vector() -> None:
     for other in (np.zeros(0, np.uint64), np.zeros((1, 1), np.uint64), np.zeros(1), [1]):
         with pytest.raises(BadParameters):
             signed_values(other, largest=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sites", [1, 100])
+def test_ckks_stays_far_from_where_rounding_would_err(sites: int) -> None:
+    import tenseal
+
+    secret = ckks.Secret()
+    encryptor = ckks.Encryptor(secret.public_key)
+    rng = np.random.default_rng(sites)
+    most = ckks.FORM.largest_input(sites)
+    total = ckks.FORM.empty_sum(ckks.FORM.slots)
+    for _ in range(sites):
+        packed = encryptor.encrypt(rng.choice([-most, most], ckks.FORM.slots))
+        ckks.FORM.add(total, packed, length=ckks.FORM.slots)
+    real = np.array(tenseal.ckks_vector_from(secret._context, ckks._seal().vector(total[0])).decrypt())
+    assert np.abs(real - np.rint(real)).max() < 0.05 < ckks.RESIDUAL
+
+
+@pytest.mark.parametrize("sites", [1, 100])
+def test_bfv_keeps_noise_budget_for_many_more_sites(sites: int) -> None:
+    from Pyfhel import PyCtxt
+
+    secret = bfv.Secret()
+    encryptor = bfv.Encryptor(secret.public_key)
+    rng = np.random.default_rng(sites)
+    most = bfv.FORM.largest_input(sites)
+    total = bfv.FORM.empty_sum(bfv.FORM.slots)
+    for _ in range(sites):
+        packed = encryptor.encrypt(rng.choice([-most, most], bfv.FORM.slots))
+        bfv.FORM.add(total, packed, length=bfv.FORM.slots)
+    ciphertext = PyCtxt(pyfhel=secret._context)
+    ciphertext.from_bytes(bfv._heads()[1] + total[0].astype("<u8").tobytes(), "int")
+    assert secret._context.noise_level(ciphertext) >= 6
