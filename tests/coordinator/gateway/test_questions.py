@@ -2,6 +2,7 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,16 @@ def test_a_refusal_of_the_hospitals_is_a_problem_with_its_code(site: Site) -> No
     seen = site.get(refused.headers["location"]).json()
     valid("Question", seen)
     assert (seen["status"], seen["refusal"]["code"]) == ("refused", "budget-exhausted")
+
+
+def test_twenty_people_ask_at_once(site: Site) -> None:
+    before = charges(site.hospitals)
+    tokens = [site.token(f"person-{number}") for number in range(20)]
+    with ThreadPoolExecutor(len(tokens)) as pool:
+        found = list(pool.map(lambda token: site.ask(token=token), tokens))
+    assert [response.status_code for response in found] == [200] * 20
+    assert len({response.json()["question_id"] for response in found}) == 20
+    assert charges(site.hospitals) == before + 20
 
 
 def test_nobody_sees_another_persons_question(site: Site) -> None:
