@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,6 +13,9 @@ import duckdb
 from hypothesis import strategies as st
 
 from node.omop.store import OmopStore
+from node.queries.duckdb_engine import DuckDbWarehouse
+from node.queries.engine import CdmEngine
+from node.queries.limits import Limits
 from tests.circe_forms import NEW_CONCEPT
 
 DAY_0 = date(2019, 12, 1)  # days run over a leap year's end of February and over two new years
@@ -191,6 +194,30 @@ _COLUMNS = {
         "unit_concept_id",
     ),
 }
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A store to be filled again and again. What has been compiled is kept, as at a node."""
+
+    store: OmopStore
+    warehouse: DuckDbWarehouse
+
+    @contextmanager
+    def with_people(self, found: Iterable[Human]) -> Iterator[CdmEngine]:
+        """Open an engine on the store after replacing everyone in it."""
+        with closing(self.store.cursor()) as cursor:
+            cleared(cursor, found)
+        with closing(self.warehouse.engine(Limits(time_s=60))) as engine:
+            yield engine
+
+
+@contextmanager
+def small_hospital(folder: Path) -> Iterator[Hospital]:
+    """Make a hospital without people in a new folder, with the concepts above as its vocabulary."""
+    with empty_store(folder / "omop.duckdb") as store:
+        add_vocabulary(store)
+        yield Hospital(store, DuckDbWarehouse(store))
 
 
 def empty_store(path: Path) -> OmopStore:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from node.omop.store import OmopStore
 from node.queries.duckdb_engine import DuckDbWarehouse
 from node.queries.limits import Limits
 from node.queries.vector import vector
@@ -34,7 +33,7 @@ from protocols.statistic import (
     Survival,
     Which,
 )
-from tests.node.people import Human, Lab, add_vocabulary, cleared, empty_store
+from tests.node.people import Hospital, Human, Lab, empty_store, small_hospital
 from tests.node.some_definitions import definition_of
 
 LIMITS = Limits(time_s=60)
@@ -44,28 +43,20 @@ DAY = date(2020, 2, 29)
 Ask = Callable[..., list[int]]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[OmopStore]:
-    with empty_store(tmp_path / "omop.duckdb") as found:
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    with small_hospital(tmp_path_factory.mktemp("people")) as found:
         yield found
 
 
-@pytest.fixture
-def vocabulary(store: OmopStore) -> None:
-    """Make concepts known, as Circe needs."""
-    add_vocabulary(store)
-
-
-@pytest.fixture
-def ask(store: OmopStore) -> Ask:
+@pytest.fixture(scope="module")
+def ask(hospital: Hospital) -> Ask:
     """The vector of a hospital with these people: `ask(people, statistic)`."""
 
     def asked(
         found: Sequence[Human], statistic: Statistic, cohort: Cohort | CirceCohort = INDEXED
     ) -> list[int]:
-        with closing(store.cursor()) as cursor:
-            cleared(cursor, found)
-        with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
+        with hospital.with_people(found) as engine:
             return vector(cohort, statistic, engine).tolist()
 
     return asked
@@ -276,7 +267,7 @@ def test_attrition_of_our_form_follows_the_order_asked_for(ask: Ask) -> None:
     assert ask(found, Count(), cohort) == [1]
 
 
-def test_attrition_of_a_definition_counts_a_patients_best_event(ask: Ask, vocabulary: None) -> None:
+def test_attrition_of_a_definition_counts_a_patients_best_event(ask: Ask) -> None:
     cohort = definition_of(
         [{"ConditionOccurrence": {"CodesetId": 0}}],
         limit="All",
@@ -321,9 +312,7 @@ EVERYTHING: tuple[Statistic, ...] = (
 
 @pytest.mark.parametrize("form", ["own", "circe"])
 @pytest.mark.parametrize("statistic", EVERYTHING, ids=lambda statistic: statistic.kind)
-def test_a_hospital_without_patients_answers_zeros(
-    ask: Ask, vocabulary: None, statistic: Statistic, form: str
-) -> None:
+def test_a_hospital_without_patients_answers_zeros(ask: Ask, statistic: Statistic, form: str) -> None:
     circe = definition_of([{"ConditionOccurrence": {"CodesetId": 0}}], rules=[])
     cohort = INDEXED if form == "own" else circe
     assert ask([], statistic, cohort) == [0] * len(statistics.labels(statistic, cohort))
@@ -334,21 +323,21 @@ def test_a_concept_that_nobody_knows_counts_nobody(ask: Ask) -> None:
     assert ask([followed(1, end=DAY)], Count(), unknown) == [0]
 
 
-def test_what_cannot_be_answered_is_refused_with_a_code(ask: Ask, store: OmopStore) -> None:
+def test_what_cannot_be_answered_is_refused_with_a_code(tmp_path: Path) -> None:
     circe = definition_of([{"ConditionOccurrence": {"CodesetId": 0}}], rules=[])
-    with pytest.raises(Refused) as refused:
-        ask([], Attrition((1, 0)))
-    assert refused.value.code is RefusalCode.MALFORMED
-    with pytest.raises(Refused) as refused:
-        ask([], Count(), circe)  # the vocabulary is empty
-    assert refused.value.code is RefusalCode.UNKNOWN_CONCEPT
-    with closing(store.cursor()) as cursor:
-        cursor.execute("DROP TABLE measurement")
-    with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine, pytest.raises(Refused) as refused:
-        vector(INDEXED, Histogram(OneValue(21), (0.0, 1.0)), engine)
-    assert refused.value.code is RefusalCode.NO_DATA
-    with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
-        engine.interrupt()
-        with pytest.raises(Refused) as refused:
-            vector(INDEXED, Count(), engine)
-    assert refused.value.code is RefusalCode.DEADLINE
+
+    def code(cohort: Cohort | CirceCohort, statistic: Statistic, *, stopped: bool = False) -> RefusalCode:
+        with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
+            if stopped:
+                engine.interrupt()
+            with pytest.raises(Refused) as refused:
+                vector(cohort, statistic, engine)
+        return refused.value.code
+
+    with empty_store(tmp_path / "omop.duckdb") as store:
+        assert code(INDEXED, Attrition((1, 0))) is RefusalCode.MALFORMED
+        assert code(circe, Count()) is RefusalCode.UNKNOWN_CONCEPT  # the vocabulary is empty
+        assert code(INDEXED, Count(), stopped=True) is RefusalCode.DEADLINE
+        with closing(store.cursor()) as cursor:
+            cursor.execute("DROP TABLE measurement")
+        assert code(INDEXED, Histogram(OneValue(21), (0.0, 1.0))) is RefusalCode.NO_DATA

@@ -1,17 +1,13 @@
 """Each statistic equals what plain Python finds person by person: on random stores, on each database."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.omop.store import OmopStore
-from node.queries.duckdb_engine import DuckDbWarehouse
 from node.queries.engine import CdmEngine
-from node.queries.limits import Limits
 from node.queries.vector import vector
 from protocols.cohort import Cohort, Window
 from protocols.statistic import (
@@ -34,28 +30,24 @@ from protocols.statistic import (
 from tests.bench.stores import concepts_of
 from tests.node.engines import CONDITIONS, MEASUREMENTS, PARENT
 from tests.node.oracle import Oracle
-from tests.node.people import ANCESTORS, cleared, empty_store, people, read_back
+from tests.node.people import ANCESTORS, Hospital, people, read_back, small_hospital
 from tests.node.some_statistics import cohorts, of_kind
-
-LIMITS = Limits(time_s=60)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmopStore]:
-    with empty_store(tmp_path_factory.mktemp("people") / "omop.duckdb") as found:
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    with small_hospital(tmp_path_factory.mktemp("people")) as found:
         yield found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_a_statistic_equals_plain_python(store: OmopStore, kind: str, data: st.DataObject) -> None:
+def test_a_statistic_equals_plain_python(hospital: Hospital, kind: str, data: st.DataObject) -> None:
     found = data.draw(people())
     cohort = data.draw(cohorts)
     statistic = data.draw(of_kind(kind, cohort))
-    with closing(store.cursor()) as cursor:
-        cleared(cursor, found)
-    with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
+    with hospital.with_people(found) as engine:
         assert vector(cohort, statistic, engine).tolist() == Oracle(found, ANCESTORS).vector(
             cohort, statistic
         )

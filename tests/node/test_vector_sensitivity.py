@@ -18,8 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from node.omop.store import OmopStore
-from node.queries.duckdb_engine import DuckDbWarehouse
 from node.queries.limits import Limits
 from node.queries.vector import vector
 from node.queries.warehouse import open_warehouse
@@ -43,7 +41,7 @@ from protocols.statistic import (
     Step,
     Survival,
 )
-from tests.node.people import LABS, Human, Lab, add_vocabulary, cleared, empty_store, people
+from tests.node.people import LABS, Hospital, Human, Lab, people, small_hospital
 from tests.node.some_definitions import definitions
 from tests.node.some_statistics import cohorts, of_kind
 
@@ -55,20 +53,17 @@ EASY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OmopStore]:
-    with empty_store(tmp_path_factory.mktemp("people") / "omop.duckdb") as found:
-        add_vocabulary(found)
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    with small_hospital(tmp_path_factory.mktemp("people")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def ask(store: OmopStore) -> Ask:
+def ask(hospital: Hospital) -> Ask:
     """The vector of a hospital with these people."""
 
     def asked(found: Sequence[Human], cohort: Cohort | CirceCohort, statistic: Statistic) -> Vector:
-        with closing(store.cursor()) as cursor:
-            cleared(cursor, found)
-        with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
+        with hospital.with_people(found) as engine:
             return vector(cohort, statistic, engine)
 
     return asked
@@ -119,7 +114,7 @@ def holds(ask: Ask, found: Sequence[Human], cohort: Cohort | CirceCohort, statis
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(EASY, max_examples=15)
+@settings(EASY, max_examples=12)
 @given(data=st.data())
 def test_a_vector_adds_up_what_each_patient_brings_within_the_bound(
     ask: Ask, kind: str, data: st.DataObject
@@ -128,7 +123,7 @@ def test_a_vector_adds_up_what_each_patient_brings_within_the_bound(
     holds(ask, data.draw(people(most=6)), cohort, data.draw(of_kind(kind, cohort)))
 
 
-@settings(EASY, max_examples=15)
+@settings(EASY, max_examples=12)
 @given(data=st.data())
 def test_so_it_does_for_definitions_of_circe(ask: Ask, data: st.DataObject) -> None:
     cohort, other = data.draw(definitions()), data.draw(st.one_of(definitions(), cohorts))
@@ -187,13 +182,11 @@ def test_one_patient_can_change_as_much_as_is_charged_for(ask: Ask, name: str) -
 
 @settings(EASY, max_examples=10)
 @given(data=st.data())
-def test_members_and_their_index_dates_are_each_patients_own(store: OmopStore, data: st.DataObject) -> None:
+def test_members_and_their_index_dates_are_each_patients_own(hospital: Hospital, data: st.DataObject) -> None:
     found, cohort = data.draw(people(least=2, most=5)), data.draw(definitions())
 
     def members(there: Sequence[Human]) -> tuple[set[object], set[object]]:
-        with closing(store.cursor()) as cursor:
-            cleared(cursor, there)
-        with closing(DuckDbWarehouse(store).engine(LIMITS)) as engine:
+        with hospital.with_people(there) as engine:
             with engine.members(cohort) as made:
                 inside = engine.rows(made).to_pylist()
             with engine.passed_rules(cohort) as made:
