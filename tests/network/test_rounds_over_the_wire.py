@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from node.running import RunningNode
-from privacy import study_noise
+from privacy import accountant, study_noise
 from protocols import proposal
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
@@ -85,6 +85,13 @@ def test_a_round_gives_every_site_and_the_lead_the_same_totals(tmp_path: Path) -
                     for totals in await asyncio.gather(*adding):
                         assert all(set(total) == {1111} for total in totals)
                     print(f"{per_step_ms:.1f} ms a step of {VALUES} values at 4 sites in one process")
+
+                    budget = pb.BudgetRequest(project=study.project, delta=study.privacy.delta)
+                    seen = await fedtwin_pb2_grpc.ResearchStub(channel).Budget(budget)
+                    assert [(line.kind, line.releases) for line in seen.lines] == [("training", steps)]
+                    event = study_noise.event(study, steps=steps)
+                    cost = accountant.epsilon([event], delta=study.privacy.delta)
+                    assert seen.epsilon == pytest.approx(cost, rel=1e-12)
 
     asyncio.run(story())
 

@@ -36,6 +36,10 @@ def test_an_answer_of_another_form_is_no_answer(tmp_path: Path) -> None:
     other = consortium.question()
     fits = answer_to(asked, [100, 200, 3])
     assert len(reading.read_answer(asked, fits).estimates) == 3
+    once = consortium.question(statistic=BY_SEX, attempts=1)  # the first to ask may have signed for two
+    assert reading.read_answer(once, answer_to(once, [1, 2, 3], releases=2, cached=True)).releases == 2
+    with pytest.raises(ValueError, match=r".+"):
+        reading.read_answer(once, answer_to(once, [1, 2, 3], releases=2))
     lies = [
         answer_to(other, [100, 200, 3], cached=True),  # another question's id
         answer_to(asked, [100], cached=True),  # of another statistic: another number of cells
