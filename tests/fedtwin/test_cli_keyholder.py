@@ -1,5 +1,6 @@
 """`fedtwin keyholder` and what the other commands say about key-holders, without a network."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,11 @@ def test_an_invitation_that_is_none_makes_no_folder(fedtwin: Fedtwin, tmp_path: 
 
 def test_trust_needs_a_node(fedtwin: Fedtwin, tmp_path: Path) -> None:
     assert fedtwin("node", "trust-keyholder", "ab" * 32, "--home", tmp_path / "n").code == Exit.USAGE
+
+
+def test_every_command_of_the_guide_exists(fedtwin: Fedtwin) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "encrypted-sums.md").read_text()
+    shown = {tuple(words.split()) for words in re.findall(r"^fedtwin ([a-z]+ [a-z-]+)", guide, re.MULTILINE)}
+    assert len(shown) == 7, shown
+    for words in shown:
+        assert fedtwin(*words, "--help").code == Exit.OK, words
