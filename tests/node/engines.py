@@ -24,7 +24,7 @@ from node.queries.warehouse import open_warehouse
 from tests.bench.stores import concepts_of, make_store
 from tests.circe_forms import NEW_CONCEPT
 
-LIMITS = Limits(time_s=60, memory="1GB", threads=2)
+LIMITS = Limits(time_s=240, memory="1GB", threads=2)  # Spark needs minutes on a busy machine
 PERSONS = 300
 CONDITIONS = concepts_of("condition_occurrence", 40)
 MEASUREMENTS = concepts_of("measurement", 40)

@@ -132,6 +132,7 @@ def test_a_sample_of_the_cohorts_has_the_persons_of_the_reference(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 100 cohorts in one test, on a machine that may be busy
 def test_all_100_cohorts_have_the_persons_of_the_reference(shared_data: Path, synthetic: str) -> None:
     expected = persons_of(shared_data)
     assert {cohort_id: counted(shared_data, synthetic, cohort_id) for cohort_id in expected} == expected
