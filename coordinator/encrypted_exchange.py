@@ -140,7 +140,11 @@ class EncryptedExchange:
             timeout_s=SHOW_DEADLINE_S,
         )
         members.must_be_open()
-        state.settled = members.enough(self._collector.settle(step))
+        state.done = True  # what comes while it is added up is late
+        settled = await asyncio.to_thread(self._collector.settle, step)
+        state.done = False
+        members.must_be_open()
+        state.settled = members.enough(settled)
 
     async def _endorsed(self, step: int, state: _Step) -> None:
         """Show each survivor the others' ciphertexts, and wait until enough have the same sum."""

@@ -202,7 +202,7 @@ class Answering:
 
     async def _answer(self, found: _Open, session_id: SessionId, step: int) -> None:
         question = found.question
-        session = await self._sums.opened(session_id)
+        session = await self._sums.opened(session_id, step=step)
         if session.parameters.purpose != QUESTIONS:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         plan = _plan(question, session)

@@ -134,9 +134,12 @@ class SumSessions:
 
     # ---- for questions and training ----
 
-    async def opened(self, session: SessionId, *, deadline_s: float = SESSION_DEADLINE_S) -> OpenSession:
+    async def opened(
+        self, session: SessionId, *, step: int | None = None, deadline_s: float = SESSION_DEADLINE_S
+    ) -> OpenSession:
         """Return the session once its keys and shares are here.
 
+        Args: step: wait too until an input to this step could leave, so that nothing is paid for before.
         Raises: Refused(DEADLINE) if it does not come; Refused with the code it was left with.
         """
         try:
@@ -146,7 +149,10 @@ class SumSessions:
                     waiting = self._waiting.setdefault(session, asyncio.get_running_loop().create_future())
                     await asyncio.shield(waiting)
                     joined = self._must_have(session)
-                return await asyncio.shield(joined.ready)
+                opened = await asyncio.shield(joined.ready)
+                if step is not None:
+                    await joined.exchange.keyed(step)
+                return opened
         except TimeoutError as error:
             raise Refused(RefusalCode.DEADLINE) from error
         finally:

@@ -15,7 +15,6 @@ from privacy import encrypted_sum
 from privacy.encrypted_sum import Form, digest
 from privacy.errors import BadStatement, OutOfOrder, ProtocolViolation, TooFewReveals
 from privacy.ring_vector import RingForm
-from privacy.rng import Words
 from privacy.secure_sum import SessionParameters
 from protocols.envelope import Purpose
 from protocols.ids import NodeId
@@ -40,8 +39,8 @@ class _Step:
     form: Form | None = None
     ciphertexts: dict[NodeId, bytes] = field(default_factory=dict)
     settled: Nodes | None = None  # None: open for ciphertexts
-    total: Words | None = None
-    packed: bytes = b""  # the settled total, as it is endorsed and opened
+    total: bytes = b""  # of those who are settled, as it is endorsed and opened
+    total_digest: bytes = b""
     endorsements: dict[NodeId, bytes] = field(default_factory=dict)
 
 
@@ -114,18 +113,26 @@ class EncryptedCollector:
             return False
         if digest(ciphertext) != state.commitments[node][1]:
             raise BadStatement("not the ciphertext it committed to")
-        if state.total is None:
-            state.total = self._ring.empty_sum(state.form.length)
-        self._ring.add(state.total, ciphertext, length=state.form.length)
         state.ciphertexts[node] = ciphertext
         return True
 
     def settle(self, step: int) -> Nodes:
-        """Return who is in the sum: whose ciphertext came. From the first call on it is fixed."""
+        """Return who is in the sum: whose ciphertext came and is one. From the first call on it is fixed.
+
+        It adds them up, which takes a while for long vectors; nothing else may be called for this step then.
+        """
         state = self._step(step)
-        if state.settled is None:
+        if state.settled is None and state.form is not None:
+            total = self._ring.empty_sum(state.form.length)
+            for node in sorted(state.ciphertexts):
+                try:
+                    self._ring.add(total, state.ciphertexts[node], length=state.form.length)
+                except ProtocolViolation:
+                    del state.ciphertexts[node]
             state.settled = tuple(sorted(state.ciphertexts))
-        return state.settled
+            state.total = self._ring.pack(total)
+            state.total_digest = digest(state.total)
+        return state.settled or ()
 
     def ciphertexts(self, step: int) -> dict[NodeId, bytes]:
         """Return what goes to every party of the sum but its own sender, and forget it here."""
@@ -138,23 +145,25 @@ class EncryptedCollector:
         if self._ignored(node):
             return
         state = self._step(step)
-        if state.settled is None or node not in state.settled or state.total is None:
+        if state.settled is None or node not in state.settled:
             raise OutOfOrder("only who is in the sum endorses it")
         key = self._peer_keys[node]
         fields = encrypted_sum.verified(statement, purpose=Purpose.SUM_ENDORSEMENT, signer=str(node), key=key)
-        total = digest(self._packed(state))
-        if fields != encrypted_sum.endorsement(self.form(step), survivors=state.settled, total=total):
+        expected = encrypted_sum.endorsement(
+            self.form(step), survivors=state.settled, total=state.total_digest
+        )
+        if fields != expected:
             raise BadStatement("it has another sum")
         state.endorsements.setdefault(node, statement)
 
     def opening(self, step: int) -> Opening:
         """Return what to ask the key-holder. Raises: TooFewReveals, OutOfOrder."""
         state, threshold = self._step(step), self.parameters.threshold
-        if state.settled is None or state.total is None:
+        if state.settled is None:
             raise OutOfOrder(f"step {step} is still open or empty")
         if len(state.endorsements) < threshold:
             raise TooFewReveals(got=len(state.endorsements), threshold=threshold)
-        return Opening(self.form(step), state.settled, self._packed(state), dict(state.endorsements))
+        return Opening(self.form(step), state.settled, state.total, dict(state.endorsements))
 
     def drop(self, node: NodeId) -> None:
         """Ignore what `node` sends from now on. What it has sent stands."""
@@ -167,11 +176,6 @@ class EncryptedCollector:
         self._steps[step] = _Step(survivors=(), settled=())
 
     # ---- the rest ----
-
-    def _packed(self, state: _Step) -> bytes:
-        if not state.packed and state.total is not None:
-            state.packed = self._ring.pack(state.total)
-        return state.packed
 
     def _ignored(self, node: NodeId) -> bool:
         if node not in self._peer_keys:

@@ -18,6 +18,7 @@ from keyholder.memory import StepMemory
 from keyholder.serve import serving as key_holder_serving
 from node.key_holder import trust
 from node.running import RunningNode
+from privacy.errors import ProtocolViolation
 from privacy.lattice import NoisePlan
 from protocols.clock import FixedClock
 from protocols.ids import SessionId
@@ -268,5 +269,25 @@ def test_a_revoked_key_holder_is_cut_and_nothing_is_added_any_more(tmp_path: Pat
             with pytest.raises(Refused) as refused:
                 await serving.sums.open(serving.broker.connected(), steps=1, purpose="questions", tolerance=1)
             assert refused.value.code is RefusalCode.KEY_HOLDER_AWAY
+
+    asyncio.run(story())
+
+
+def test_nothing_is_paid_for_a_step_whose_key_has_not_come(tmp_path: Path) -> None:
+    """Answering waits here before it commits."""
+
+    async def story() -> None:
+        async with running(tmp_path, "bfv") as (_, serving, nodes):
+            session = await serving.sums.open(
+                serving.broker.connected(), steps=8, purpose="questions", tolerance=1
+            )
+            assert (await nodes[0].sums.opened(session.id, step=0)).participants == SITES
+            for step, code in ((7, RefusalCode.DEADLINE), (8, RefusalCode.PROTOCOL_VIOLATION)):
+                with pytest.raises((Refused, ProtocolViolation)) as refused:
+                    await nodes[0].sums.opened(session.id, step=step, deadline_s=0.5)
+                assert refused.value.code is code  # type: ignore[attr-defined]
+            for _ in range(8):
+                session.take_step()
+            await nodes[0].sums.opened(session.id, step=7)
 
     asyncio.run(story())
