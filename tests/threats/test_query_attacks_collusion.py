@@ -80,12 +80,12 @@ def test_t_colluders_stay_within_the_bound_and_one_more_does_not(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", Mechanism)
-@pytest.mark.parametrize(("sites", "tolerance"), [*CASES, (6, 2), (20, 6)])
-def test_millions_of_games_against_colluders_stay_within_the_bound(
+@pytest.mark.parametrize(("sites", "tolerance"), [*CASES, (6, 2)])
+def test_a_million_games_and_more_against_colluders_stay_within_the_bound(
     sites: int, tolerance: int, mechanism: Mechanism
 ) -> None:
     asked = question(epsilon=1.0, mechanism=mechanism)
-    found = advantages(asked, sites, tolerance=tolerance, games=4_000_000, seed=300)
+    found = advantages(asked, sites, tolerance=tolerance, games=1_500_000, seed=300)
     exact, allowed = bounds(asked)
     report(
         f"coordinator and {tolerance} of {sites} colluding, {mechanism}, ε 1",
@@ -94,7 +94,7 @@ def test_millions_of_games_against_colluders_stay_within_the_bound(
         promised=allowed,
         without=found[tolerance + 1].value,
     )
-    assert found[tolerance].high > exact - 0.003
+    assert found[tolerance].high > exact - 0.004
     assert found[tolerance + 1].low > exact
 
 

@@ -140,7 +140,7 @@ def test_the_numbers_that_can_be_answered_are_the_same_with_and_without_the_pati
     mechanism: Mechanism,
 ) -> None:
     """Each point of the lattice near the centre is hit in both worlds: no gap tells them apart."""
-    asked = question(epsilon=2.0, mechanism=mechanism)
+    asked = question(epsilon=0.5, mechanism=mechanism)
     lattice = lattice_of(asked)
     seen = []
     for count in (50, 52):
