@@ -53,6 +53,7 @@ _WRITES = re.compile(
     r"\s*(CREATE TEMP TABLE|INSERT INTO|DELETE FROM|TRUNCATE TABLE|DROP TABLE|ANALYZE)\s+(\w+)(?=[\s(]|$)",
     re.IGNORECASE,
 )
+_READS = re.compile(r"\s*\(*\s*(SELECT|WITH)\b", re.IGNORECASE)
 _NEVER_INSIDE = re.compile(
     r";|\b(?:create|insert|update|delete|truncate|drop|alter|grant|copy|call|merge|attach|pragma|into)\b",
     re.IGNORECASE,
@@ -186,6 +187,14 @@ def only_temporary(parts: tuple[Statement, ...]) -> tuple[Statement, ...]:
             raise NotOnlyTemporary
         checked.append(Statement(part.sql, part.texts, verb, target))
     return tuple(checked)
+
+
+def only_query(sql: str) -> str:
+    """Return the statement after checking that it only reads. Raises: NotOnlyTemporary."""
+    bare = _COMMENT.sub(" ", sql)
+    if not _READS.match(bare) or _NEVER_INSIDE.search(bare):
+        raise NotOnlyTemporary
+    return sql
 
 
 def _as_temporary(parts: list[str]) -> list[str]:

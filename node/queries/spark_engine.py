@@ -1,8 +1,8 @@
 """Questions on a Spark warehouse.
 
-Guarantee: Spark is given queries only, no statement that writes: what Circe makes in between are temporary
-views of one session, computed once and kept on the executors until the question ends. Texts and numbers of
-a question are bound as parameters.
+Guarantee: Spark is given queries only, which is checked on each, and no statement that writes: what Circe
+makes in between are temporary views of one session, computed once and kept on the executors for as long as
+they are needed. Texts and numbers of a question are bound as parameters.
 
 Spark has one context in a process, so a process asks one master.
 """
@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from node.omop.errors import NoSuchTable, NotAStore, NotTheCdm
 from node.omop.tables import cdm_tables
-from node.queries.circe import Dialect, Statement
+from node.queries.circe import Dialect, Statement, only_query
 from node.queries.engine import CdmEngine, NamedTables
 from node.queries.limits import Limits, Stopper
 from node.queries.shape import Parameters
@@ -99,6 +99,8 @@ class _Session:
     def __init__(self, spark: SparkSession, tables: NamedTables, *, time_s: float) -> None:
         self._spark = spark
         self.tables = tables
+        # Spark 4 keeps constraints of a checkpoint under names that are gone, and fails on a UNION of two
+        spark.conf.set("spark.sql.constraintPropagation.enabled", "false")
         self._views: dict[str, DataFrame] = {}
         self._group = f"fedtwin-{uuid.uuid4().hex}"
         context = spark.sparkContext
@@ -133,7 +135,7 @@ class _Session:
     def fetched(self, sql: str, parameters: Parameters, columns: ibis.Schema) -> pa.Table:
         """Return the rows of a query."""
         with self._errors():
-            found = self._spark.sql(_MARK.sub(r":\1", sql), args=dict(parameters)).toArrow()
+            found = self._spark.sql(only_query(_MARK.sub(r":\1", sql)), args=dict(parameters)).toArrow()
         return found.cast(columns.to_pyarrow())
 
     def interrupt(self) -> None:
@@ -148,19 +150,16 @@ class _Session:
 
     def _asked(self, query: str, texts: tuple[str, ...]) -> DataFrame:
         named = {f"t{place}": text for place, text in enumerate(texts, start=1)}
-        return self._spark.sql(_MARK.sub(r":t\1", query), args=named)
+        return self._spark.sql(only_query(_MARK.sub(r":t\1", query)), args=named)
 
     def _kept(self, name: str, rows: DataFrame) -> None:
-        rows = rows.persist()  # computed when first read
+        rows = rows.localCheckpoint()  # computed now: a plan of all steps in one takes Spark long to make
         rows.createOrReplaceTempView(name)
         self._views[name] = rows
 
     def _dropped(self, name: str) -> None:
-        # What was made from it may be computed later, from the persisted rows: they are kept until the end.
         self._spark.catalog.dropTempView(name)
-        rows = self._views.pop(name, None)
-        if rows is not None:
-            rows.unpersist()
+        self._views.pop(name, None)  # Spark frees the rows once nothing refers to them
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

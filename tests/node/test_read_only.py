@@ -8,7 +8,15 @@ import psycopg
 import pytest
 
 from node.omop.store import OmopStore
-from node.queries.circe import Dialect, NotOnlyTemporary, Statement, only_temporary, program, tables
+from node.queries.circe import (
+    Dialect,
+    NotOnlyTemporary,
+    Statement,
+    only_query,
+    only_temporary,
+    program,
+    tables,
+)
 from node.queries.duckdb_engine import DuckDbWarehouse
 from node.queries.engine import CdmEngine, Warehouse
 from node.queries.exact_count import counted
@@ -39,6 +47,20 @@ FORBIDDEN = [
 def test_a_statement_that_writes_more_than_a_temporary_table_is_refused(sql: str) -> None:
     with pytest.raises(NotOnlyTemporary):
         only_temporary((Statement(sql),))
+
+
+def test_a_query_reads_and_does_nothing_else() -> None:
+    for sql in ("SELECT 1", "WITH a AS (SELECT 1) SELECT * FROM a", "(SELECT 1)", "-- delete\nSELECT 1"):
+        assert only_query(sql) == sql
+    for sql in (
+        *FORBIDDEN[:-1],
+        "WITH a AS (SELECT 1) INSERT INTO b SELECT * FROM a",
+        "SELECT 1; SELECT 2",
+        "",
+    ):
+        if not sql.startswith("SELECT pg_"):  # a function; the rights of the user decide on those
+            with pytest.raises(NotOnlyTemporary):
+                only_query(sql)
 
 
 def test_a_temporary_table_may_be_made_filled_and_dropped() -> None:
@@ -93,7 +115,7 @@ def test_the_database_refuses_to_write_where_it_fetches(warehouse: Warehouse, at
         columns = engine.table("person").select("person_id").schema()
     with closing(warehouse.engine(LIMITS)) as engine:
         assert counted(every_event(), engine) > 0  # also after temporary tables were made
-        with pytest.raises((duckdb.Error, psycopg.errors.ReadOnlySqlTransaction)):
+        with pytest.raises((duckdb.Error, psycopg.errors.ReadOnlySqlTransaction, NotOnlyTemporary)):
             engine._session.fetched(attempts(engine)[attempt], {}, columns)
     with closing(warehouse.engine(LIMITS)) as engine:
         assert engine.rows(engine.table("person")).equals(before)
