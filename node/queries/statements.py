@@ -11,9 +11,20 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import ibis
+from ibis.config import Config
 from ibis.expr.types import Table
 
 from node.queries.shape import Parameters, with_marks
+
+
+class _SparkOptions(Config):
+    """What Ibis asks of its options when it compiles a float for Spark.
+
+    Its own are registered when its Spark back-end is loaded, which we compile without.
+    """
+
+    treat_nan_as_null: bool = False
+
 
 _KEPT = 256  # shapes; a few kilobytes each
 
@@ -30,6 +41,8 @@ class Statements:
     """What one warehouse has compiled. May be shared by threads."""
 
     def __init__(self, dialect: str) -> None:
+        if dialect == "pyspark" and ibis.options.pyspark is None:
+            ibis.options.pyspark = _SparkOptions()
         self._dialect = dialect
         self._kept: dict[Hashable, Kept] = {}
         self._compiling = threading.Lock()
