@@ -181,7 +181,8 @@ class Load:
         self._derive_observation_periods()
         self._cap_ages()
         self._cursor.execute(
-            "INSERT INTO fedtwin_load VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO fedtwin_load (load_id, source_name, source_sha256, mapping_name, mapping_sha256,"
+            " loaded_at, rows, quarantined, events, format) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'delimited')",
             [
                 self.load_id,
                 self._source.name,
@@ -208,7 +209,7 @@ class Load:
         )
 
     def _derive_observation_periods(self) -> None:
-        """One period per person, from the first to the last day of their records."""
+        """One period per person, from the first to the last day of their records; its id is the person's."""
         columns = [(table.name, table.start, table.end or table.start) for table in EVENT_TABLES.values()]
         columns.append(("visit_occurrence", "visit_start_date", "visit_end_date"))
         spans = " UNION ALL ".join(
@@ -219,7 +220,7 @@ class Load:
         self._cursor.execute("DELETE FROM observation_period")
         self._cursor.execute(
             "INSERT INTO observation_period"  # noqa: S608 (our names)
-            f" SELECT row_number() OVER (ORDER BY person_id), person_id, min(first), max(last),"
+            f" SELECT person_id, person_id, min(first), max(last),"
             f" {PERIOD_TYPE_CONCEPT_ID} FROM ({spans}) GROUP BY person_id"
         )
 

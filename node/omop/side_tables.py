@@ -1,8 +1,48 @@
-"""The node's own tables beside the CDM: what was loaded, where records came from, what was turned away."""
+"""The node's own tables beside the CDM: what was loaded, where records came from, what was turned away.
+
+For as-of reads and for the question where a value comes from, these two are the ones to know.
+
+`fedtwin_load`: one row per file (or batch of messages) that was taken in.
+
+    load_id             the name that the other tables use
+    source_name         the file's name; source_sha256: of its bytes
+    mapping_name        the mapping or the reader; mapping_sha256: of it, or of the reader's version
+    loaded_at           UTC
+    rows                records in the file
+    quarantined         values and records turned away; records_quarantined: the latter alone
+    events              CDM records stored
+    reader              null for delimited files under a mapping; reader_version
+    vocabulary_version  what the codes were mapped by; null: by the mapping alone
+    format              of the source: "fhir", "delimited", ...
+    seconds             that the load took
+
+`fedtwin_provenance`: one row per record of the CDM.
+
+    load_id             -> fedtwin_load
+    table_name          record_id: -> the CDM
+    source_row          number of the record in its file, from 1
+    place               inside that record: "component[1]", "OBX-3"; null for delimited files
+    recorded_at         when the source recorded it, UTC, moved by the patient's days like every date;
+                        null: it does not say, and then the record's own date has to do
+    utc_offset_min      what the local clock showed. Datetimes of the CDM are local: UTC = datetime - offset;
+                        null: they are UTC, or nobody knows
+    precision           of the start: year, month, day, second; null: a second if there is a datetime
+    transformations     words with blanks between: shifted year-only mapped unmapped routed (the concept's
+                        domain chose another table than the source's) unit-converted value-mapped redacted
+                        text-withheld
+    person_id           whose record the source said it is: differs from the CDM's after a merge; null for
+                        delimited files
+    group_id            what is replaced and retracted together -> fedtwin_group; null: never
+
+A person's row in the CDM is drawn from all descriptions of them (`fedtwin_held_person`), a death from all
+that were told of (`fedtwin_held_death`); for both, `record_id` here is that of the description where a reader gave
+it, and the person's id where a mapping did.
+"""
 
 from __future__ import annotations
 
-# One row per file that was taken in. `loaded_at` is UTC; `events` counts the records over all tables.
+from node.omop.tables import cdm_tables
+
 _LOAD = """
 CREATE TABLE IF NOT EXISTS fedtwin_load (
   load_id BIGINT NOT NULL,
@@ -13,16 +53,29 @@ CREATE TABLE IF NOT EXISTS fedtwin_load (
   loaded_at TIMESTAMP NOT NULL,
   rows BIGINT NOT NULL,
   quarantined BIGINT NOT NULL,
-  events BIGINT NOT NULL)
+  events BIGINT NOT NULL,
+  reader VARCHAR,
+  reader_version VARCHAR,
+  vocabulary_version VARCHAR,
+  format VARCHAR,
+  seconds DOUBLE,
+  records_quarantined BIGINT)
 """
 
-# One row per record: which load, and which row of its file (1 is the first row of data, headers not counted).
+# `source_row`: 1 is the first row of data, headers not counted.
 _PROVENANCE = """
 CREATE TABLE IF NOT EXISTS fedtwin_provenance (
   load_id BIGINT NOT NULL,
   table_name VARCHAR NOT NULL,
   record_id BIGINT NOT NULL,
-  source_row BIGINT NOT NULL)
+  source_row BIGINT NOT NULL,
+  place VARCHAR,
+  recorded_at TIMESTAMP,
+  utc_offset_min SMALLINT,
+  precision VARCHAR,
+  transformations VARCHAR,
+  person_id BIGINT,
+  group_id BIGINT)
 """
 
 # One row per value or row that was turned away: where it stands and why, never what it says.
@@ -54,4 +107,123 @@ CREATE TABLE IF NOT EXISTS fedtwin_vocabulary (
 """
 VOCABULARY_LOAD = 0
 
-SIDE_TABLES = (_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY)
+# What a source names by a key of its own: the version that holds. `version` is moved by the patient's days.
+# Of two versions the later one holds; of the same version the greater `rank`, which file and record decide.
+_GROUP = """
+CREATE TABLE IF NOT EXISTS fedtwin_group (
+  group_id BIGINT NOT NULL,
+  key_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL,
+  version TIMESTAMP,
+  rank BIGINT NOT NULL,
+  load_id BIGINT NOT NULL)
+"""
+
+# Keys that were retracted: what has the key goes, in versions up to this one. No person: whoever's it is.
+# No version: for good.
+_RETRACTION = """
+CREATE TABLE IF NOT EXISTS fedtwin_retraction (
+  key_id BIGINT NOT NULL,
+  person_id BIGINT,
+  version TIMESTAMP,
+  load_id BIGINT NOT NULL)
+"""
+
+# Persons who turned out to be somebody else; `days` moves dates from the one's shift to the other's.
+_ALIAS = """
+CREATE TABLE IF NOT EXISTS fedtwin_alias (
+  person_id BIGINT NOT NULL,
+  into_person_id BIGINT NOT NULL,
+  days BIGINT NOT NULL,
+  version TIMESTAMP,
+  rank BIGINT NOT NULL,
+  load_id BIGINT NOT NULL)
+"""
+
+# Persons who withdrew. Nothing takes a row from here.
+_WITHDRAWN = "CREATE TABLE IF NOT EXISTS fedtwin_withdrawn (person_id BIGINT NOT NULL)"
+
+# The last year (moved) in which anything was ever said of a person: ages are capped by it, for good.
+_LAST_YEAR = """
+CREATE TABLE IF NOT EXISTS fedtwin_last_year (
+  person_id BIGINT NOT NULL,
+  year BIGINT NOT NULL)
+"""
+
+# Persons whose periods and eras are to be derived anew.
+_DIRTY = "CREATE TABLE IF NOT EXISTS fedtwin_dirty (person_id BIGINT NOT NULL)"
+
+# What a record says of another, by the other's key: a cost of what it is for, a result of its order.
+_LINK = """
+CREATE TABLE IF NOT EXISTS fedtwin_link (
+  record_id BIGINT NOT NULL,
+  key_id BIGINT,
+  other_key_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL,
+  relationship_concept_id BIGINT NOT NULL)
+"""
+
+# Several descriptions of one person, several words of one death: the CDM's row is drawn from them. So is a
+# cost's, once what it is for is there.
+DRAWN = ("person", "death", "cost")
+# Records of patients whom nobody has described yet: they wait here for it.
+WAITING = (
+    "visit_occurrence",
+    "condition_occurrence",
+    "drug_exposure",
+    "procedure_occurrence",
+    "device_exposure",
+    "measurement",
+    "observation",
+    "note",
+    "payer_plan_period",
+)
+_ADDED = {  # columns that stores of an earlier version lack
+    "fedtwin_load": (
+        "reader VARCHAR",
+        "reader_version VARCHAR",
+        "vocabulary_version VARCHAR",
+        "format VARCHAR",
+        "seconds DOUBLE",
+        "records_quarantined BIGINT",
+    ),
+    "fedtwin_provenance": (
+        "place VARCHAR",
+        "recorded_at TIMESTAMP",
+        "utc_offset_min SMALLINT",
+        "precision VARCHAR",
+        "transformations VARCHAR",
+        "person_id BIGINT",
+        "group_id BIGINT",
+    ),
+}
+
+
+def waiting(table: str) -> str:
+    """Return the name of the table where records of undescribed patients wait."""
+    return f"fedtwin_waiting_{table}"
+
+
+def held(table: str) -> str:
+    """Return the name of the table that holds what a CDM row is drawn from."""
+    return f"fedtwin_held_{table}"
+
+
+def side_tables() -> tuple[str, ...]:
+    """Return the statements that make all of them, and bring those of older stores up to date."""
+    made = [_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY, _GROUP, _RETRACTION, _ALIAS]
+    made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK]
+    cdm = cdm_tables()
+    made += [cdm[name].ddl(waiting(name)) for name in WAITING]
+    for name in DRAWN:
+        made.append(
+            cdm[name].ddl(held(name)).replace("year_of_birth BIGINT NOT NULL", "year_of_birth BIGINT")
+        )
+        added = ("record_id BIGINT", "version TIMESTAMP", "rank BIGINT")
+        made += [f"ALTER TABLE {held(name)} ADD COLUMN IF NOT EXISTS {column}" for column in added]
+    made += [
+        f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}"
+        for name, columns in _ADDED.items()
+        for column in columns
+    ]
+    return tuple(made)

@@ -24,7 +24,7 @@ from ibis.expr.types import Table as IbisTable
 
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
 from node.omop.loading import Again, Load, Loaded, Source
-from node.omop.side_tables import SIDE_TABLES
+from node.omop.side_tables import side_tables
 from node.omop.tables import EVENT_TABLES, cdm_tables
 
 _SORT_WHEN_NEW = (
@@ -260,7 +260,7 @@ class OmopStore:
         self._writer.execute("BEGIN")
         for table in cdm_tables().values():
             self._writer.execute(table.ddl())
-        for statement in SIDE_TABLES:
+        for statement in side_tables():
             self._writer.execute(statement)
         self._writer.execute("COMMIT")
 

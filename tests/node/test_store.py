@@ -279,8 +279,8 @@ def test_a_reader_of_a_closed_store_opens_it_read_only(tmp_path: Path) -> None:
 
 
 def test_clear_errors(store: OmopStore, tmp_path: Path) -> None:
-    with pytest.raises(NoSuchTable, match="'note'"):
-        store.table("note")
+    with pytest.raises(NoSuchTable, match="'specimen'"):
+        store.table("specimen")
     (tmp_path / "text.duckdb").write_text("not a database " * 1000)
     with pytest.raises(NotAStore):
         OmopStore.open(tmp_path / "text.duckdb")
