@@ -41,7 +41,7 @@ from protocols.wire import fedtwin_pb2 as pb
 log = logging.getLogger(__name__)
 
 SQL_DEADLINE_S = 60.0  # for one question; the coordinator waits 90 s for inputs
-MAX_OPEN = 16  # questions at one time
+MAX_OPEN = 64  # questions at one time, as many as a coordinator passes on; few of them compute at once
 
 Cells = NDArray[np.int64]
 
