@@ -17,7 +17,7 @@ from ibis.expr.types import Table
 from node.queries.shape import Parameters, with_marks
 
 
-class _SparkOptions(Config):
+class _SparkOptions(Config):  # type: ignore[misc]  # Ibis gives it no type
     """What Ibis asks of its options when it compiles a float for Spark.
 
     Its own are registered when its Spark back-end is loaded, which we compile without.
