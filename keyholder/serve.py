@@ -66,7 +66,7 @@ class RunningKeyHolder:
         self._sums: dict[str, SumKeyHolder] = {}
         self._terms: dict[bytes, SessionParameters] = {}  # by session id, oldest first
         self._held: dict[bytes, set[int]] = {}
-        self._lock = threading.Lock()  # of these two
+        self._lock = threading.Lock()  # of these three
         self.stream = NodeStream(
             address=config.broker_address,
             tls=lambda: Tls(
@@ -190,15 +190,16 @@ class RunningKeyHolder:
         """Return the sums of the scheme that the roster names. Raises: Refused, MissingExtra."""
         if scheme == MASKED:
             raise Refused(RefusalCode.NOT_ALLOWED)
-        if scheme not in self._sums:
-            self._sums[scheme] = SumKeyHolder(
-                SCHEMES[scheme],
-                name=self._config.name,
-                signing_key=self._identity,
-                roster=lambda: self.rosters.current,
-                memory=self.memory,
-            )
-        return self._sums[scheme]
+        with self._lock:  # requests come in several threads, and a second one would not know the first's keys
+            if scheme not in self._sums:
+                self._sums[scheme] = SumKeyHolder(
+                    SCHEMES[scheme],
+                    name=self._config.name,
+                    signing_key=self._identity,
+                    roster=lambda: self.rosters.current,
+                    memory=self.memory,
+                )
+            return self._sums[scheme]
 
     def _terms_of(self, session: bytes) -> SessionParameters:
         found = self._terms.get(session)
@@ -209,7 +210,8 @@ class RunningKeyHolder:
     def _forget(self, session: bytes) -> None:
         with self._lock:
             parameters, steps = self._terms.pop(session, None), self._held.pop(session, set())
-        for sums in self._sums.values():
+            holding = list(self._sums.values())
+        for sums in holding:
             for step in steps:
                 if parameters is not None:
                     sums.forget(parameters, step=step)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from keyholder.memory import StepMemory
+from keyholder.serve import RunningKeyHolder
 from keyholder.serve import serving as key_holder_serving
 from node.key_holder import trust
 from node.running import RunningNode
@@ -289,5 +290,20 @@ def test_nothing_is_paid_for_a_step_whose_key_has_not_come(tmp_path: Path) -> No
             for _ in range(8):
                 session.take_step()
             await nodes[0].sums.opened(session.id, step=7)
+
+    asyncio.run(story())
+
+
+def test_keys_that_are_asked_for_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    """The first requests of a key-holder come together, each in a thread of its own."""
+
+    async def story() -> None:
+        async with running(tmp_path, "bfv", holder=False) as (consortium, _, _nodes):
+            memory = StepMemory(consortium.key_holder.steps, clock=CLOCK)
+            for _ in range(5):
+                holder = RunningKeyHolder(consortium.key_holder, memory=memory, clock=CLOCK)
+                found = await asyncio.gather(*(asyncio.to_thread(holder._of, "bfv") for _ in range(8)))
+                assert len({id(sums) for sums in found}) == 1
+            memory.close()
 
     asyncio.run(story())
