@@ -2,7 +2,8 @@
 
 Guarantee: nothing is read before the budget is reserved, and nothing leaves before it is committed. A
 question must be signed by a researcher of the verified roster for this very content; it is answered once.
-What leaves is one masked vector, or one code of the closed list. Once a question is accepted, either leaves
+What leaves is one masked vector, or one code of the closed list that does not depend on a patient's records:
+where time or memory ran out, the vector is noise around nothing. Once a question is accepted, either leaves
 at a tick of the policy's grid of time, counted from the acceptance (node.ticks).
 
 A question that was committed and not revealed may be attempted again, in a new session and at a new charge,
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 SQL_DEADLINE_S = 60.0  # for one question; the coordinator waits 90 s for inputs
 MAX_OPEN = 64  # questions at one time, as many as a coordinator passes on; few of them compute at once
+
+OF_THE_DATA = frozenset({RefusalCode.DEADLINE, RefusalCode.INTERNAL})  # one patient's records may cause them
 
 Cells = NDArray[np.int64]
 
@@ -206,11 +209,7 @@ class Answering:
         if session.parameters.purpose != QUESTIONS:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         plan = _plan(question, session)
-        try:
-            async with asyncio.timeout(SQL_DEADLINE_S):
-                cells = await asyncio.shield(found.cells)
-        except TimeoutError as error:
-            raise Refused(RefusalCode.DEADLINE) from error
+        cells = await self._computed(found)
         if not self._sums.is_open(session_id) or found.ended:
             raise Refused(RefusalCode.NOT_READY)  # nothing was charged: the coordinator is gone, or gave up
 
@@ -230,6 +229,28 @@ class Answering:
             noised,
             before_reveal=lambda: self._revealing(found, session_id, step),
         )
+
+    async def _computed(self, found: _Open) -> Cells:
+        """Return the cells, or zeros where computing them failed for what may lie in one patient's records.
+
+        A refusal then would tell that patient apart, and no noise would hide it. So this hospital adds noise
+        to nothing, is charged, and its staff find the reason in the audit trail. Raises: what is no such
+        failure (no data, no vocabulary, a question that was ended meanwhile).
+        """
+        try:
+            async with asyncio.timeout(SQL_DEADLINE_S):
+                return await asyncio.shield(found.cells)
+        except Exception as error:
+            code = self._to_code(error)
+            if found.ended or code not in OF_THE_DATA:
+                raise
+            self._record(
+                AuditEvent.ANSWERED_EMPTY,
+                question_id=found.question.question_id,
+                attempt=found.attempt,
+                code=code,
+            )
+            return np.zeros(len(found.question.labels), dtype=np.int64)
 
     def _record_charge(self, found: _Open, session_id: SessionId, step: int, *, cells: int) -> None:
         seq, head = self._ledger.head()

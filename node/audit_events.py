@@ -31,6 +31,7 @@ class AuditEvent(StrEnum):
     QUESTION_ACCEPTED = "question-accepted"
     QUESTION_REFUSED = "question-refused"
     QUESTION_CANCELLED = "question-cancelled"
+    ANSWERED_EMPTY = "answered-empty"  # computing failed: noise around zeros went out instead
     STUDY_PROPOSED = "study-proposed"
     STUDY_APPROVED = "study-approved"
     STUDY_WITHDRAWN = "study-withdrawn"

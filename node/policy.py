@@ -37,7 +37,7 @@ MECHANISMS = ("gaussian", "laplace")
 PERIODS = {"never": 0, "yearly": 12, "quarterly": 3, "monthly": 1}  # months
 FEWEST_SITES = 2  # a sum over one site is that site's value
 MOST_SITES = 1_000
-LONGEST_GRID_MS = 10_000  # ten seconds: longer would keep everybody waiting for nothing
+LONGEST_GRID_MS = 60_000  # as long as a question may take at all: then every answer leaves at the same time
 VOCABULARY = frozenset(  # what the CDM says about words, not about patients: no policy has to name it
     {
         "concept",

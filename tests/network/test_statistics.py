@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node import answering
 from privacy import release
 from privacy.ledger import Ledger
 from protocols.refusal import RefusalCode, Refused
@@ -135,3 +136,20 @@ def test_a_price_that_no_noise_reaches_is_refused_before_anybody_is_asked(networ
         network.ask(question({"kind": "count"}, delta=1e-300))
     assert refused.value.code is RefusalCode.MALFORMED
     assert network.spent() == before
+
+
+def test_hospitals_that_run_out_of_time_answer_with_noise_around_nothing_and_say_it_at_home_only(
+    network: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would tell whether one patient's records made the difference."""
+    asked = question(STATISTICS["by sex"], epsilon=1.7)
+    before = network.spent()
+    assert (truth(asked) > 50).any()
+    monkeypatch.setattr(answering, "SQL_DEADLINE_S", 0.0)
+    answer = network.ask(asked)
+    assert np.abs(answer.estimates).max() <= 6.5 * answer.standard_deviation < 50
+    assert (answer.contributors, network.spent()) == (SITES, [n + 1 for n in before])
+    lines = network.consortium.node(1).audit.read_text().splitlines()
+    empty = [line for line in lines if "answered-empty" in line and str(asked.question_id) in line]
+    assert len(empty) == 1
+    assert '"code":"deadline"' in empty[0].replace(" ", "")
