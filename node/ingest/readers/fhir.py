@@ -1,0 +1,226 @@
+"""Reads FHIR R4: bulk ndjson (plain or gzip), bundles, single resources.
+
+A record is one line of ndjson, one entry of a bundle, or the one resource of a file. Every record gives
+facts or is turned away with a word of `fhir_reasons`; a field that cannot be used is noted beside the facts
+of the rest.
+
+Keys are "Type/id", of parts "Type/id#part". A resource that is entered in error, cancelled, refuted or not
+done gives retractions of its key and of the parts it still names. `encounter` and `other_key` are keys.
+
+For a drug that is a reference, the Medication files of the same folder are read too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from node.ingest.errors import UnreadableSource
+from node.ingest.facts import Action, FactBatch, TurnedAway
+from node.ingest.readers import fhir_reasons as reasons
+from node.ingest.readers.fhir_catalogue import KINDS, NAMED, NAMES, NOT_READ, READ, RESOURCE, Bundle, Entry
+from node.ingest.readers.fhir_files import SOURCE, Source, has_lines, is_fhir, medications_beside, opened
+from node.ingest.readers.fhir_record import Record
+from node.ingest.readers.fhir_references import NAMESPACE, References
+from node.ingest.readers.fhir_rows import Origin, Rows
+
+MAX_BATCH_BYTES = 32 << 20  # a batch ends here too, so that large records do not add up
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # FHIR forbids it, and databases cannot store it
+DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class FhirReader:
+    """The Reader of FHIR R4. patient_namespace: whose the ids of the server's Patients are."""
+
+    name = "fhir"
+    version = "1"
+
+    def __init__(self, *, patient_namespace: str = NAMESPACE) -> None:
+        self._namespace = patient_namespace
+
+    def reads(self, path: Path) -> bool:
+        """Return whether the file is JSON with FHIR resources."""
+        return is_fhir(path)
+
+    def read(self, path: Path, *, batch_records: int) -> Iterator[FactBatch]:
+        """Yield the file's facts in order.
+
+        Memory: a batch of lines, or the whole of a bundle. Raises: UnreadableSource.
+        """
+        if batch_records < 1:
+            raise ValueError("a batch has at least one record")
+        references = References(namespace=self._namespace, medications=lambda: medications_beside(path))
+        lines = has_lines(path)
+        with opened(path) as source:
+            yield from (_lines if lines else _document)(source, _Batch(references), batch_records)
+
+
+def _lines(source: Source, batch: _Batch, batch_records: int) -> Iterator[FactBatch]:
+    number = 0
+    for line in source.lines():
+        if line == b"":
+            continue
+        number += 1
+        if line is None:
+            batch.refuse(number, "", reasons.TOO_LARGE)
+        else:
+            batch.read(number, line)
+        if batch.records >= batch_records or batch.size >= MAX_BATCH_BYTES:
+            yield batch.take(source.position())
+    if batch.records or number == 0:
+        yield batch.take(source.position())
+
+
+def _document(source: Source, batch: _Batch, batch_records: int) -> Iterator[FactBatch]:
+    """Read a bundle's entries, or the one resource that the file is."""
+    data = source.document()
+    done = source.position()
+    try:
+        found = RESOURCE.decode(data)
+    except DAMAGE:
+        if _why(data) == reasons.MALFORMED and not _is_named(data):
+            raise UnreadableSource(SOURCE, "is not JSON, cut off, or nested too deep") from None
+        found = None
+    if not isinstance(found, Bundle):
+        batch.read(1, data)
+        yield batch.take(done)
+        return
+    ids = [batch.learn(entry) for entry in found.entry]
+    for i, entry in enumerate(found.entry):
+        batch.entry(i + 1, entry, "", ids[i])
+        if batch.records >= batch_records or batch.size >= MAX_BATCH_BYTES:
+            yield batch.take(done * (i + 1) // len(found.entry))
+    if batch.records or not found.entry:
+        yield batch.take(done)
+
+
+class _Batch:
+    """Facts of consecutive records until they are taken."""
+
+    def __init__(self, references: References) -> None:
+        self._references = references
+        self._rows = Rows()
+        self._turned_away: list[TurnedAway] = []
+        self.records = 0
+        self.size = 0
+
+    def take(self, bytes_done: int) -> FactBatch:
+        """Return what has come together, and start anew."""
+        batch = FactBatch(self._rows.take(), self._turned_away, self.records, bytes_done)
+        self._turned_away, self.records, self.size = [], 0, 0
+        return batch
+
+    def refuse(self, number: int, field: str, reason: str) -> None:
+        """Turn a whole record away."""
+        self.records += 1
+        self._turned_away.append(TurnedAway(number, field, reason, whole_record=True))
+
+    def learn(self, entry: Entry) -> str | None:
+        """Note what others may point to; what is damaged is found when it is read."""
+        if not bytes(entry.resource):
+            return None
+        try:
+            return self._references.learn(entry.fullUrl, entry.resource)
+        except DAMAGE:
+            return None
+
+    def read(self, number: int, data: bytes) -> None:
+        """Read one record that stands alone; it may be a bundle, as exports write deletions."""
+        first = len(self._rows)
+        name, reason = self._resource(number, data, "", None)
+        self._close(number, name, reason, first, len(data))
+
+    def entry(self, number: int, entry: Entry, place: str, fallback_id: str | None) -> None:
+        """Read one entry of a bundle as a record."""
+        first = len(self._rows)
+        name, reason = self._entry(number, entry, place, fallback_id)
+        self._close(number, name, reason, first, len(bytes(entry.resource)))
+
+    def _close(self, number: int, name: str, reason: str | None, first: int, size: int) -> None:
+        """Count a record: it has facts, or a reason why it has none."""
+        self.size += size
+        if len(self._rows) > first:
+            self.records += 1
+        else:
+            self.refuse(number, name, reason or reasons.NO_CONTENT)
+
+    def _entry(
+        self, number: int, entry: Entry, place: str, fallback_id: str | None
+    ) -> tuple[str, str | None]:
+        if bytes(entry.resource):
+            return self._resource(number, entry.resource, place, fallback_id)
+        request = entry.request
+        if request is None or request.method != "DELETE" or not request.url:
+            return "", reasons.NO_CONTENT
+        name, slash, found = request.url.rpartition("/")
+        name = name.rpartition("/")[2]
+        if not slash or name not in KINDS or "?" in found or not found:
+            known = name in NOT_READ
+            return (name, NOT_READ[name]) if known else ("", reasons.UNKNOWN_RESOURCE)
+        origin = Origin(number, f"{place}{name}", f"{name}/{found}", None, None, None)
+        self._rows.add(origin, KINDS[name], action=Action.RETRACT, type_concept_id=None)
+        return name, None
+
+    def _resource(
+        self, number: int, data: bytes | msgspec.Raw, place: str, fallback_id: str | None
+    ) -> tuple[str, str | None]:
+        """Add a resource's facts; return its type and why it has none."""
+        first = len(self._rows)
+        name = ""
+        try:
+            resource = RESOURCE.decode(data)
+            name = type(resource).__name__
+            if name in NOT_READ:
+                return name, NOT_READ[name]
+            if b"\\u0000" in (raw := bytes(data)) and NUL.search(raw):
+                return name, reasons.MALFORMED
+            if isinstance(resource, Bundle):
+                return (name, reasons.NOT_SUPPORTED) if place else self._bundle(number, resource)
+            if resource.modifierExtension or resource.implicitRules:
+                return name, reasons.MODIFIER
+            return name, self._facts(number, resource, place, fallback_id)
+        except DAMAGE:
+            self._rows.forget(first)
+            return name, _why(data)
+
+    def _facts(self, number: int, resource: Any, place: str, fallback_id: str | None) -> str | None:
+        record = Record(number, place, self._rows, self._references, fallback_id=fallback_id)
+        reason = READ[type(resource)][0](resource, record)
+        if record.finish():
+            self._turned_away += record.turned_away
+            return None
+        return reason
+
+    def _bundle(self, number: int, bundle: Bundle) -> tuple[str, str | None]:
+        """Read a bundle that is one record: its entries are places in it."""
+        reason: str | None = reasons.NO_CONTENT
+        ids = [self.learn(entry) for entry in bundle.entry]
+        for i, entry in enumerate(bundle.entry):
+            name, why = self._entry(number, entry, f"entry[{i}].", ids[i])
+            if why is not None:
+                reason = why
+                self._turned_away.append(TurnedAway(number, f"entry[{i}].{name}", why, whole_record=False))
+        return "Bundle", reason
+
+
+def _is_named(data: bytes) -> bool:
+    """Return whether data are JSON with a resource's name."""
+    try:
+        return NAMED.decode(data).resourceType is not None
+    except DAMAGE:
+        return False
+
+
+def _why(data: bytes | msgspec.Raw) -> str:
+    """Return why data are no resource that is read."""
+    try:
+        name = NAMED.decode(data).resourceType
+    except DAMAGE:
+        return reasons.MALFORMED
+    return (
+        reasons.MALFORMED if name is None or name in NAMES or name == "Bundle" else reasons.UNKNOWN_RESOURCE
+    )
