@@ -81,7 +81,6 @@ def _quantiles(seconds: list[float]) -> tuple[float, float]:
 
 def _at_the_client(folder: Path, stores: list[Path], rounds: int) -> list[float]:
     with serving(folder / "network", stores) as network:
-        network.add_researcher()
         with fedtwin.connect(network.researcher_profile) as client:
             for cohort in cohorts(rounds):  # the first questions open files and sessions
                 client.count(cohort, epsilon=EPSILON, project=PROJECT)

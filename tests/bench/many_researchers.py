@@ -30,10 +30,8 @@ def figures(*, quick: bool) -> Iterable[Figure]:
     with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as name:
         folder = Path(name)
         stores = [make_store(folder / f"store-{i}.duckdb", 4_000, 100_000, seed=i) for i in range(SITES)]
-        with serving(folder / "network", stores) as network:
-            profiles = [folder / f"researcher-{i}" for i in range(RESEARCHERS)]
-            for i, profile in enumerate(profiles):
-                network.add_researcher(f"researcher-{i}", profile=profile)
+        profiles = [folder / f"researcher-{i}" for i in range(RESEARCHERS)]
+        with serving(folder / "network", stores, profiles=profiles):
             start = time.perf_counter()
             with ThreadPoolExecutor(RESEARCHERS) as threads:
                 asked = list(threads.map(lambda pair: _asks(*pair, each), enumerate(profiles)))

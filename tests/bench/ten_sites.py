@@ -33,15 +33,16 @@ def figures(*, quick: bool) -> Iterable[Figure]:
         folder = Path(name)
         stores = [make_scaled(folder / "store-0.duckdb", copies=copies)]
         stores += [Path(shutil.copy(stores[0], folder / f"store-{i}.duckdb")) for i in range(1, SITES)]
-        with serving(folder / "network", stores) as network:
-            network.add_researcher()
-            with fedtwin.connect(network.researcher_profile) as client:
-                client.count(forms[5], epsilon=EPSILON, project=PROJECT)  # opens files and a session
-                seconds = []
-                for form in forms[:: len(forms) // COHORTS][:COHORTS]:
-                    start = time.perf_counter()
-                    client.count(form, epsilon=EPSILON, project=PROJECT)
-                    seconds.append(time.perf_counter() - start)
+        with (
+            serving(folder / "network", stores) as network,
+            fedtwin.connect(network.researcher_profile) as client,
+        ):
+            client.count(forms[5], epsilon=EPSILON, project=PROJECT)  # opens files and a session
+            seconds = []
+            for form in forms[:: len(forms) // COHORTS][:COHORTS]:
+                start = time.perf_counter()
+                client.count(form, epsilon=EPSILON, project=PROJECT)
+                seconds.append(time.perf_counter() - start)
     what = f"{SITES} sites of {copies * EVENTS_PER_COPY} events, {len(seconds)} Circe cohorts"
     yield Figure("ten_sites.p50", statistics.median(seconds), "s", GOAL_S, f"goal; {what}")
     yield Figure("ten_sites.slowest", max(seconds), "s", GOAL_S, f"goal; {what}")
