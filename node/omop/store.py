@@ -22,6 +22,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table as IbisTable
 
+from node.omop import event_copy
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
 from node.omop.loading import Again, Load, Loaded, Source
 from node.omop.side_tables import side_tables
@@ -212,6 +213,7 @@ class OmopStore:
         with self._writing:
             self._writer.execute("BEGIN")
             try:
+                self._writer.execute(event_copy.EMPTY)  # whatever is written, it may no longer be a copy
                 yield self._writer
             except BaseException:
                 self._writer.execute("ROLLBACK")
@@ -232,6 +234,20 @@ class OmopStore:
                 new = total - (int(row[0]) if row else 0)
                 if total and (always or new > _SORT_WHEN_NEW * total or new < 0):
                     self._sort(table.name, by=(table.concept, "person_id", table.start), rows=total)
+
+    def copy_events(self, select: str) -> int:
+        """Fill the copy of all events with the rows of `select` and return their number."""
+        with self._writing:
+            self._writer.execute("BEGIN")
+            try:
+                self._writer.execute(event_copy.EMPTY)
+                row = self._writer.execute(f"INSERT INTO {event_copy.EVENT_COPY} {select}").fetchone()
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+        assert row is not None, "an insert says how many"
+        return int(row[0])
 
     def _sort(self, name: str, *, by: tuple[str, ...], rows: int) -> None:
         fresh = f"{name}__sorted"
@@ -260,7 +276,7 @@ class OmopStore:
         self._writer.execute("BEGIN")
         for table in cdm_tables().values():
             self._writer.execute(table.ddl())
-        for statement in side_tables():
+        for statement in (*side_tables(), event_copy.MAKE):
             self._writer.execute(statement)
         self._writer.execute("COMMIT")
 

@@ -1,0 +1,37 @@
+"""A copy of all events, person by person, so that one person's timeline is read in milliseconds.
+
+The CDM's tables lie in order of concept, which questions need; a person's records are then all over them.
+Guarantee: the copy is whole, or empty. Whatever writes to the store empties it in the same transaction, so
+it never holds a record that the store no longer has. `node.timeline_copy` fills it; without it timelines are
+read from the CDM's tables, slower and the same.
+"""
+
+from __future__ import annotations
+
+EVENT_COPY = "fedtwin_timeline"
+COLUMNS = (  # name and type, in order; `last` is the end, `kind_order` the order of kinds at one moment
+    ("person_id", "BIGINT"),
+    ("time", "TIMESTAMP"),
+    ("precision", "VARCHAR"),
+    ("utc_offset_min", "SMALLINT"),
+    ("kind", "VARCHAR"),
+    ("table", "VARCHAR"),
+    ("record_id", "BIGINT"),
+    ("concept_id", "BIGINT"),
+    ("source_value", "VARCHAR"),
+    ("value_number", "DOUBLE"),
+    ("value_text", "VARCHAR"),
+    ("value_concept_id", "BIGINT"),
+    ("unit_concept_id", "BIGINT"),
+    ("unit", "VARCHAR"),
+    ("type_concept_id", "BIGINT"),
+    ("visit_occurrence_id", "BIGINT"),
+    ("last", "TIMESTAMP"),
+    ("recorded_at", "TIMESTAMP"),
+    ("loaded_at", "TIMESTAMP"),
+    ("load_id", "BIGINT"),
+    ("kind_order", "TINYINT"),
+)
+_BODY = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS)
+MAKE = f"CREATE TABLE IF NOT EXISTS {EVENT_COPY} ({_BODY})"
+EMPTY = f"TRUNCATE {EVENT_COPY}"
