@@ -1,0 +1,73 @@
+"""HL7 v2.3 to 2.8: files with one message or many, batches (FHS, BHS), MLLP frames, listeners' inboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from node.ingest.errors import UnreadableSource
+from node.ingest.facts import FactBatch, TurnedAway
+from node.ingest.readers import hl7v2_reasons as reasons
+from node.ingest.readers.hl7v2_files import EDGE, pieces
+from node.ingest.readers.hl7v2_messages import facts_of
+from node.ingest.readers.hl7v2_record import Cells, cells, table
+
+HEADERS = (b"MSH", b"FHS", b"BHS")
+PEEK = 4096
+REMEMBERED = 1 << 16  # messages that a repetition is looked for among
+
+
+class Hl7v2Reader:
+    """The Reader of HL7 v2 (node.ingest.facts). A record is a message, or what stands where one should.
+
+    zone: the hospital's IANA zone, of times that say no offset where the message says none either.
+    """
+
+    name = "hl7v2"
+
+    def __init__(self, *, zone: str = "") -> None:
+        self._zone = zone
+        self.version = f"1 {zone}" if zone else "1"
+
+    def reads(self, path: Path) -> bool:
+        """Return whether the file begins with a header of HL7 v2, maybe in an MLLP frame."""
+        with path.open("rb") as file:
+            head = file.read(PEEK).lstrip(EDGE)
+        return head[:3] in HEADERS and head[3:4] != b"" and not head[3:4].isalnum()
+
+    def read(self, path: Path, *, batch_records: int) -> Iterator[FactBatch]:
+        """Yield the messages' facts in order. Raises: UnreadableSource if it begins with no header."""
+        if not self.reads(path):
+            raise UnreadableSource(path.name, "does not begin with a header of HL7 v2")
+        rows: list[Cells] = []
+        turned_away: list[TurnedAway] = []
+        seen: dict[bytes, None] = {}
+        begun, number, end = 0, 0, 0
+        with path.open("rb") as file:
+            for number, piece in enumerate(pieces(file), 1):
+                end = piece.end
+                if piece.problem:
+                    turned_away.append(TurnedAway(number, "file", piece.problem, True))
+                elif _again(piece.data, seen):
+                    turned_away.append(TurnedAway(number, "MSH-10", reasons.DUPLICATE, True))
+                else:
+                    found, problems = facts_of(piece.data, number, zone=self._zone)
+                    rows += cells(found)
+                    turned_away += problems
+                if number - begun >= batch_records:
+                    yield FactBatch(table(rows), turned_away, number - begun, end)
+                    rows, turned_away, begun = [], [], number
+        if number > begun:
+            yield FactBatch(table(rows), turned_away, number - begun, end)
+
+
+def _again(data: bytes, seen: dict[bytes, None]) -> bool:
+    """Return whether the same bytes came before: sent twice. MSH-10 alone does not say so."""
+    digest = blake2b(data, digest_size=16).digest()
+    if digest in seen:
+        return True
+    seen[digest] = None
+    if len(seen) > REMEMBERED:
+        del seen[next(iter(seen))]
+    return False

@@ -1,0 +1,199 @@
+"""PID, MRG, AL1 and IAM: who it is, who they turned out to be, and what they do not bear."""
+
+from __future__ import annotations
+
+from node.ingest.facts import Action, Kind
+from node.ingest.readers import hl7v2_reasons as reasons
+from node.ingest.readers.hl7v2_record import Order, Record, Segment, details
+from node.ingest.readers.hl7v2_types import Coding, Identifier, concept, identifier
+
+SEXES = {
+    "M": "male",
+    "MALE": "male",
+    "F": "female",
+    "FEMALE": "female",
+    "O": "other",
+    "OTHER": "other",
+    "A": "other",  # ambiguous
+    "X": "other",
+    "U": "unknown",
+    "UNKNOWN": "unknown",
+    "N": "unknown",  # not applicable
+}
+NUMBERS_OF_HOSPITALS = ("MR", "MRN", "PI", "PT", "U", "")
+NOT_OF_HOSPITALS = frozenset({"SS", "DL", "PPN", "AN", "VN", "ANON", "BC", "CC", "GL", "TAX"})
+DEFAULT_NAMESPACE = "mrn"  # of numbers that name no authority
+MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47", "A48"})
+ACCOUNT_MERGES = frozenset({"A35", "A41", "A42", "A43", "A44", "A45", "A49", "A50", "A51"})
+ERRONEOUS = "E"  # IAM-17, table 0438
+
+
+def pid(record: Record, segment: Segment) -> None:
+    """Set whom what follows is about; give PERSON, and DEATH where PID-29 or PID-30 says so.
+
+    What ADT says about a person and what other messages say have different keys: a result's short PID does
+    not take the place of the registration's. "Not dead" (PID-30 N) takes back a death.
+    """
+    record.encounter, record.admitted, record.order = None, None, Order()
+    record.account = record.message.first(segment, 18)
+    numbers = _numbers(record, segment, 3) or _numbers(record, segment, 2)
+    chosen = _chosen(numbers)
+    if chosen is None:
+        record.patient = record.namespace = None
+        record.turn_away("PID-3", reasons.NO_PATIENT)
+        return
+    record.patient, record.namespace = chosen.id, _namespace(chosen)
+    born = record.time(segment, 7, "PID-7")
+    sex = SEXES.get(record.message.first(segment, 8).upper())
+    race, ethnicity = _group(record, segment, 10), _group(record, segment, 22)
+    others = {
+        f"identifier.{_namespace(other)}": other.id
+        for other in numbers
+        if other != chosen and other.authority and other.type not in NOT_OF_HOSPITALS
+    }
+    if born or sex or race or ethnicity:
+        row = record.add(
+            Kind.PERSON,
+            f"PID[{record.ordinal}]",
+            "person" if record.code == "ADT" else f"person {record.code}",
+            action=Action.RETRACT if record.code == "ADT" and record.event == "A29" else Action.ASSERT,
+            sex=sex,
+            race=race,
+            ethnicity=ethnicity,
+            details=others or None,
+        )
+        if born:
+            row["birth"], row["precision"] = born.day, born.precision
+    _death(record, segment)
+
+
+def _death(record: Record, segment: Segment) -> None:
+    died = record.time(segment, 29, "PID-29")
+    flag = record.message.first(segment, 30).upper()
+    place = f"PID[{record.ordinal}]-29"
+    if flag == "N":
+        if died is None:
+            record.retract(Kind.DEATH, place, "death")
+    elif died is not None or flag == "Y":
+        record.add(Kind.DEATH, place, "death", start=died)
+
+
+def _numbers(record: Record, segment: Segment, number: int) -> list[Identifier]:
+    found = (identifier(record.message, raw) for raw in record.message.repetitions(segment, number))
+    return [one for one in found if one.id]
+
+
+def _chosen(numbers: list[Identifier]) -> Identifier | None:
+    """Return the hospital's own number: a medical record number before others, never an account's."""
+    for kind in NUMBERS_OF_HOSPITALS:
+        for one in numbers:
+            if one.type == kind:
+                return one
+    return next((one for one in numbers if one.type not in NOT_OF_HOSPITALS), None)
+
+
+def _namespace(one: Identifier) -> str:
+    return one.authority or DEFAULT_NAMESPACE
+
+
+def _group(record: Record, segment: Segment, number: int) -> Coding | None:
+    raw = next(iter(record.message.repetitions(segment, number)), "")
+    found = concept(record.message, raw, where=f"PID-{number}", system=f"HL7{5 if number == 10 else 189:04d}")
+    if found.codings:
+        return found.codings[0]
+    return (f"local:PID-{number}", None, found.text) if found.text else None
+
+
+def mrg(record: Record, segment: Segment) -> None:
+    """Give MERGE from each number of MRG-1 to that of PID-3 with the same authority, else to the chosen."""
+    if record.event in ACCOUNT_MERGES:
+        record.turn_away("MRG", reasons.ACCOUNT_MERGE)
+        return
+    if record.event not in MERGES:
+        return
+    pid_segment = _last_pid(record, segment)
+    kept = _numbers(record, pid_segment, 3) or _numbers(record, pid_segment, 2)
+    left = _numbers(record, segment, 1) or _numbers(record, segment, 4)
+    hospital = [one for one in left if one.type not in NOT_OF_HOSPITALS]
+    if not hospital:
+        record.turn_away("MRG-1", reasons.NO_PATIENT)
+    for at, one in enumerate(hospital, 1):
+        other = next(
+            (now for now in kept if now.authority == one.authority and now.type == one.type), _chosen(kept)
+        )
+        if other is None:
+            continue
+        if (other.id, _namespace(other)) == (one.id, _namespace(one)):
+            record.turn_away("MRG-1", reasons.SELF_MERGE)
+            continue
+        row = record.add(
+            Kind.PERSON,
+            f"MRG[{record.ordinal}]-1[{at}]",
+            f"merge {one.id}",
+            action=Action.MERGE,
+            other_patient=other.id,
+            type_concept_id=None,
+        )
+        row["patient"], row["patient_namespace"], row["encounter"] = one.id, _namespace(one), None
+        if _namespace(other) != _namespace(one):
+            row["details"] = {"other_patient_namespace": _namespace(other)}
+
+
+def _last_pid(record: Record, before: Segment) -> Segment:
+    last: Segment = ["PID"]
+    for segment in record.message.segments:
+        if segment is before:
+            break
+        if segment[0] == "PID":
+            last = segment
+    return last
+
+
+def al1(record: Record, segment: Segment) -> None:
+    """Give OBSERVATION: an allergy, with the reaction as its value."""
+    _allergy(record, segment, name="AL1", severity=4, reaction=5, since=6)
+
+
+def iam(record: Record, segment: Segment) -> None:
+    """Give OBSERVATION; an allergy that is deleted (IAM-6 D) or erroneous (IAM-17 E) is taken back."""
+    message = record.message
+    gone = message.first(segment, 6).upper() == "D" or message.first(segment, 17).upper() == ERRONEOUS
+    _allergy(record, segment, name="IAM", severity=4, reaction=5, since=11, gone=gone)
+
+
+def _allergy(
+    record: Record,
+    segment: Segment,
+    *,
+    name: str,
+    severity: int,
+    reaction: int,
+    since: int,
+    gone: bool = False,
+) -> None:
+    message = record.message
+    what = concept(message, message.field(segment, 3), where=f"{name}-3")
+    if not what.said:
+        record.turn_away(f"{name}-3", reasons.NO_CONTENT)
+        return
+    place, key = f"{name}[{record.ordinal}]", f"allergy {what.name}"
+    if gone:
+        record.retract(Kind.OBSERVATION, place, key)
+        return
+    said = [message.text(raw).strip() for raw in message.repetitions(segment, reaction)]
+    start = record.time(segment, since, f"{name}-{since}")
+    if start is None and name == "IAM":
+        start = record.time(segment, 13, "IAM-13")
+    record.add(
+        Kind.OBSERVATION,
+        place,
+        key,
+        start=start or record.happened or record.sent,
+        concept=what,
+        value_text="; ".join(one for one in said if one) or None,
+        details=details(
+            type="allergy",
+            category=message.first(segment, 2),
+            criticality=message.first(segment, severity),
+        ),
+    )
