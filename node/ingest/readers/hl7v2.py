@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+import pyarrow as pa
+
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import FactBatch, TurnedAway
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_files import EDGE, pieces
 from node.ingest.readers.hl7v2_messages import facts_of
-from node.ingest.readers.hl7v2_record import Cells, cells, table
+from node.ingest.readers.hl7v2_record import Cells, Row, cells, table
 
 HEADERS = (b"MSH", b"FHS", b"BHS")
 PEEK = 4096
+ROWS_AT_ONCE = 2048
 REMEMBERED = 1 << 16  # messages that a repetition is looked for among
 
 
@@ -40,26 +43,47 @@ class Hl7v2Reader:
         """Yield the messages' facts in order. Raises: UnreadableSource if it begins with no header."""
         if not self.reads(path):
             raise UnreadableSource(path.name, "does not begin with a header of HL7 v2")
-        rows: list[Cells] = []
-        turned_away: list[TurnedAway] = []
+        batch = _Batch()
         seen: dict[bytes, None] = {}
-        begun, number, end = 0, 0, 0
         with path.open("rb") as file:
             for number, piece in enumerate(pieces(file), 1):
-                end = piece.end
                 if piece.problem:
-                    turned_away.append(TurnedAway(number, "file", piece.problem, True))
+                    batch.add([], [TurnedAway(number, "file", piece.problem, True)], piece.end)
                 elif _again(piece.data, seen):
-                    turned_away.append(TurnedAway(number, "MSH-10", reasons.DUPLICATE, True))
+                    batch.add([], [TurnedAway(number, "MSH-10", reasons.DUPLICATE, True)], piece.end)
                 else:
-                    found, problems = facts_of(piece.data, number, zone=self._zone)
-                    rows += cells(found)
-                    turned_away += problems
-                if number - begun >= batch_records:
-                    yield FactBatch(table(rows), turned_away, number - begun, end)
-                    rows, turned_away, begun = [], [], number
-        if number > begun:
-            yield FactBatch(table(rows), turned_away, number - begun, end)
+                    batch.add(*facts_of(piece.data, number, zone=self._zone), piece.end)
+                if batch.records >= batch_records:
+                    yield batch.made()
+                    batch = _Batch()
+        if batch.records:
+            yield batch.made()
+
+
+class _Batch:
+    """Facts on their way into one FactBatch; into Arrow early, because Python's objects are large."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._rows: list[Cells] = []
+        self._tables: list[pa.Table] = []
+        self._turned_away: list[TurnedAway] = []
+        self._end = 0
+
+    def add(self, rows: list[Row], turned_away: list[TurnedAway], end: int) -> None:
+        """Add what came of one record."""
+        self.records += 1
+        self._rows += cells(rows)
+        self._turned_away += turned_away
+        self._end = end
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._tables.append(table(self._rows))
+            self._rows = []
+
+    def made(self) -> FactBatch:
+        """Return the batch."""
+        facts = pa.concat_tables([*self._tables, table(self._rows)])
+        return FactBatch(facts, self._turned_away, self.records, self._end)
 
 
 def _again(data: bytes, seen: dict[bytes, None]) -> bool:

@@ -58,9 +58,9 @@ class Malformed(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Delimiters:
-    """The signs of MSH-1 and MSH-2."""
+    """The signs of MSH-1 and MSH-2. Equal signs are one object: what is cached by them is found fast."""
 
     field: str
     component: str
@@ -131,9 +131,10 @@ class Message:
 
     def first(self, segment: list[str], number: int) -> str:
         """Return the text of a field's first repetition, first component, first subcomponent."""
-        raw = self.field(segment, number)
-        if not raw:
+        if number >= len(segment) or not (raw := segment[number]):
             return ""
+        if raw.isalnum():
+            return raw
         signs = self.delimiters
         for sign in (signs.repetition, signs.component, signs.subcomponent):
             if sign in raw:
@@ -142,31 +143,37 @@ class Message:
 
     def text(self, raw: str) -> str:
         """Return text without its escapes. What is not an escape of HL7 stays as it is."""
-        escape = self.delimiters.escape
-        if escape not in raw:
-            return raw
-        return _escapes(escape).sub(self._escaped, raw)
+        return unescaped(raw, self.delimiters, self.encoding)
 
-    def _escaped(self, found: re.Match[str]) -> str:
-        name, signs = found[1], self.delimiters
-        kind, rest = name[:1], name[1:]
-        if kind == ".":
-            return _formatted(rest, found[0])
-        if kind == "X":
-            return _hexadecimal(rest, self.encoding, found[0])
-        if rest:
-            return found[0]
-        known = {
-            "F": signs.field,
-            "S": signs.component,
-            "R": signs.repetition,
-            "E": signs.escape,
-            "T": signs.subcomponent,
-            "P": signs.truncation,
-            "H": "",
-            "N": "",
-        }
-        return known.get(kind, found[0])
+
+def unescaped(raw: str, signs: Delimiters, encoding: str) -> str:
+    """Return text without its escapes; see Message.text."""
+    if signs.escape not in raw:
+        return raw
+
+    def plain(found: re.Match[str]) -> str:
+        name = found[1]
+        if name[0] == ".":
+            return _formatted(name[1:], found[0])
+        if name[0] == "X":
+            return _hexadecimal(name[1:], encoding, found[0])
+        return _signs(signs).get(name, found[0])
+
+    return _escapes(signs.escape).sub(plain, raw)
+
+
+@lru_cache(maxsize=64)
+def _signs(signs: Delimiters) -> dict[str, str]:
+    return {
+        "F": signs.field,
+        "S": signs.component,
+        "R": signs.repetition,
+        "E": signs.escape,
+        "T": signs.subcomponent,
+        "P": signs.truncation,
+        "H": "",
+        "N": "",
+    }
 
 
 @lru_cache(maxsize=64)

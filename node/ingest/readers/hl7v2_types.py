@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from node.ingest.readers.hl7v2_lexer import Message
+from node.ingest.readers.hl7v2_lexer import NULL, Delimiters, Message, unescaped
 
 SYSTEMS = {
     "LN": "http://loinc.org",
@@ -58,7 +58,7 @@ Coding = tuple[str | None, str | None, str | None]  # system, code, display
 
 
 class Concept(NamedTuple):
-    """What CE, CWE, CNE and CF say: codings, the sender's preferred one first, and words."""
+    """What CE, CWE, CNE and CF say: codings, the sender's preferred one first, and words. Never changed."""
 
     codings: list[Coding]
     text: str | None
@@ -93,7 +93,14 @@ def concept(message: Message, raw: str, *, where: str, system: str = "") -> Conc
     """
     if not raw:
         return NOTHING
-    parts = [part.strip() for part in message.components(raw)]
+    return _concept(raw, message.delimiters, message.encoding, where, system)
+
+
+@lru_cache(maxsize=8192)  # a hospital's laboratory has some thousand tests
+def _concept(raw: str, signs: Delimiters, encoding: str, where: str, system: str) -> Concept:
+    parts = [unescaped(part, signs, encoding).strip() for part in raw.split(signs.component)]
+    if NULL in raw:
+        parts = ["" if part == NULL else part for part in parts]
     if len(parts) == 1:
         return Concept([(system_of(system, where), parts[0], None)], None) if parts[0] else NOTHING
     codings: list[Coding] = []
