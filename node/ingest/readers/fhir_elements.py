@@ -107,7 +107,7 @@ class Attachment(Element):
     creation: str | None = None
 
 
-class Extension(Struct):
+class Extension(Element):
     """What FHIR itself does not have. Nested ones are how US Core says race and ethnicity."""
 
     url: str
@@ -140,7 +140,7 @@ class Meta(Element):
     lastUpdated: str | None = None
 
 
-class Resource(Struct, tag_field="resourceType"):
+class Resource(Struct, tag_field="resourceType", gc=False):
     """What every resource has. `modifierExtension` and `implicitRules` may turn its meaning round."""
 
     id: Id | None = None
@@ -157,9 +157,9 @@ class Holder(Resource):
 
 def first_code(concepts: tuple[CodeableConcept, ...] | CodeableConcept | None) -> str | None:
     """Return the first code of a status or category, which FHIR's required bindings fix."""
-    if concepts is None:
+    if not concepts:
         return None
-    for concept in (concepts,) if isinstance(concepts, CodeableConcept) else concepts:
+    for concept in concepts if isinstance(concepts, tuple) else (concepts,):
         for coding in concept.coding:
             if coding.code:
                 return coding.code

@@ -58,7 +58,8 @@ class Source:
         """Yield the lines, None for one that is too long. Blank lines count and are yielded empty."""
         readline, first = self.stream.readline, True
         while line := readline(MAX_LINE + 1):
-            self._count(len(line))
+            if self._limit is not None:
+                self._count(len(line))
             if first:
                 line, first = without_bom(line), False
             if len(line) > MAX_LINE:

@@ -29,7 +29,6 @@ from node.ingest.readers.fhir_times import Moment
 LAB = 32856  # OMOP type concept "Lab"
 FINAL = statuses("final amended corrected", "cancelled")
 MEASURED = {"laboratory", "vital-signs"}
-ANSWERED = {"social-history", "survey", "exam", "sdoh"}
 
 
 class ReferenceRange(Element):
@@ -126,7 +125,7 @@ def _when(resource: Observation, record: Record) -> tuple[Moment | None, Moment 
 
 
 def _has_value(result: Result) -> bool:
-    return any(getattr(result, name) is not None for name in VALUES)
+    return result.valueQuantity is not None or any(getattr(result, name) is not None for name in VALUES)
 
 
 VALUES = [name for name in Result.__struct_fields__ if name.startswith("value")] + ["dataAbsentReason"]
@@ -166,7 +165,7 @@ def _result(
         more = details(
             interpretation=first_code(result.interpretation), absent=first_code(result.dataAbsentReason)
         )
-    measured = category in MEASURED or (category not in ANSWERED and number is not None)
+    measured = quantity is not None or category in MEASURED
     record.rows.add(
         origin,
         Kind.MEASUREMENT if measured else Kind.OBSERVATION,
@@ -219,12 +218,13 @@ def _pair(one: Quantity | None, other: Quantity | None, sign: str) -> tuple[str 
 def _usual(ranges: tuple[ReferenceRange, ...], unit: str | None) -> tuple[float | None, float | None]:
     """Return the first range that is the usual one and in the value's unit."""
     for found in ranges:
-        if first_code(found.type) not in (None, "normal"):
+        if found.type is not None and first_code(found.type) not in (None, "normal"):
             continue
-        ends = [q for q in (found.low, found.high) if q is not None]
-        if ends and all(unit_of(q) in (None, unit) for q in ends):
-            return (
-                found.low.value if found.low is not None else None,
-                found.high.value if found.high is not None else None,
-            )
+        low, high = found.low, found.high
+        if (low is not None and unit_of(low) not in (None, unit)) or (
+            high is not None and unit_of(high) not in (None, unit)
+        ):
+            continue
+        if low is not None or high is not None:
+            return low.value if low is not None else None, high.value if high is not None else None
     return None, None

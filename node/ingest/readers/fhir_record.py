@@ -11,6 +11,7 @@ from node.ingest.readers.fhir_references import References
 from node.ingest.readers.fhir_rows import Origin, Rows
 from node.ingest.readers.fhir_times import Moment, moment
 
+NOBODY = (None, None)
 ERROR = "entered-in-error"
 
 
@@ -32,6 +33,17 @@ def statuses(holds: str, taken_back: str = "") -> Statuses:
 
 class Record:
     """Where the facts of one resource go."""
+
+    __slots__ = (
+        "_fallback_id",
+        "_first",
+        "_place",
+        "_retracts",
+        "number",
+        "references",
+        "rows",
+        "turned_away",
+    )
 
     def __init__(
         self, number: int, place: str, rows: Rows, references: References, *, fallback_id: str | None = None
@@ -78,16 +90,10 @@ class Record:
         found = resource.id or self._fallback_id
         meta = resource.meta
         written = meta.lastUpdated if meta is not None and meta.lastUpdated else recorded
-        at = self.time(written, "meta.lastUpdated") if written else None
-        patient = self.references.patient(subject)
-        return Origin(
-            self.number,
-            self._place + name,
-            f"{name}/{found}" if found else None,
-            at.us if at else None,
-            patient.id if patient else None,
-            patient.namespace if patient else None,
-        )
+        at = self.time(written, "meta.lastUpdated")
+        patient, namespace = self.references.patient(subject) or NOBODY
+        key = f"{name}/{found}" if found else None
+        return Origin(self.number, self._place + name, key, at.us if at else None, patient, namespace)
 
     def finish(self) -> bool:
         """Make retractions of the facts of a resource that is taken back; return whether there is a fact."""

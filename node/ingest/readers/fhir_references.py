@@ -17,6 +17,8 @@ import msgspec
 from node.ingest.readers.fhir_elements import CodeableConcept, Identifier, Reference
 
 NAMESPACE = "fhir"
+CACHED = 1 << 16  # references; records of one patient mostly stand together
+MISSING = ""  # no key is empty
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -67,12 +69,16 @@ class References:
         self._inside: dict[str, tuple[str, str]] = {}  # fullUrl -> type and id
         self._identified: dict[tuple[str | None, str], str] = {}  # business identifier -> Patient's id
         self._drugs_inside: dict[str, CodeableConcept] = {}
+        self._patients: dict[str | None, PatientId] = {}  # what was resolved lately
+        self._keys: dict[tuple[str, str], str | None] = {}
 
     def learn(self, full_url: str | None, raw: msgspec.Raw) -> str | None:
         """Note one entry of a bundle; return the id it has if the resource itself gives none.
 
         Raises: what msgspec raises for a damaged resource.
         """
+        self._patients.clear()
+        self._keys.clear()
         stub = msgspec.json.decode(raw, type=Stub)
         found = stub.id or (full_url and (_urn(full_url) or (_split(full_url) or ("", ""))[1])) or None
         if found is None:
@@ -93,9 +99,13 @@ class References:
         """Return whom a reference means, or None if it does not mean one patient."""
         if reference is None:
             return None
+        if (known := self._patients.get(reference.reference)) is not None:
+            return known
         if reference.reference:
             if found := self._target(reference.reference, "Patient"):
-                return PatientId(found, self.namespace)
+                if len(self._patients) >= CACHED:
+                    self._patients.clear()
+                return self._patients.setdefault(reference.reference, PatientId(found, self.namespace))
             if "?" in reference.reference:
                 return self._identified_patient(_conditional(reference.reference, "Patient"))
         identifier = reference.identifier
@@ -114,8 +124,12 @@ class References:
         """Return the key of the resource of type `kind` that is meant: "Encounter/1"; None for any other."""
         if reference is None or not reference.reference:
             return None
+        if (known := self._keys.get((reference.reference, kind), MISSING)) is not MISSING:
+            return known
         found = self._target(reference.reference, kind)
-        return f"{kind}/{found}" if found else None
+        if len(self._keys) >= CACHED:
+            self._keys.clear()
+        return self._keys.setdefault((reference.reference, kind), f"{kind}/{found}" if found else None)
 
     def drug(
         self, reference: Reference | None, contained: tuple[msgspec.Raw, ...]
@@ -158,6 +172,8 @@ def inside(contained: tuple[msgspec.Raw, ...], reference: str, kind: type[S]) ->
 
 
 def _urn(reference: str) -> str | None:
+    if not reference.startswith("urn:"):
+        return None
     for prefix in ("urn:uuid:", "urn:oid:"):
         if reference.startswith(prefix):
             return reference[len(prefix) :] or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from node.ingest.facts import CODING, SCHEMA, Action, Kind
 from node.ingest.readers.fhir_elements import CodeableConcept, Coding
 from node.ingest.readers.fhir_times import Moment
 
+NONE = Coding()
 EPOCH_DAY = date(1970, 1, 1)
 KEY, KIND = SCHEMA.names.index("key"), SCHEMA.names.index("kind")
 EHR = 32817  # OMOP type concept "EHR": where nothing more exact is said
@@ -94,8 +95,8 @@ class Rows:
                 f"{origin.place}.{part}" if part else origin.place,
                 key or (f"{own}#{part}" if part and own else own),
                 origin.version,
-                action.value,
-                kind.value,
+                action,
+                kind,
                 origin.patient,
                 origin.namespace,
                 other_patient,
@@ -137,7 +138,7 @@ class Rows:
 
         What is only linked to it keeps: a report that is taken back leaves its results.
         """
-        parts = [row[KEY] for row in self._rows[first:] if row[KIND] != Kind.LINK.value]
+        parts = [row[KEY] for row in self._rows[first:] if row[KIND] is not Kind.LINK]
         keys = dict.fromkeys([origin.key, *parts])
         del self._rows[first:]
         for key in keys:
@@ -158,7 +159,7 @@ class Rows:
 def _column(field: pa.Field, values: Sequence[Any], rows: int) -> pa.Array:
     if field.name in ("codes", "value_codes"):
         return _coding_lists(values)
-    if values.count(None) == rows and rows:
+    if rows and values[0] is None and values.count(None) == rows:
         return pa.nulls(rows, field.type)
     if field.type == CODING:
         return _codings(values)
@@ -175,28 +176,31 @@ def _day(at: Moment) -> date:
 
 def _coding_lists(values: Sequence[Sequence[Coding]]) -> pa.Array:
     """Return lists of codings, the user's choice first, without those that have no code; no list is empty."""
-    kept = [values_of if _usable(values_of) else _chosen(values_of) for values_of in values]
+    flat = list(chain.from_iterable(values))
+    if all(coding.code and not coding.userSelected for coding in flat):
+        kept = values
+    else:
+        kept = [_chosen(codings) for codings in values]
+        flat = list(chain.from_iterable(kept))
     offsets, at = [], 0
     for codings in kept:
         offsets.append(at if codings else None)
         at += len(codings)
     offsets.append(at)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _codings(list(chain.from_iterable(kept))))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _codings(flat))
 
 
-def _usable(codings: Iterable[Coding]) -> bool:
-    """Return whether every coding has a code and none is marked as the user's choice."""
-    return all(coding.code and not coding.userSelected for coding in codings)
-
-
-def _chosen(codings: Iterable[Coding]) -> list[Coding]:
+def _chosen(codings: Sequence[Coding]) -> list[Coding]:
     return sorted((coding for coding in codings if coding.code), key=lambda coding: not coding.userSelected)
 
 
 def _codings(values: Sequence[Coding | None]) -> pa.Array:
+    """Return a column of codings."""
+    given = [coding or NONE for coding in values]
     parts = [
-        pa.array([None if coding is None else getattr(coding, name) for coding in values], pa.string())
-        for name in ("system", "code", "display")
+        pa.array([coding.system for coding in given], pa.string()),
+        pa.array([coding.code for coding in given], pa.string()),
+        pa.array([coding.display for coding in given], pa.string()),
     ]
-    absent = pa.array([coding is None for coding in values], pa.bool_())
+    absent = pa.array([coding is NONE for coding in given], pa.bool_()) if None in values else None
     return pa.StructArray.from_arrays(parts, fields=list(CODING), mask=absent)
