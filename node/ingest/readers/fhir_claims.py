@@ -136,7 +136,6 @@ def _bill(
             end=stay[1],
             concept=resource.type,
             type_concept_id=CLAIM,
-            status=resource.status,
             details=details(**{"class": kind, "discharged_to": _said(resource, "discharge-status")}),
         )
     lines = Lines(record, origin, base, start, end, visit)

@@ -165,10 +165,10 @@ def allergy(resource: AllergyIntolerance, record: Record) -> str | None:
         encounter=visit,
         start=start or record.time(resource.recordedDate, "recordedDate"),
         concept=resource.code,
-        status=first_code(resource.clinicalStatus),
+        status=verified,
         value_codings=[c for r in resource.reaction for m in r.manifestation for c in m.coding],
         details=details(
-            verification=verified,
+            clinical=first_code(resource.clinicalStatus),
             type=resource.type,
             category=resource.category[0] if resource.category else None,
             criticality=resource.criticality,
