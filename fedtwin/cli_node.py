@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
+from fedtwin.cli_node_listen import listen_mllp
 from fedtwin.cli_node_records import audit, policy, register, require_node
 from fedtwin.cli_node_store import store
 from fedtwin.cli_node_vocabulary import vocabulary
@@ -21,6 +22,7 @@ node.add_typer(store)
 node.add_typer(vocabulary)
 register(node)
 node.command("cohort")(cohort)
+node.command("listen-mllp")(listen_mllp)
 
 
 @node.command("join")

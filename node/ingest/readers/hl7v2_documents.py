@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from node.ingest.facts import Kind
@@ -92,6 +91,3 @@ class Documents:
             codes=document.what.codings or None,
             text=words,
         )
-
-
-Handler = Callable[[Record, Segment], None]

@@ -16,9 +16,9 @@ from node.ingest.readers.hl7v2_record import (
     Segment,
 )
 from node.ingest.readers.hl7v2_times import Moment
-from node.ingest.readers.hl7v2_types import concept, entity, number
+from node.ingest.readers.hl7v2_types import Concept, concept, number
 
-CANCELLED = frozenset({"CA", "CR", "OC", "UC"} - {"UC"})  # table 0119: cancelled; "unable to cancel" is not
+CANCELLED = frozenset({"CA", "CR", "OC"})  # table 0119: cancelled
 STOPPED = frozenset({"DC", "DR", "OD"})  # discontinued
 NOT_GIVEN = frozenset({"RE", "NA"})  # RXA-20, table 0322: refused, not administered
 NO_VACCINE = "998"  # CVX "no vaccine administered"
@@ -129,7 +129,7 @@ def component(record: Record, segment: Segment) -> None:
     record.turn_away("RXC", reasons.COMPONENT)
 
 
-def _drug(record: Record, what, owner: str, *, name: str, deleted: bool) -> Row | None:  # type: ignore[no-untyped-def]
+def _drug(record: Record, what: Concept, owner: str, *, name: str, deleted: bool) -> Row | None:
     if not what.said:
         record.turn_away(name, reasons.NO_CONTENT)
         return None
@@ -177,6 +177,3 @@ def _amount(record: Record, segment: Segment, amount: int, unit: int) -> str | N
 def _last(record: Record, name: str) -> Row | None:
     row = record.rows[-1] if record.rows else None
     return row if row is not None and row["place"].startswith(name) else None
-
-
-__all__ = ["component", "entity", "order_only", "rxa", "rxd", "rxe", "rxr", "tq1"]
