@@ -129,6 +129,18 @@ class Vault:
             ids[place], shifts[place] = self._derive(secrets[lookup])
         return Pseudonyms(ids, shifts)
 
+    def record_ids(self, names: Sequence[bytes], *, label: str) -> NDArray[np.int64]:
+        """Return for each name a number below 2^63, never 0: the same name always gets the same.
+
+        Guarantee: a keyed hash (BLAKE2b), so that without the key no name can be found from its number. The
+        name of something of a patient begins with their pseudonym, not with the hospital's own id.
+        """
+        key = self._key.keyed(b"record ids", label.encode())
+        digest = hashlib.blake2b
+        digests = b"".join([digest(name, digest_size=8, key=key).digest() for name in names])
+        numbers = (np.frombuffer(digests, dtype=">u8") & np.uint64(_ID_MASK)).astype(np.int64)
+        return np.maximum(numbers, 1)
+
     def _derive(self, secret: bytes) -> tuple[int, int]:
         person = int.from_bytes(self._key.keyed(b"person", secret)[:8], "big") & _ID_MASK
         return person or 1, shift_of(self._key.keyed(b"date shift", secret))

@@ -3,7 +3,9 @@
 IngestError
 ├── MalformedMapping    the caller's mistake: names the mapping file and the key
 ├── NoMapping           the caller's mistake: no mapping fits the file
-└── UnreadableSource    a fault: the file is not what its mapping says (encoding, columns, quoting)
+├── UnreadableSource    a fault: the file is not what its mapping says (encoding, columns, quoting)
+├── ReaderUnavailable   an outage: a library that a reader needs is not installed
+└── Unaccounted         a fault: a reader lost a record, so that its file is not loaded
 """
 
 from __future__ import annotations
@@ -38,3 +40,24 @@ class UnreadableSource(IngestError):
         super().__init__(f"{source}: {reason}")
         self.source = source
         self.reason = reason
+
+
+class ReaderUnavailable(IngestError):
+    """A reader cannot be asked, because a library is missing."""
+
+    def __init__(self, reader: str, library: str, extra: str) -> None:
+        super().__init__(f"the reader '{reader}' needs {library}: pip install 'fedtwin[{extra}]'")
+        self.reader = reader
+        self.library = library
+
+
+class Unaccounted(IngestError):
+    """Records in, stored and turned away do not add up."""
+
+    def __init__(self, source: str, *, records_in: int, stored: int, quarantined: int) -> None:
+        super().__init__(
+            f"{source}: {records_in} records came in, {stored} were stored and {quarantined} turned away"
+        )
+        self.records_in = records_in
+        self.stored = stored
+        self.quarantined = quarantined

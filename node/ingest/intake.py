@@ -49,6 +49,7 @@ class FileReport:
     events: dict[str, int]
     unknown_columns: tuple[str, ...]
     unchanged: bool = False
+    rows_quarantined: int = 0  # rows that gave no record
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def ingest(
     chosen, skipped = plan(path, mapping)
     redact = _redactor(found for _, found in chosen)
     reports = tuple(
-        _ingest_file(
+        ingest_file(
             file,
             found,
             store,
@@ -144,7 +145,7 @@ def plan(
     if isinstance(mapping, Mapping) and path.is_file():
         return [(path, mapping)], ()
     candidates = _candidates(path, mapping)
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _is_source(file))
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_source(file))
     chosen: list[tuple[Path, Mapping]] = []
     skipped: list[str] = []
     for file in files:
@@ -155,7 +156,7 @@ def plan(
             chosen.append((file, found))
     if not chosen:
         raise NoMapping(path.name)
-    chosen.sort(key=lambda pair: (_rank(pair[1]), pair[0].name))
+    chosen.sort(key=lambda pair: (rank(pair[1]), pair[0].name))
     return chosen, tuple(skipped)
 
 
@@ -165,8 +166,12 @@ def _candidates(path: Path, mapping: Mapping | Sequence[Mapping] | None) -> tupl
     if mapping is not None:
         return tuple(mapping)
     folder = path.parent if path.is_file() else path
-    beside = tuple(read_mapping(file) for file in sorted(folder.glob("*.toml")) if _is_mapping(file))
-    return beside + packaged()
+    return beside(folder) + packaged()
+
+
+def beside(folder: Path) -> tuple[Mapping, ...]:
+    """Return the mappings that lie in a folder. Raises: MalformedMapping."""
+    return tuple(read_mapping(file) for file in sorted(folder.glob("*.toml")) if _is_mapping(file))
 
 
 def _is_mapping(file: Path) -> bool:
@@ -174,11 +179,13 @@ def _is_mapping(file: Path) -> bool:
     return any(line.strip() == b"[source]" for line in file.read_bytes().splitlines())
 
 
-def _is_source(file: Path) -> bool:
+def is_source(file: Path) -> bool:
+    """Return whether a file of a folder is data."""
     return file.is_file() and not file.name.startswith(".") and file.suffix != ".toml"
 
 
-def _rank(mapping: Mapping) -> int:
+def rank(mapping: Mapping) -> int:
+    """Return what comes first: persons, visits, then what refers to them."""
     if mapping.person is not None:
         return 0
     return 1 if mapping.visit is not None and mapping.visit.concept_id is not None else 2
@@ -195,7 +202,7 @@ def _no_text(text: str) -> str:
     raise AssertionError("no mapping lets text pass")
 
 
-def _ingest_file(
+def ingest_file(
     file: Path,
     mapping: Mapping,
     store: OmopStore,
@@ -208,10 +215,21 @@ def _ingest_file(
     again: Again,
     redact: Redact,
 ) -> FileReport:
+    """Load one file under its mapping. Raises: UnreadableSource, AlreadyLoaded."""
     source = Source(file.name, sha256_of(file), mapping.name, mapping.sha256)
     before = store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
     if before is not None:
-        return FileReport(file.name, mapping.name, before.rows, 0, before.quarantined, {}, (), unchanged=True)
+        return FileReport(
+            file.name,
+            mapping.name,
+            before.rows,
+            0,
+            before.quarantined,
+            {},
+            (),
+            unchanged=True,
+            rows_quarantined=before.rows_quarantined,
+        )
     table = open_delimited(file, mapping)
     now = clock.now()
     rules = Rules(
@@ -239,8 +257,16 @@ def _ingest_file(
         wrong = np.array(table.wrong_width, dtype=np.int64)
         load.quarantine("*", "wrong-number-of-fields", wrong, whole_row=True)
         load.rows += len(wrong)
+        load.rows_quarantined = load.rows - loaded
     return FileReport(
-        file.name, mapping.name, load.rows, loaded, load.quarantined, dict(load.events), table.unknown_columns
+        file.name,
+        mapping.name,
+        load.rows,
+        loaded,
+        load.quarantined,
+        dict(load.events),
+        table.unknown_columns,
+        rows_quarantined=load.rows_quarantined,
     )
 
 

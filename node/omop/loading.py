@@ -12,6 +12,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from node.omop import fact_persons
+from node.omop.derived import periods
 from node.omop.errors import NoSuchTable
 from node.omop.tables import (
     CDM_VERSION,
@@ -21,7 +23,6 @@ from node.omop.tables import (
     cdm_tables,
 )
 
-PERIOD_TYPE_CONCEPT_ID = 32882  # observation periods derived from the records themselves
 OLDEST_AGE_YEARS = 90  # 45 CFR 164.514(b)(2)(i)(C): all ages over 89 are one category, 90
 
 _INT64 = np.int64
@@ -53,6 +54,7 @@ class Loaded:
     rows: int
     quarantined: int
     events: int
+    rows_quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Load:
         self._replaced_persons = False
         self.rows = 0
         self.quarantined = 0
+        self.rows_quarantined = 0
         self.events: Counter[str] = Counter()
         for load_id in replaces:
             self._forget(load_id)
@@ -178,11 +181,14 @@ class Load:
         """Derive what follows from the records, and write the load's own. Called by `OmopStore.load`."""
         if self._replaced_persons:
             self._keep_persons_with_records()
+        fact_persons.release(self._cursor)
+        fact_persons.purge(self._cursor)
         self._derive_observation_periods()
         self._cap_ages()
         self._cursor.execute(
             "INSERT INTO fedtwin_load (load_id, source_name, source_sha256, mapping_name, mapping_sha256,"
-            " loaded_at, rows, quarantined, events, format) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'delimited')",
+            " loaded_at, rows, quarantined, events, format, records_quarantined)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'delimited', ?)",
             [
                 self.load_id,
                 self._source.name,
@@ -193,6 +199,7 @@ class Load:
                 self.rows,
                 self.quarantined,
                 sum(self.events.values()),
+                self.rows_quarantined,
             ],
         )
         self._stamp(self._now.date())
@@ -210,19 +217,8 @@ class Load:
 
     def _derive_observation_periods(self) -> None:
         """One period per person, from the first to the last day of their records; its id is the person's."""
-        columns = [(table.name, table.start, table.end or table.start) for table in EVENT_TABLES.values()]
-        columns.append(("visit_occurrence", "visit_start_date", "visit_end_date"))
-        spans = " UNION ALL ".join(
-            f"SELECT person_id, {start} AS first, greatest({start}, coalesce({end}, {start})) AS last"  # noqa: S608
-            f" FROM {name}"
-            for name, start, end in columns
-        )
         self._cursor.execute("DELETE FROM observation_period")
-        self._cursor.execute(
-            "INSERT INTO observation_period"  # noqa: S608 (our names)
-            f" SELECT person_id, person_id, min(first), max(last),"
-            f" {PERIOD_TYPE_CONCEPT_ID} FROM ({spans}) GROUP BY person_id"
-        )
+        self._cursor.execute(f"INSERT INTO observation_period {periods()}")
 
     def _cap_ages(self) -> None:
         """Nobody is older than 90 on the last day of their records (for good: the true year is not kept)."""

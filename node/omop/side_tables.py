@@ -35,8 +35,8 @@ For as-of reads and for the question where a value comes from, these two are the
     group_id            what is replaced and retracted together -> fedtwin_group; null: never
 
 A person's row in the CDM is drawn from all descriptions of them (`fedtwin_held_person`), a death from all
-that were told of (`fedtwin_held_death`); for both, `record_id` here is that of the description where a reader gave
-it, and the person's id where a mapping did.
+that were told of (`fedtwin_held_death`); for both, `record_id` here is that of the description where a reader
+gave it, and the person's id where a mapping did.
 """
 
 from __future__ import annotations
@@ -109,10 +109,12 @@ VOCABULARY_LOAD = 0
 
 # What a source names by a key of its own: the version that holds. `version` is moved by the patient's days.
 # Of two versions the later one holds; of the same version the greater `rank`, which file and record decide.
+# `base_key_id` is of the key up to "#": of the thing that this is a part of.
 _GROUP = """
 CREATE TABLE IF NOT EXISTS fedtwin_group (
   group_id BIGINT NOT NULL,
   key_id BIGINT NOT NULL,
+  base_key_id BIGINT NOT NULL,
   person_id BIGINT NOT NULL,
   version TIMESTAMP,
   rank BIGINT NOT NULL,

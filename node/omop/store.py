@@ -23,7 +23,9 @@ from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table as IbisTable
 
 from node.omop import event_copy
+from node.omop.derived import content_hash, derive
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
+from node.omop.fact_loading import FactLoad, Reading
 from node.omop.loading import Again, Load, Loaded, Source
 from node.omop.side_tables import side_tables
 from node.omop.tables import EVENT_TABLES, cdm_tables
@@ -161,6 +163,10 @@ class OmopStore:
             ).fetchall()
             if self.has("fedtwin_vocabulary"):  # not in a store that an older version made
                 rows += cursor.execute("SELECT version, source_sha256 FROM fedtwin_vocabulary").fetchall()
+            if self.has("fedtwin_dirty"):  # between a load and what is derived from it
+                rows += cursor.execute(
+                    "SELECT 'dirty', count(*)::VARCHAR FROM fedtwin_dirty HAVING count(*) > 0"
+                ).fetchall()
         else:
             rows = [
                 (name, str(cursor.execute(f"SELECT count(*) FROM {name}").fetchone()[0]))  # noqa: S608 (our names)
@@ -184,7 +190,7 @@ class OmopStore:
     def loaded(self, *, source_sha256: str, mapping_sha256: str) -> Loaded | None:
         """Return the record of an earlier load of these bytes under this mapping, if there is one."""
         row = self.connection.con.execute(
-            "SELECT load_id, rows, quarantined, events FROM fedtwin_load"
+            "SELECT load_id, rows, quarantined, events, coalesce(records_quarantined, 0) FROM fedtwin_load"
             " WHERE source_sha256 = ? AND mapping_sha256 = ?",
             [source_sha256, mapping_sha256],
         ).fetchone()
@@ -206,6 +212,42 @@ class OmopStore:
             load = Load(self._writer, source, now=now, replaces=earlier if again is Again.REPLACE else ())
             yield load
             load.finish()
+
+    @contextmanager
+    def load_facts(
+        self, source: Source, reading: Reading, *, now: datetime, again: Again = Again.REFUSE
+    ) -> Iterator[FactLoad]:
+        """Open a load of a source's facts; leaving the block commits it, an exception leaves nothing of it.
+
+        The same bytes, by another version of the reader or of the vocabulary, take the place of what they
+        gave before. Another file of the same name adds to it: its facts find the records of their keys.
+
+        Raises: AlreadyLoaded, if `again` is REFUSE, a fact has no key, and a file of this name was loaded.
+        """
+        with self.writing():
+            rows = self._writer.execute(
+                "SELECT load_id, source_sha256 = ? FROM fedtwin_load WHERE reader = ?"
+                " AND (source_sha256 = ? OR source_name = ?)",
+                [source.sha256, reading.reader, source.sha256, source.name],
+            ).fetchall()
+            replaces = [load_id for load_id, same in rows if same or again is Again.REPLACE]
+            load = FactLoad(self._writer, source, reading, now=now, replaces=replaces)
+            yield load
+            if load.unkeyed and again is Again.REFUSE and not all(same for _, same in rows):
+                raise AlreadyLoaded(source.name)
+            load.finish()
+
+    def derive(self) -> None:
+        """Bring periods, eras, costs and links up to date for the persons whose records have changed."""
+        with self.writing():
+            derive(self._writer)
+
+    def content_hash(self) -> str:
+        """Return a digest of all records and where they came from, but for when they were loaded.
+
+        Two stores that took in the same files, in whatever order and however often, have the same.
+        """
+        return content_hash(self.connection.con)
 
     @contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:

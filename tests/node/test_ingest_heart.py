@@ -64,8 +64,9 @@ def values_of(store: OmopStore, file: str, rows: int) -> np.ndarray:
     for row, sex, age in cursor.execute(
         "SELECT source_row, gender_concept_id, year(observation_period_start_date) - year_of_birth"
         " FROM person"
-        " JOIN fedtwin_provenance ON table_name = 'person' AND record_id = person_id"
-        " JOIN fedtwin_load USING (load_id) JOIN observation_period USING (person_id) WHERE source_name = ?",
+        " JOIN observation_period USING (person_id)"
+        " JOIN fedtwin_provenance ON table_name = 'person' AND record_id = person.person_id"
+        " JOIN fedtwin_load USING (load_id) WHERE source_name = ?",
         [file],
     ).fetchall():
         found[row - 1, 0] = age
