@@ -1,0 +1,1 @@
+"""What wearables and monitors measure: raw samples beside the CDM, summaries in it."""
