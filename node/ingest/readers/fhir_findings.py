@@ -20,6 +20,7 @@ from node.ingest.readers.fhir_record import ERROR, Record, details, statuses
 from node.ingest.readers.fhir_rows import EHR
 from node.ingest.readers.fhir_times import Moment
 
+ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 PROBLEM_LIST = 32840  # OMOP type concept "EHR problem list"
 CONFIRMED = statuses("confirmed", "refuted")
 DONE = statuses("completed", "not-done")
@@ -50,8 +51,10 @@ class Condition(Resource, tag="Condition"):
 
 
 def said(concept: CodeableConcept | None) -> bool:
-    """Return whether a concept has a code or a word."""
-    return concept is not None and bool(concept.text or any(coding.code for coding in concept.coding))
+    """Return whether a concept has a code or a word; a code for why there is none does not count."""
+    if concept is None:
+        return False
+    return bool(concept.text) or any(coding.code and coding.system != ABSENT for coding in concept.coding)
 
 
 def _age(age: Quantity | None) -> str | None:
