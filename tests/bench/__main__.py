@@ -12,6 +12,7 @@ from tests.bench.figure import Figure
 
 BENCHES = (
     "ingest",
+    "claims",
     "error",
     "count_latency",
     "vectors",
