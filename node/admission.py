@@ -74,13 +74,13 @@ class Admission:
         Raises: Refused, and what `node.boundary.to_code` knows.
         """
         question, signer = self._opened(question_id, envelope)
-        policy = self._policy()
+        policy, read = self._policy(), tables(question)
         policy.check_question(
             kind=question.statistic.kind,
             cohort="fedtwin" if isinstance(question.cohort, Cohort) else "circe",
             mechanism=question.mechanism.value,
             project=question.project,
-            tables=tables(question),
+            tables=read,
             epsilon=question.epsilon,
             delta=question.delta,
             max_sites_per_patient=question.max_sites_per_patient,
@@ -98,6 +98,7 @@ class Admission:
             on_behalf_of=question.on_behalf_of,
             project=question.project,
             statistic=question.statistic.kind,
+            reads=",".join(sorted(read)) or None,
             mechanism=question.mechanism.value,
             cells=len(question.labels),
             epsilon=question.epsilon,

@@ -28,6 +28,10 @@ class AuditEvent(StrEnum):
     ROSTER_REFUSED = "roster-refused"
     POLICY_LOADED = "policy-loaded"
     INGESTED = "ingested"
+    TIMELINE_READ = "timeline-read"  # one person's, by staff
+    EVENTS_EXPORTED = "events-exported"  # everybody's, into files of this hospital
+    PROVENANCE_READ = "provenance-read"
+    QUALITY_CHECKED = "quality-checked"
     QUESTION_ACCEPTED = "question-accepted"
     QUESTION_REFUSED = "question-refused"
     QUESTION_CANCELLED = "question-cancelled"
@@ -62,6 +66,7 @@ def _number(value: Any) -> bool:
 
 
 _digest = _pattern(r"[0-9a-f]{64}")
+_share = _pattern(r"0\.[0-9]{1,6}|1\.0")
 
 # Identifiers and names that the consortium gives, never the hospital's data. None may hold a blank, and so no
 # sentence; numbers are about the protocol, the budget and the size of files.
@@ -86,6 +91,11 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "ledger_head": _digest,
     "payload_hash": _digest,
     "source_hash": _digest,
+    "person": _digest,  # a keyed hash of the pseudonym: only this hospital's key leads from one to the other
+    "staff": _pattern(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}"),  # the account of the machine that ran a command
+    "reads": _pattern(r"[a-z][a-z0-9_]{0,62}(,[a-z][a-z0-9_]{0,62}){0,39}"),  # tables
+    "pass_rate": _share,
+    "mapping_coverage": _share,
     "ledger_seq": _count,
     "roster_version": _count,
     "attempt": _count,

@@ -178,6 +178,16 @@ class NodeHome:
         return self.path / "audit.jsonl"
 
     @property
+    def quality(self) -> Path:
+        """quality.json: the last report on the data (`fedtwin node quality`)."""
+        return self.path / "quality.json"
+
+    @property
+    def snapshots(self) -> Path:
+        """Manifests, and rows where they were kept, of sets of data that can be made again."""
+        return self.path / "snapshots"
+
+    @property
     def studies(self) -> Path:
         """approved.json and pending/."""
         return self.path / "studies"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import Any, Protocol, Self
 
 from node import policy_form as form
 from node.policy_form import EVERY, MalformedPolicy
@@ -38,6 +38,7 @@ PERIODS = {"never": 0, "yearly": 12, "quarterly": 3, "monthly": 1}  # months
 FEWEST_SITES = 2  # a sum over one site is that site's value
 MOST_SITES = 1_000
 LONGEST_GRID_MS = 60_000  # as long as a question may take at all: then every answer leaves at the same time
+OLDEST_REPORT_DAYS = 366  # what a report of a year ago says of today's data is nothing
 VOCABULARY = frozenset(  # what the CDM says about words, not about patients: no policy has to name it
     {
         "concept",
@@ -57,6 +58,40 @@ _NAME_RULE = "1 to 64 of a-z, 0-9, '.', '_' and '-'"
 _RESEARCHER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(/[!-~]{1,128})?")
 _RESEARCHER_RULE = "a name of the roster, or that of a gateway, '/', and whom it asks for"
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class QualityDemand:
+    """What a hospital asks of its own data before it takes part in studies. Shares from 0 to 1."""
+
+    min_pass_rate: float
+    min_mapping_coverage: float
+    max_age: timedelta  # of the report that says so
+
+    def check(self, standing: Standing | None, *, now: datetime) -> None:
+        """Refuse studies while the data are not known to be good enough. Args: standing, of the last report.
+
+        Raises: Refused(DATA_QUALITY).
+        """
+        if standing is None or not timedelta(0) <= now - standing.made_at <= self.max_age:
+            raise Refused(RefusalCode.DATA_QUALITY)
+        for found, asked in (
+            (standing.pass_rate, self.min_pass_rate),
+            (standing.mapping_coverage, self.min_mapping_coverage),
+        ):
+            if found is None or found < asked:
+                raise Refused(RefusalCode.DATA_QUALITY)
+
+
+class Standing(Protocol):
+    """How good the data were found to be; None: nothing there to judge."""
+
+    @property
+    def pass_rate(self) -> float | None: ...
+    @property
+    def mapping_coverage(self) -> float | None: ...
+    @property
+    def made_at(self) -> datetime: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +121,7 @@ class Policy:
     require_approval: bool
     max_epsilon_per_study: float
     max_delta_per_study: float
+    quality: QualityDemand | None  # None: no demand
 
     def __post_init__(self) -> None:
         # besides up to `tolerance` colluders another honest hospital: else the sum is this one's value
@@ -136,6 +172,7 @@ class Policy:
             require_approval=form.flag(training, "training.require_approval"),
             max_epsilon_per_study=form.epsilon(training["max_epsilon"], "training.max_epsilon"),
             max_delta_per_study=form.delta(training["max_delta"], "training.max_delta"),
+            quality=_quality(sections.get("quality")),
         )
 
     def caps(self, account: Account, *, now: datetime) -> Caps:
@@ -227,6 +264,15 @@ class Policy:
         if self.require_approval and not approved:
             raise Refused(RefusalCode.NOT_APPROVED)
 
+    def check_quality(self, standing: Callable[[], Standing | None], *, now: datetime) -> None:
+        """Refuse studies while this hospital's data are not known to be as good as it asks of them.
+
+        Args: standing, of the last report on the data; asked for only if there is a demand.
+        Raises: Refused(DATA_QUALITY).
+        """
+        if self.quality is not None:
+            self.quality.check(standing(), now=now)
+
     def check_participants(self, fingerprints: Collection[str], *, tolerance: int) -> None:
         """Refuse a secure-sum session among too few sites, with too little noise, or with a stranger.
 
@@ -277,6 +323,16 @@ def period_start(period: str, now: datetime) -> datetime | None:
         return None
     today = now.astimezone(UTC)
     return datetime(today.year, (today.month - 1) // months * months + 1, 1, tzinfo=UTC)
+
+
+def _quality(found: Mapping[str, Any] | None) -> QualityDemand | None:
+    if found is None:
+        return None
+    return QualityDemand(
+        form.share(found, "quality.min_pass_rate"),
+        form.share(found, "quality.min_mapping_coverage"),
+        timedelta(days=form.integer(found, "quality.max_age_days", 1, OLDEST_REPORT_DAYS)),
+    )
 
 
 def _cap(lines: Mapping[str, float], name: str) -> float:

@@ -34,6 +34,10 @@ KEYS: Mapping[str, frozenset[str]] = {
     "budget.reset": frozenset({"projects", "researchers"}),
     "training": frozenset({"allowed", "require_approval", "max_epsilon", "max_delta"}),
 }
+# Sections that a file may leave out; one that is there has exactly its keys.
+OPTIONAL: Mapping[str, frozenset[str]] = {
+    "quality": frozenset({"min_pass_rate", "min_mapping_coverage", "max_age_days"}),
+}
 NEW_IN_2 = (
     "questions.cohorts",
     "questions.mechanisms",
@@ -73,10 +77,11 @@ def sections_of(data: bytes) -> Mapping[str, Mapping[str, Any]]:
         )
     if type(version) is not int or version != VERSION:
         raise MalformedPolicy("version", f"this program reads version {VERSION}")
-    return {name: section(top, name) for name in KEYS}
+    found = {name: section(top, name, keys) for name, keys in KEYS.items()}
+    return found | {name: section(top, name, keys) for name, keys in OPTIONAL.items() if name in top}
 
 
-def section(top: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def section(top: Mapping[str, Any], name: str, keys: frozenset[str]) -> Mapping[str, Any]:
     """Return one section of the file, with exactly its keys. Raises: MalformedPolicy."""
     found: Any = top
     for part in name.split(".") if name else ():
@@ -84,9 +89,10 @@ def section(top: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise MalformedPolicy(name, "missing, or not a section")
     prefix = f"{name}." if name else ""
-    for key in sorted(set(found) - KEYS[name]):
+    known = keys if name else keys | OPTIONAL.keys()
+    for key in sorted(set(found) - known):
         raise MalformedPolicy(f"{prefix}{key}", "unknown key")
-    for key in sorted(KEYS[name] - set(found)):
+    for key in sorted(keys - set(found)):
         raise MalformedPolicy(f"{prefix}{key}", "missing")
     return found
 
@@ -105,6 +111,14 @@ def flag(found: Mapping[str, Any], key: str) -> bool:
     if not isinstance(value, bool):
         raise MalformedPolicy(key, "true or false")
     return value
+
+
+def share(found: Mapping[str, Any], key: str) -> float:
+    """Return a share from 0 to 1. Raises: MalformedPolicy."""
+    value = found[key.rpartition(".")[2]]
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise MalformedPolicy(key, "a share from 0 to 1")
+    return float(value)
 
 
 def epsilon(value: Any, key: str) -> float:

@@ -28,7 +28,7 @@ from node.audit_events import AuditEvent
 from node.data_epoch import data_epoch
 from node.key_holder import encrypted
 from node.omop.store import OmopStore
-from node.policy import Policy
+from node.policy import Policy, Standing
 from node.queries.cohort import tables as cohort_tables
 from node.queries.engine import Warehouse
 from node.session import NodeStream, Tls
@@ -88,6 +88,7 @@ class Parts:
     clock: Clock
     bits: SecureBits
     trusted_key_holder: Callable[[], str] = lambda: ""
+    quality: Callable[[], Standing | None] = lambda: None  # of the last report on the data
 
 
 class RunningNode:
@@ -297,7 +298,10 @@ class RunningNode:
         return study
 
     def _check_plan(self, study: Study, *, approved: bool) -> None:
-        self._parts.policy().check_study(
+        """Judge a plan by the policy, and by what it asks of this hospital's data. Raises: Refused."""
+        policy = self._parts.policy()
+        policy.check_quality(self._parts.quality, now=self._parts.clock.now())
+        policy.check_study(
             project=study.project,
             tables=study.tables | cohort_tables(study.cohort),
             epsilon=study.privacy.epsilon,

@@ -29,6 +29,7 @@ from node.data_epoch import epoch_key
 from node.home import NodeHome
 from node.keys import NodeKeys
 from node.policy import Policy
+from node.quality.standing import standing
 from node.renewal import renew_if_due
 from node.roster import RosterKeeper
 from node.running import SOFTWARE_VERSION, Parts, RunningNode
@@ -95,6 +96,7 @@ async def serving(
             clock=clock,
             bits=SecureBits(),
             trusted_key_holder=lambda: key_holder.trusted(home.path),
+            quality=lambda: standing(home.quality),
         )
         node = make(parts)
         audit.record(AuditEvent.NODE_STARTED, version=SOFTWARE_VERSION)
@@ -248,6 +250,7 @@ class _LazyTrainer:
                     bits=parts.bits,
                     clock=parts.clock,
                     dataset=parts.dataset,
+                    quality=parts.quality,
                 )
             return self._made
 

@@ -1,8 +1,8 @@
 """One timeline per person over all tables of the CDM: read whole, as of a moment, in windows, or as a stream.
 
 Guarantee: what is read as of a moment holds nothing that became known later (node.timeline_sql says how that
-is judged); the same store gives the same events in the same order. Times are UTC. Dates, and so T, are those of
-the store: moved by the patient's days. Each read sees one state of the store, whatever is loaded meanwhile.
+is judged); the same store gives the same events in the same order. Times are UTC. Dates, and so T, are those
+of the store: moved by the patient's days. Each read sees one state of the store, whatever is loaded meanwhile.
 """
 
 from __future__ import annotations

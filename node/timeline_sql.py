@@ -109,7 +109,9 @@ def hidden(store: OmopStore, scope: Scope, *, copied: bool) -> str:
     """Return a SELECT that counts the person's events which `scope` leaves out only because their source
     does not say when they were recorded."""
     without = Scope(person_id=scope.person_id, kinds=scope.kinds, start=scope.start, end=scope.end)
-    moment = _literal(scope.as_of or datetime.now(UTC))
+    if scope.as_of is None:
+        raise ValueError("nothing is left out of a timeline that is read whole")
+    moment = _literal(scope.as_of)
     return (
         f"SELECT count(*) FROM ({events(store, without, copied=copied, ordered=False)})"  # noqa: S608
         f' WHERE recorded_at IS NULL AND "time" <= {moment} AND (loaded_at IS NULL OR loaded_at > {moment})'

@@ -32,6 +32,7 @@ class RefusalCode(StrEnum):
     WRONG_COORDINATOR = "wrong-coordinator"
     KEY_HOLDER_AWAY = "key-holder-away"
     DOES_NOT_FIT = "does-not-fit"
+    DATA_QUALITY = "data-quality"
     INTERNAL = "internal"
 
     @property
@@ -66,6 +67,8 @@ _HELP = {
     RefusalCode.WRONG_COORDINATOR: "Whoever answers is not the coordinator that invited; nothing was sent.",
     RefusalCode.KEY_HOLDER_AWAY: "The key-holder is away: `fedtwin keyholder serve` is run there.",
     RefusalCode.DOES_NOT_FIT: "The values are larger than the consortium's encrypted sums can add.",
+    RefusalCode.DATA_QUALITY: "The hospital's data are not known to be as good as its policy asks; "
+    "its staff look with `fedtwin node quality`.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

@@ -25,7 +25,7 @@ from node.audit_events import AuditEvent
 from node.features import FeatureTable, feature_table, in_training
 from node.omop.errors import NoSuchTable
 from node.omop.store import OmopStore
-from node.policy import Policy
+from node.policy import Policy, Standing
 from node.policy_form import MalformedPolicy
 from node.queries import cohort
 from node.sums import OpenSession
@@ -95,6 +95,7 @@ class Trainer:
         loop: the event loop in which `sums` lives.
         dataset: the name under which this hospital's data is charged.
         split_key: the node's own key (16 bytes or more) for the split into training and test patients.
+        quality: of the last report on the data, which the policy may ask for.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Trainer:
         clock: Clock,
         dataset: str = DEFAULT_DATASET,
         step_deadline_s: float = STEP_DEADLINE_S,
+        quality: Callable[[], Standing | None] = lambda: None,
     ) -> None:
         self._approvals = approvals
         self._policy = policy
@@ -125,6 +127,7 @@ class Trainer:
         self._clock = clock
         self._dataset = dataset
         self._deadline_s = step_deadline_s
+        self._quality = quality
         self._one_round = threading.Lock()
         self._rows: tuple[tuple[bytes, str], FeatureTable] | None = None
         torch.set_num_threads(1)  # a step is a few milliseconds: more threads would cost more than they give
@@ -163,6 +166,7 @@ class Trainer:
                 session_id=request.session_id,
                 round=request.round,
                 project=study.project,
+                reads=",".join(sorted(study.tables | cohort.tables(study.cohort))),
                 participants=plan.participants,
                 tolerance=plan.tolerance,
                 noise_multiplier=plan.noise_multiplier,
@@ -184,6 +188,7 @@ class Trainer:
         """Return the plan if policy and approval let it train here. Raises: Refused, MalformedPolicy."""
         policy = self._policy()
         study, approved = self._approvals.find(request.plan_hash)
+        policy.check_quality(self._quality, now=self._clock.now())
         policy.check_study(
             project=study.project,
             tables=study.tables | cohort.tables(study.cohort),
