@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 UNIT, RECORD = "\x1f", "\x1e"  # between a coding's system and code, between codings
+ANYWHERE = "any"  # the source_vocabulary_id of a mapping that holds in every system (node.omop.code_map)
 SOURCE_VALUE_CHARACTERS = 50  # OMOP: varchar(50)
 _UNDOTTED = {
     "ICD10CM": 3,
@@ -90,18 +91,29 @@ class Concepts:
         codings = {text: _codings(text) for text in texts}
         wanted = list(dict.fromkeys(pair for pairs in codings.values() for pair in pairs))
         own = self._own(wanted)
+        elsewhere = self._own(wanted, anywhere=True)
         known = self._known(wanted)
         targets = self._targets({concept for concept, _, _ in known.values()})
         for text, pairs in codings.items():
             self._found[text] = _best(
-                [_choice(pair, own.get(pair), known.get(pair), targets) for pair in pairs]
+                [
+                    _choice(pair, own.get(pair), known.get(pair), targets, elsewhere.get(pair))
+                    for pair in pairs
+                ]
             )
 
-    def _own(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], list[Target]]:
-        """The hospital's own mappings."""
+    def _own(
+        self, wanted: list[tuple[str, str]], *, anywhere: bool = False
+    ) -> dict[tuple[str, str], list[Target]]:
+        """The hospital's own mappings; `anywhere`: those that hold in whatever system a code stands."""
         found: dict[tuple[str, str], list[Target]] = {}
         rows = self._asked(
-            [(place, name, code) for place, (system, code) in enumerate(wanted) for name in _names(system)],
+            [
+                (place, name, form)
+                for place, (system, code) in enumerate(wanted)
+                for name in ((ANYWHERE,) if anywhere else _names(system))
+                for form in _forms(name, code)
+            ],
             "SELECT DISTINCT place, target_concept_id, domain_id FROM wanted JOIN source_to_concept_map m"
             " ON m.source_vocabulary_id = name AND m.source_code = code AND m.invalid_reason IS NULL"
             " LEFT JOIN concept ON concept_id = target_concept_id WHERE target_concept_id <> 0 ORDER BY ALL",
@@ -202,11 +214,14 @@ def _choice(
     own: list[Target] | None,
     known: tuple[int, str, bool] | None,
     targets: dict[int, list[Target]],
+    elsewhere: list[Target] | None,
 ) -> Choice:
     value = coding[1][:SOURCE_VALUE_CHARACTERS]
     source = known[0] if known else 0
     if own:
         return Choice(value, source, tuple(own))
+    if elsewhere and not (known and (targets.get(known[0]) or known[2])):
+        return Choice(value, source, tuple(elsewhere))
     if known is None:
         return Choice(value, 0, (Target(),))
     concept, domain, standard = known

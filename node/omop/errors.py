@@ -4,6 +4,7 @@ StoreError
 ├── NoSuchTable      the caller's mistake: a table that this store does not hold
 ├── NotTheCdm        the caller's mistake: a table lacks a column of OMOP CDM 5.4
 ├── MalformedVocabulary the caller's mistake: a folder that is no Athena download
+├── VocabularyThere  the caller's mistake: the starter vocabulary takes no other one's place
 ├── NoVocabulary     the caller's mistake: the question needs the OHDSI vocabulary, and none is loaded
 ├── UnknownStore     the caller's mistake: the URL names no kind of store that we read
 ├── PasswordInUrl    the caller's mistake: the URL holds a password
@@ -50,6 +51,13 @@ class MalformedVocabulary(StoreError, ValueError):
         super().__init__(f"{file} {why}")
         self.file = file
         self.why = why
+
+
+class VocabularyThere(StoreError, ValueError):
+    """The store holds another vocabulary, which the starter one must not replace."""
+
+    def __init__(self) -> None:
+        super().__init__("this store holds a vocabulary already; the starter one does not take its place")
 
 
 class UnknownStore(StoreError, ValueError):

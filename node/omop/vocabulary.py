@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from node.omop import starter
 from node.omop.errors import MalformedVocabulary
 from node.omop.side_tables import VOCABULARY_LOAD
 from node.omop.store import OmopStore
@@ -92,6 +93,7 @@ def load(
     rows, quarantined = {}, {}
     with store.writing() as writer:
         writer.execute("DELETE FROM fedtwin_quarantine WHERE load_id = ?", [VOCABULARY_LOAD])
+        starter.remove(writer, now=now)
         for name, path in files.items():
             table = name.lower()
             rows[table], quarantined[table] = _replace(writer, table, path, watch)
