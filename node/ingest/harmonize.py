@@ -101,6 +101,8 @@ class Harmonizer:
 
     def _tally(self, batch: FactBatch, columns: _Columns) -> None:
         """Records in = stored + turned away, or the reader is wrong."""
+        if batch.records == 0:  # facts of records that were kept before
+            return
         stored = set(columns.record[columns.good].tolist())
         reasons: dict[int, str] = {}
         for away in batch.turned_away:
@@ -114,10 +116,10 @@ class Harmonizer:
                 columns.notes[place] = (*note[:3], True)
         count = self.count
         count.records_in += batch.records
-        count.stored += len(stored)
+        count.stored += len(stored) + batch.kept
         count.quarantined += len(quarantined)
         count.reasons.update(reasons[record] for record in quarantined)
-        if len(stored) + len(quarantined) != batch.records:
+        if len(stored) + batch.kept + len(quarantined) != batch.records:
             raise Unaccounted(
                 self._source_name,
                 records_in=batch.records,

@@ -140,6 +140,7 @@ class Pipeline:
         Raises: AlreadyLoaded, Unaccounted.
         """
         began = time.monotonic()
+        reader = self._bound(reader)
         reading = Reading(reader.name, reader.version, self._vocabulary())
         source = Source(self._stored_name(file), sha256_of(file), reader.name, self._digest(reading))
         before = self.store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
@@ -183,6 +184,15 @@ class Pipeline:
             values=load.quarantined - count.quarantined,
             records=dict(load.events),
         )
+
+    def _bound(self, reader: Reader) -> Reader:
+        """Tell a reader that keeps something beside the store (raw samples, series) where, and who is who."""
+        bind = getattr(reader, "bind", None)
+        if bind is None:
+            return reader
+        latest_day = (self.clock.now().date() - date(1970, 1, 1)).days + 1
+        bound: Reader = bind(self.store.path.parent, vault=self.vault, latest_day=latest_day)
+        return bound
 
     def _plan(
         self, paths: Sequence[Path], mappings: Sequence[Mapping] | None

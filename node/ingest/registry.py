@@ -29,6 +29,10 @@ class Entry:
 READERS: tuple[Entry, ...] = (
     Entry("fhir", "node.ingest.readers.fhir", "FhirReader"),
     Entry("hl7v2", "node.ingest.readers.hl7v2", "Hl7v2Reader"),
+    Entry("apple-health", "node.ingest.readers.apple_health", "AppleHealth"),
+    Entry("fitbit", "node.ingest.readers.fitbit", "Fitbit"),
+    Entry("cgm", "node.ingest.readers.cgm", "Cgm"),
+    Entry("wfdb-numerics", "node.ingest.readers.wfdb_numerics", "WfdbNumerics"),
 )
 
 

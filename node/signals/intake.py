@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deid.vault import Vault
-from node.ingest.facts import SCHEMA, FactBatch, TurnedAway
+from node.ingest.facts import SCHEMA, UTC, FactBatch, TurnedAway
 from node.signals import belonging
 from node.signals.belonging import Whose
 from node.signals.clocks import MINUTE, WallClock, offsets_of_utc
@@ -34,6 +34,8 @@ from node.signals.summaries import DAY, POLICY, Samples, join, samples_of, summa
 from node.signals.summary_facts import PersonDay, facts_of
 
 NO_PATIENT = "no-patient"
+FUTURE = "implausible-date"  # the harmonizer's word
+FOLDER = "signals"
 ROWS_AT_ONCE = 250_000  # samples whose windows are summarized together: some 100 MB
 SORT_MEMORY = "512MB"  # what does not fit is sorted on the disk, in the node's home
 _DRAFT = pa.schema(
@@ -68,16 +70,26 @@ class SignalFacts:
         *,
         raw: RawSamples,
         vault: Vault,
+        latest_day: int | None = None,
         whose: Callable[[Path], Whose] = belonging.whose,
     ) -> None:
+        """latest_day: days since 1970 after which no sample can have been taken; None: no bound."""
         self.name = reader.name
         self.version = f"{reader.version}+{POLICY}"
         self._reader = reader
         self._raw = raw
         self._vault = vault
         self._whose = whose
+        self._latest_day = latest_day
         self.added = 0  # samples of the last file that were new
         self.known = 0  # and that were there before, or twice in it
+
+    @classmethod
+    def beside(
+        cls, store_folder: Path, reader: SignalReader, *, vault: Vault, latest_day: int | None
+    ) -> SignalFacts:
+        """Return the reader with its raw samples in the folder of the store."""
+        return cls(reader, raw=RawSamples(store_folder / FOLDER), vault=vault, latest_day=latest_day)
 
     def reads(self, path: Path) -> bool:
         """Return whether the file is for this reader."""
@@ -100,7 +112,11 @@ class SignalFacts:
                     file = drafts / f"{next(numbers):06d}.parquet"
                     pq.write_table(table, file, compression="zstd")
                 yield FactBatch(
-                    SCHEMA.empty_table(), [*batch.turned_away, *turned_away], batch.records, batch.bytes_done
+                    SCHEMA.empty_table(),
+                    [*batch.turned_away, *turned_away],
+                    batch.records,
+                    batch.bytes_done,
+                    kept=len(table),
                 )
             if next(numbers):
                 for table in self._merged(drafts):
@@ -113,10 +129,12 @@ class SignalFacts:
         samples = batch.samples
         patient = pc.fill_null(samples["patient"], pa.scalar(said.patient, pa.string()))
         known = pc.is_valid(patient)
-        turned_away = [
-            TurnedAway(record, "patient", NO_PATIENT, whole_record=True)
-            for record in samples["record"].filter(pc.invert(known)).to_pylist()
-        ]
+        turned_away = _away(samples, known, "patient", NO_PATIENT)
+        if self._latest_day is not None:
+            bound = pa.scalar((self._latest_day + 1) * DAY).cast(pa.timestamp("us")).cast(UTC)
+            past = pc.less(samples["start"], bound)
+            turned_away += _away(samples.filter(known), past.filter(known), "start", FUTURE)
+            known = pc.and_(known, past)
         own = pc.is_valid(samples["patient"])  # the source's own ids, in the source's own namespace
         namespace = pc.if_else(own, batch.namespace or said.namespace, said.namespace)
         samples, patient, namespace = (part.filter(known) for part in (samples, patient, namespace))
@@ -181,6 +199,13 @@ class SignalFacts:
                 groups, parts, rows = [], [], 0
         if parts:
             yield from _facts(parts, groups)
+
+
+def _away(samples: pa.Table, good: pa.ChunkedArray, name: str, reason: str) -> list[TurnedAway]:
+    return [
+        TurnedAway(record, name, reason, whole_record=True)
+        for record in samples["record"].filter(pc.invert(good)).to_pylist()
+    ]
 
 
 _BY_END = [name for name, signal in SIGNALS.items() if signal.by_end]

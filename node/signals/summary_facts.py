@@ -45,7 +45,10 @@ def facts_of(summary: Summary, groups: Sequence[PersonDay]) -> pa.Table:
     """Return one fact for each row of a summary."""
     rows = len(summary.value)
     shift = np.array([group.shift_days for group in groups], dtype=np.int64)[summary.group] * DAY_US
-    offset = pa.array(summary.offset, mask=summary.offset == NO_OFFSET).cast(pa.int16())
+    daily = summary.window is Window.DAY
+    # A day is a date: its midnight stands for it, and whoever reads it must not move it by an offset.
+    start = summary.local if daily else summary.start
+    offset = pa.array(summary.offset, mask=(summary.offset == NO_OFFSET) | daily).cast(pa.int16())
     place = f"{summary.signal}.{summary.statistic}.{summary.window}"
     columns = {
         "record": pa.array(summary.record),
@@ -56,9 +59,9 @@ def facts_of(summary: Summary, groups: Sequence[PersonDay]) -> pa.Table:
         "kind": _same(Kind.MEASUREMENT.value, rows),
         "patient": pa.array([groups[group].patient for group in summary.group.tolist()], pa.string()),
         "patient_namespace": pa.array([groups[group].namespace for group in summary.group.tolist()], pa.string()),
-        "start": _moments(summary.start - shift),
-        "end": _moments(summary.end - shift),
-        "precision": _same((Precision.SECOND if summary.window is Window.HOUR else Precision.DAY).value, rows),
+        "start": _moments(start - shift),
+        "end": pa.nulls(rows, UTC) if daily else _moments(summary.end - shift),
+        "precision": _same((Precision.DAY if daily else Precision.SECOND).value, rows),
         "utc_offset_min": offset,
         "codes": pa.array([_codes(summary)], pa.list_(CODING)).take(pa.array(np.zeros(rows, dtype=np.int64))),
         "type_concept_id": pa.array(np.full(rows, ALGORITHM, dtype=np.int32)),

@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.signal_files import Stream, is_zip, opened, zipped
+from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import BAD_TIME, BAD_VALUE, NO_SIGNAL, Rows, each_turned_away, no_samples, sift
 
@@ -83,6 +85,10 @@ class AppleHealth:
         with path.open("rb") as file:
             head = file.read(PROLOG)
         return b"<HealthData" in head and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<")
+
+    def bind(self, store_folder: Path, *, vault: Vault, latest_day: int | None) -> SignalFacts:
+        """Return this reader as one of facts, with raw samples beside the store."""
+        return SignalFacts.beside(store_folder, self, vault=vault, latest_day=latest_day)
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the samples. Raises: UnreadableSource."""

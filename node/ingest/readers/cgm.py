@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.signal_files import is_zip, opened
+from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import BAD_TIME, BAD_VALUE, NO_SIGNAL, NO_TIME, Rows
 
@@ -50,6 +52,10 @@ class Cgm:
         with path.open("rb") as file:
             head = file.read(2048).decode("utf-8-sig", errors="replace")
         return _DEXCOM_TIME in head or ("Device Timestamp" in head and "Record Type" in head)
+
+    def bind(self, store_folder: Path, *, vault: Vault, latest_day: int | None) -> SignalFacts:
+        """Return this reader as one of facts, with raw samples beside the store."""
+        return SignalFacts.beside(store_folder, self, vault=vault, latest_day=latest_day)
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the glucose samples. Raises: UnreadableSource."""

@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.cgm import micros
 from node.ingest.readers.signal_files import is_zip, opened
+from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import BAD_TIME, BAD_VALUE, NO_CONFIDENCE, NO_SIGNAL, NO_TIME, NO_VALUE, Rows
 
@@ -50,6 +52,10 @@ class Fitbit:
             return False
         with path.open("rb") as file:
             return _csv_kind(_names(file.readline(4096))) is not None
+
+    def bind(self, store_folder: Path, *, vault: Vault, latest_day: int | None) -> SignalFacts:
+        """Return this reader as one of facts, with raw samples beside the store."""
+        return SignalFacts.beside(store_folder, self, vault=vault, latest_day=latest_day)
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the samples. Raises: UnreadableSource."""

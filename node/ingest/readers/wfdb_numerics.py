@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.cgm import micros
+from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import NO_SIGNAL, NO_VALUE, no_samples, sift
 
@@ -89,6 +91,10 @@ class WfdbNumerics:
         with path.open("rb") as file:
             first = file.read(4096).lstrip()
         return re.match(rb"\S+(/\d+)?[ \t]+\d+([ \t]|\r|\n|\Z)", first) is not None
+
+    def bind(self, store_folder: Path, *, vault: Vault, latest_day: int | None) -> SignalFacts:
+        """Return this reader as one of facts, with raw samples beside the store."""
+        return SignalFacts.beside(store_folder, self, vault=vault, latest_day=latest_day)
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the numbers, frame by frame. Raises: UnreadableSource."""
