@@ -54,7 +54,8 @@ def moment(text: str, default_offset: int | None = None, zone: str = "") -> Mome
     if found is None:
         return None
     year, month, day, hour, minute, second, fraction, offset = found.groups()
-    if int(year) not in YEARS:
+    ahead = default_offset if offset is None else _ahead(offset)
+    if int(year) not in YEARS or (offset is not None and ahead is None):
         return None
     try:
         at = datetime(int(year), int(month or 1), int(day or 1), tzinfo=UTC)
@@ -63,9 +64,6 @@ def moment(text: str, default_offset: int | None = None, zone: str = "") -> Mome
             return Moment((at - EPOCH) // MICROSECOND, known.value, None)
         at = at.replace(hour=int(hour), minute=int(minute or 0), second=int(second or 0))
     except ValueError:
-        return None
-    ahead = default_offset if offset is None else _ahead(offset)
-    if offset is not None and ahead is None:
         return None
     if ahead is None and zone:
         local = at.replace(tzinfo=ZoneInfo(zone)).utcoffset() or timedelta()
