@@ -139,11 +139,7 @@ def live(consortium: Consortium, path: Path, life: Life, parts: Parts, handle: i
         return warehouse
 
     node = Node(consortium, life, parts, ledger, clock, DyingWarehouse(opening, crash), crash, pipe)
-    asyncio.run(node.work(life.steps))
-    crash.passing(IDLE)
-    if life.point != NOWHERE:
-        os.kill(os.getpid(), signal.SIGKILL)  # the point was not reached: die with whatever is open
-    asyncio.run(node.answering.stop())
+    asyncio.run(node.work(life))
     ledger.close()
     pipe.tell("stopped")
 
@@ -235,12 +231,16 @@ class Node:
         elif name == "sum_reveal":
             self.crash.passing("after shares left")
 
-    async def work(self, steps: tuple[Step, ...]) -> None:
-        """Let the coordinator do what the life says."""
+    async def work(self, life: Life) -> None:
+        """Let the coordinator do what the life says; then stop, or die with whatever is open."""
         coordinator = Coordinator(self)
-        for step in steps:
+        for step in life.steps:
             await coordinator.have_session()
             await getattr(coordinator, step.how)(*step.asks)
+        self.crash.passing(IDLE)
+        if life.point != NOWHERE:
+            os.kill(os.getpid(), signal.SIGKILL)  # the point was not reached
+        await self.answering.stop()
 
 
 class Coordinator:
