@@ -218,6 +218,7 @@ def lex(data: bytes) -> Message:
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     segments: list[list[str]] = []
+    more: dict[int, list[str]] = {}  # lines that go on with a segment's last field
     for line in text.split("\r"):
         if line[3:4] == sign and HEADER.fullmatch(line, 0, 3):
             segments.append(line.split(sign))
@@ -226,7 +227,9 @@ def lex(data: bytes) -> Message:
         elif len(line) == 3 and HEADER.fullmatch(line):
             segments.append([line])
         elif segments:
-            segments[-1][-1] += "\n" + line
+            more.setdefault(len(segments) - 1, []).append(line)
+    for at, lines in more.items():
+        segments[at][-1] = "\n".join([segments[at][-1], *lines])
     header = segments[0]
     header.insert(1, sign)
     return Message(signs, segments, encoding)

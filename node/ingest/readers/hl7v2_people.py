@@ -34,7 +34,7 @@ def pid(record: Record, segment: Segment) -> None:
     What ADT says about a person and what other messages say have different keys: a result's short PID does
     not take the place of the registration's. "Not dead" (PID-30 N) takes back a death.
     """
-    record.encounter, record.admitted, record.order = None, None, Order()
+    record.pid, record.encounter, record.admitted, record.order = segment, None, None, Order()
     record.account = record.message.first(segment, 18)
     numbers = _numbers(record, segment, 3) or _numbers(record, segment, 2)
     chosen = _chosen(numbers)
@@ -111,7 +111,7 @@ def mrg(record: Record, segment: Segment) -> None:
         return
     if record.event not in MERGES:
         return
-    pid_segment = _last_pid(record, segment)
+    pid_segment = record.pid
     kept = _numbers(record, pid_segment, 3) or _numbers(record, pid_segment, 2)
     left = _numbers(record, segment, 1) or _numbers(record, segment, 4)
     hospital = [one for one in left if one.type not in NOT_OF_HOSPITALS]
@@ -137,16 +137,6 @@ def mrg(record: Record, segment: Segment) -> None:
         row["patient"], row["patient_namespace"], row["encounter"] = one.id, _namespace(one), None
         if _namespace(other) != _namespace(one):
             row["details"] = {"other_patient_namespace": _namespace(other)}
-
-
-def _last_pid(record: Record, before: Segment) -> Segment:
-    last: Segment = ["PID"]
-    for segment in record.message.segments:
-        if segment is before:
-            break
-        if segment[0] == "PID":
-            last = segment
-    return last
 
 
 def al1(record: Record, segment: Segment) -> None:

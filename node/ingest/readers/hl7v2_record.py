@@ -74,6 +74,7 @@ class Record:
         self.sent = self.time(header, 7, "MSH-7")
         self.offset = self.sent.offset_min if self.sent else None
         self.happened: Moment | None = None  # EVN-6, else EVN-2
+        self.pid: Segment = ["PID"]  # the last one
         self.patient: str | None = None
         self.namespace: str | None = None
         self.account = ""
