@@ -298,11 +298,27 @@ def _floats(texts: tuple[str | None, ...]) -> pa.Array:
 def _moments(texts: tuple[str, ...]) -> tuple[pa.Array, pa.Array]:
     """Return UTC and offset of texts like "2018-09-10 02:28:55 -0700"; null for others."""
     column = pa.array(texts, pa.string())
-    clock = pc.strptime(pc.utf8_slice_codeunits(column, 0, 19), "%Y-%m-%d %H:%M:%S", "us", error_is_null=True)
+    clock = _clocks(pc.utf8_slice_codeunits(column, 0, 19))
     zones = pc.utf8_slice_codeunits(column, 19, 40).dictionary_encode()
     minutes = pa.array([_offset(text) for text in zones.dictionary.to_pylist()], pa.int16()).take(zones.indices)
     micros = pc.multiply(minutes.cast(pa.int64()), 60_000_000)
     return pc.subtract(clock.cast(pa.int64()), micros).cast(pa.timestamp("us")), minutes
+
+
+def _clocks(column: pa.Array) -> pa.Array:
+    """Return the clock on the wall; null where it is none. Arrow's cast knows which days there are."""
+    stamp = pa.timestamp("us")
+    try:
+        return column.cast(stamp)
+    except pa.ArrowInvalid:
+        return pa.array([_clock(text) for text in column.to_pylist()], stamp)
+
+
+def _clock(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=256)
