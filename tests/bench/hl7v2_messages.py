@@ -11,7 +11,7 @@ def oru(number: int, *, patient: int | None = None, value: float = 98.0) -> byte
     tests += (("33914-3", "eGFR", "mL/min", ">60"),)
     lines = [
         f"MSH|^~\\&|LAB|GHH|EHR|GHH|{at}+0100||ORU^R01^ORU_R01|C{number}|P|2.5.1|||||||UNICODE UTF-8",
-        f"PID|1||P{who:06d}^^^GHH^MR~9{who:09d}^^^NHS^NH||Doe^Jane^Q^^Ms||19{30 + who % 70}0118|F|||1 Road^^Town",
+        f"PID|1||P{who:06d}^^^GHH^MR~9{who:09d}^^^NHS^NH||Doe^Jane^Q^^Ms||19{30 + who % 70}0118|F",
         f"PV1|1|O|ED^^^GHH||||C006^Smith^Kim|||MED|||||||||V{who:06d}^^^GHH^VN|||||||||||||||||||||||||{at}",
         f"ORC|RE|O{number}|F{number}^LAB||CM||||{at}",
         f"OBR|1|O{number}|F{number}^LAB|24323-8^Panel^LN||{at}|{at}|||||||{at}||||||||{at}||CH|F",
