@@ -37,10 +37,11 @@ from protocols.roster import PersonEntry, Roster, Settings
 from protocols.statistic import Breakdown, By, Count
 from protocols.wire import fedtwin_pb2 as pb
 from tests.node.patients import AF, DAY, Patient, fill
+from tests.threats.crash_coordinator import Ask
 from tests.threats.crash_oracle import Invariant, Oracle
 from tests.threats.crash_points import FLOW, IDLE, LEDGER, NOWHERE, OPENING, RECORDS
 from tests.threats.crash_variants import VARIANTS
-from tests.threats.crashing_node import LIMITS, Ask, Consortium, Life, Parts, Step, live
+from tests.threats.crashing_node import LIMITS, Consortium, Life, Parts, Step, live
 
 PATIENTS = 57  # with the condition, at the hospital that is killed
 COHORT = Cohort.parse({"index": {"kind": "condition", "concepts": [AF]}})

@@ -25,7 +25,8 @@ from privacy.chain import ChainBroken
 from privacy.ledger import RESTART, Ledger
 from protocols.clock import FixedClock
 from protocols.question import Question
-from tests.threats.crashing_node import TOLERANCE, Life
+from tests.threats.crash_coordinator import TOLERANCE
+from tests.threats.crashing_node import Life
 
 ROUNDING = 1e-9  # two ways of adding the same events up may differ in their last digits
 FAR = 10  # standard deviations: no honest answer is so far off in a thousand million
