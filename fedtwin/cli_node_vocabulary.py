@@ -59,6 +59,29 @@ def load(
         say("What was turned away, and why: fedtwin node quarantine")
 
 
+@vocabulary.command("starter")
+def starter(home: NodeHome = NODE_HOME, json: Json = False) -> None:
+    """Put the small vocabulary that ships with fedtwin into this node's store, if it has none."""
+    from fedtwin.node_ingest import open_store
+    from node.omop import starter as small
+    from node.omop.vocabulary import loaded
+    from protocols.clock import SystemClock
+
+    require_node(home)
+    with open_store(home) as store:
+        changed = small.install(store, now=SystemClock().now())
+        found = loaded(store)
+    assert found is not None, "it was installed"
+    fields = {"version": found.version, "concepts": found.concepts, "unchanged": not changed}
+    if json:
+        emit_json(fields)
+        return
+    emit_fields(fields)
+    say(
+        "It maps common codes and has no hierarchy; Athena takes its place: fedtwin node vocabulary load FOLDER"
+    )
+
+
 @vocabulary.command("show")
 def show(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     """Show which vocabulary this node's store holds."""

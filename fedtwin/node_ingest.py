@@ -16,6 +16,7 @@ from node.home import NodeHome
 from node.ingest.intake import FileReport, IngestReport, Progress, ingest
 from node.ingest.mapping import read_mapping
 from node.keys import NodeKeys
+from node.omop import starter
 from node.omop.errors import AlreadyLoaded, StoreBusy
 from node.omop.loading import Again
 from node.omop.store import OmopStore
@@ -48,6 +49,7 @@ def take_in(
         watch(now.source, now.bytes_done, now.bytes_total)
 
     with open_store(home) as store, closing(Vault.open(home / VAULT, key=key, bits=bits)) as vault:
+        starter.ensure(store, now=clock.now())
         try:
             report = ingest(
                 path,

@@ -85,7 +85,8 @@ def put(
     writer.unregister("fedtwin_batch")
     same = (
         "EXISTS (SELECT 1 FROM fedtwin_code_map l WHERE l.until IS NULL AND l.source_vocabulary_id = v"
-        " AND l.source_code = c AND l.target_concept_id = t AND l.origin = ?)"
+        " AND l.source_code = c AND l.target_concept_id = t"
+        " AND split_part(l.origin, '-', 1) = split_part(?, '-', 1))"
     )
     writer.execute(f"DELETE FROM fedtwin_new_map WHERE {same}", [origin])  # noqa: S608 (our words, as below)
     count = writer.execute("SELECT count(*) FROM fedtwin_new_map").fetchone()

@@ -96,7 +96,8 @@ def _fill(writer: duckdb.DuckDBPyConnection, *, now: datetime) -> None:
     writer.execute(f"INSERT INTO concept_synonym SELECT *, {_ENGLISH} FROM fedtwin_batch")  # noqa: S608 (a number)
     writer.unregister("fedtwin_batch")
     writer.execute(
-        "INSERT INTO vocabulary VALUES ('None', 'Starter vocabulary of fedtwin', NULL, ?, 44819096)", [VERSION]
+        "INSERT INTO vocabulary VALUES ('None', 'Starter vocabulary of fedtwin', NULL, ?, 44819096)",
+        [VERSION],
     )
     code_map.put(writer, diagnosis_codes(), origin=VERSION, now=now)
     digest = hashlib.sha256(repr((found, diagnosis_codes())).encode()).hexdigest()

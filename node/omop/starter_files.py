@@ -9,8 +9,7 @@ from functools import cache
 from importlib import resources
 
 from node.omop.code_map import CodeMapping
-
-OWN_WORDS = "fedtwin-starter"  # the vocabulary_id of concepts whose own vocabulary we may not copy from
+from node.omop.tables import STARTER_VOCABULARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,18 @@ def _concepts() -> Iterator[StarterConcept]:
         ("ingredients", "Drug", "RxNorm", "Ingredient", "rxcui"),
         ("vaccines", "Drug", "CVX", "CVX", "cvx"),
         ("measurements", "Measurement", "LOINC", "Clinical Observation", "loinc"),
-        ("conditions", "Condition", OWN_WORDS, "Plain words", "concept_id"),
+        ("conditions", "Condition", STARTER_VOCABULARY, "Plain words", "concept_id"),
     )
     for file, domain, vocabulary, kind, code in kinds:
         for row in _rows(file):
             yield StarterConcept(
-                int(row["concept_id"]), row["name"], domain, vocabulary, kind, row[code], _split(row.get("synonyms"))
+                int(row["concept_id"]),
+                row["name"],
+                domain,
+                vocabulary,
+                kind,
+                row[code],
+                _split(row.get("synonyms")),
             )
 
 

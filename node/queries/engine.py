@@ -21,7 +21,7 @@ import pyarrow as pa
 from ibis.expr.types import Table
 
 from node.omop.errors import NoSuchTable, NoVocabulary
-from node.omop.tables import LOCAL_CONCEPTS_ABOVE, cdm_tables
+from node.omop.tables import LOCAL_CONCEPTS_ABOVE, STARTER_MARK, STARTER_VOCABULARY, cdm_tables
 from node.queries import circe
 from node.queries import cohort as cohorts
 from node.queries.limits import Limits
@@ -136,12 +136,18 @@ class CdmEngine:
         return self._session.tables.has(name)
 
     def has_vocabulary(self) -> bool:
-        """Return whether there are concepts but a site's own, without which no concept set resolves."""
+        """Return whether there are concepts but a site's own, without which no concept set resolves.
+
+        The starter vocabulary does not count: it has no hierarchy, so a concept set would miss what lies below.
+        """
         if not self.has("concept"):
             return False
-        concepts = self.table("concept").select("concept_id")
+        concepts = self.table("concept").select("concept_id", "vocabulary_id")
         standard = concepts.filter(concepts.concept_id.between(1, LOCAL_CONCEPTS_ABOVE))
-        return bool(self.rows(standard.limit(1)).num_rows)
+        starter = concepts.filter(
+            (concepts.concept_id == STARTER_MARK) & (concepts.vocabulary_id == STARTER_VOCABULARY)
+        )
+        return bool(self.rows(standard.limit(1)).num_rows) and not self.rows(starter.limit(1)).num_rows
 
     @contextmanager
     def members(self, cohort: Cohort | CirceCohort) -> Iterator[Table]:

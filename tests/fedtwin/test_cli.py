@@ -30,7 +30,7 @@ PROMISED = (
     "node status", "node doctor", "node policy init", "node policy show", "node budget", "node approve",
     "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
     "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
-    "node vocabulary show",
+    "node vocabulary show", "node vocabulary starter",
     "query count", "query breakdown", "query histogram", "query mean", "query contingency", "query incidence",
     "query survival", "query attrition", "query feasibility", "query preview", "query budget",
     "query validate", "train propose", "train run", "train list", "train show", "demo",

@@ -3,6 +3,7 @@
 import csv
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -14,15 +15,18 @@ from node.omop import code_map, starter
 from node.omop.code_map import CodeMapping
 from node.omop.concepts import Concepts, written
 from node.omop.errors import VocabularyThere
-from node.omop.starter_files import OWN_WORDS, concepts, diagnosis_codes
+from node.omop.starter_files import concepts, diagnosis_codes
 from node.omop.store import OmopStore
+from node.omop.tables import STARTER_VOCABULARY
 from node.omop.vocabulary import load, loaded
+from node.queries.duckdb_engine import DuckDbWarehouse
+from node.queries.limits import Limits
 from tests.node.athena import VERSION, download
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 MAY_SHIP = {"None", "Gender", "Race", "Ethnicity", "Visit", "Type Concept", "Metadata", "UCUM", "RxNorm", "CVX",
-            "LOINC", OWN_WORDS}  # fmt: skip
+            "LOINC", STARTER_VOCABULARY}  # fmt: skip
 
 
 @pytest.fixture
@@ -37,7 +41,10 @@ def rows(store: OmopStore, query: str) -> list[tuple]:  # type: ignore[type-arg]
 
 def mapped(store: OmopStore, *codings: tuple[str, str]) -> list[int]:
     with store.cursor() as cursor:
-        return [choice.targets[0].concept_id for choice in Concepts(cursor).choices([written([c]) for c in codings])]
+        return [
+            choice.targets[0].concept_id
+            for choice in Concepts(cursor).choices([written([c]) for c in codings])
+        ]
 
 
 def test_codes_of_every_shipped_system_lead_to_their_concept(store: OmopStore) -> None:
@@ -90,6 +97,15 @@ def test_athena_takes_the_place_of_all_of_it_but_for_what_the_hospital_mapped(
     assert rows(store, "SELECT count(*) FROM concept_synonym") == [(0,)]
     assert rows(store, "SELECT source_code FROM source_to_concept_map ORDER BY 1") == [("TROP-X",), ("old",)]
     assert rows(store, "SELECT count(*) FROM fedtwin_code_map WHERE until IS NULL") == [(1,)]
+
+
+def test_a_concept_set_does_not_resolve_with_it(store: OmopStore, tmp_path: Path) -> None:
+    starter.install(store, now=NOW)
+    with closing(DuckDbWarehouse(store).engine(Limits(time_s=30))) as engine:
+        assert not engine.has_vocabulary()
+    load(download(tmp_path / "athena"), store, now=NOW)
+    with closing(DuckDbWarehouse(store).engine(Limits(time_s=30))) as engine:
+        assert engine.has_vocabulary()
 
 
 def test_each_concept_stands_once_and_names_only_what_may_ship() -> None:
@@ -145,7 +161,7 @@ def test_ids_are_those_of_public_cdms_and_no_description_of_snomed_is_copied() -
         for name, domain, vocabulary, code in known.get(one.concept_id, ()):
             assert domain == one.domain_id or one.vocabulary_id == "None", one
             if vocabulary == "SNOMED":
-                assert one.vocabulary_id == OWN_WORDS, one
+                assert one.vocabulary_id == STARTER_VOCABULARY, one
                 assert len(name.split()) < 3 or name.lower() != one.name.lower(), one.name
             elif vocabulary in ("RxNorm", "LOINC", "CVX", "UCUM"):
                 assert (vocabulary, code) == (one.vocabulary_id, one.code), one
