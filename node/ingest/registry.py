@@ -32,6 +32,8 @@ READERS: tuple[Entry, ...] = (
     Entry("apple-health", "node.ingest.readers.apple_health", "AppleHealth"),
     Entry("fitbit", "node.ingest.readers.fitbit", "Fitbit"),
     Entry("cgm", "node.ingest.readers.cgm", "Cgm"),
+    Entry("claims", "node.ingest.readers.claims_csv", "ClaimsCsv"),
+    Entry("x12", "node.ingest.readers.x12", "X12"),
     Entry("wfdb-numerics", "node.ingest.readers.wfdb_numerics", "WfdbNumerics"),
 )
 
