@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
+from fedtwin.cli_node_map import mapping as code_mapping
 from fedtwin.cli_node_listen import listen_mllp
+from fedtwin.cli_node_quality import quality
 from fedtwin.cli_node_records import audit, policy, register, require_node
 from fedtwin.cli_node_store import store
+from fedtwin.cli_node_timeline import meds, provenance, snapshot, timeline
 from fedtwin.cli_node_vocabulary import vocabulary
 from fedtwin.options import NODE_HOME, Json, NodeHome
 from fedtwin.screen import Exit, emit_fields, emit_json, say
@@ -20,8 +23,14 @@ node.add_typer(policy)
 node.add_typer(audit)
 node.add_typer(store)
 node.add_typer(vocabulary)
+node.add_typer(code_mapping)
+node.add_typer(snapshot)
 register(node)
 node.command("cohort")(cohort)
+node.command("timeline")(timeline)
+node.command("provenance")(provenance)
+node.command("meds")(meds)
+node.command("quality")(quality)
 node.command("listen-mllp")(listen_mllp)
 
 

@@ -2,7 +2,8 @@
 
 Guarantee: what is read as of a moment holds nothing that became known later (node.timeline_sql says how that
 is judged); the same store gives the same events in the same order. Times are UTC. Dates, and so T, are those
-of the store: moved by the patient's days. Each read sees one state of the store, whatever is loaded meanwhile.
+of the store: moved by the patient's days. Each read sees one state of the store, whatever is loaded
+meanwhile.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class BadWindow(ValueError):
 
 def timeline(store: OmopStore, scope: Scope) -> pa.Table:
     """Return the events of `scope`, as SCHEMA has them, in order. Raises: NoSuchPerson."""
-    with _reading(store) as cursor:
+    with reading(store) as cursor:
         if scope.person_id is not None:
             _there(store, cursor, scope.person_id)
         select = events(store, scope, copied=filled(store, cursor))
@@ -61,7 +62,7 @@ def timeline(store: OmopStore, scope: Scope) -> pa.Table:
 
 def batches(store: OmopStore, scope: Scope, *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """Yield the events of everybody in `scope`, person by person, at most `rows` at a time."""
-    with _reading(store) as cursor:
+    with reading(store) as cursor:
         select = events(store, scope, copied=filled(store, cursor))
         for batch in cursor.execute(select).to_arrow_reader(rows):
             yield from _typed(pa.Table.from_batches([batch]), SCHEMA).to_batches(max_chunksize=rows)
@@ -75,7 +76,7 @@ def deltas(store: OmopStore, scope: Scope) -> pa.Table:
     wide = replace(scope, start=None)
     over = 'OVER (PARTITION BY person_id, concept_id, unit_concept_id ORDER BY "time", "table", record_id)'
     since = "" if scope.start is None else f' WHERE "time" >= {literal(scope.start)}'
-    with _reading(store) as cursor:
+    with reading(store) as cursor:
         inner = events(store, wide, ordered=False, copied=filled(store, cursor))
         found = cursor.execute(
             f"WITH e AS ({inner}), d AS (SELECT *, lag(value_number) {over} AS previous,"  # noqa: S608
@@ -92,7 +93,7 @@ def hidden_events(store: OmopStore, scope: Scope) -> int:
     """Return how many events are left out only because their source does not say when they were recorded."""
     if scope.as_of is None or scope.unrecorded is Unrecorded.EVENT:
         return 0
-    with _reading(store) as cursor:
+    with reading(store) as cursor:
         row = cursor.execute(hidden(store, scope, copied=filled(store, cursor))).fetchone()
     assert row is not None, "an aggregate always returns one row"
     return int(row[0])
@@ -165,7 +166,7 @@ def moment(text: str, *, whole_day: bool = False) -> datetime:
 
 
 @contextmanager
-def _reading(store: OmopStore) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(store: OmopStore) -> Iterator[duckdb.DuckDBPyConnection]:
     """One state of the store, on a connection of its own."""
     cursor = store.cursor()
     try:

@@ -201,19 +201,23 @@ def _traced(store: OmopStore, person_id: int | None) -> str:
             " NULL::TIMESTAMP AS recorded_at, NULL::TIMESTAMP AS loaded_at, NULL::BIGINT AS load_id FROM raw"
         )
     # A death is drawn from all that were told of it: it is known once the last of these was.
-    person = "" if person_id is None else f" AND coalesce(p.person_id, record_id) = {int(person_id)}"
+    person = "" if person_id is None else f" AND whose = {int(person_id)}"
+    whose, alias = "coalesce(p.person_id, p.record_id)", ""
+    if store.has("fedtwin_alias"):  # told of under another id, before they turned out to be this person
+        whose = "coalesce(a.into_person_id, p.person_id, p.record_id)"
+        alias = " LEFT JOIN fedtwin_alias a ON a.person_id = p.person_id"
     return (
         "SELECT raw.*, p.utc_offset_min, p.precision AS said, p.recorded_at, l.loaded_at, p.load_id"  # noqa: S608
         " FROM raw LEFT JOIN fedtwin_provenance p"
         " ON p.record_id = raw.record_id AND p.table_name = raw.\"table\" AND p.table_name <> 'death'"
         " LEFT JOIN fedtwin_load l ON l.load_id = p.load_id WHERE raw.\"table\" <> 'death'"
         " UNION ALL BY NAME SELECT raw.*, d.* EXCLUDE (whose) FROM raw LEFT JOIN ("
-        "SELECT coalesce(p.person_id, p.record_id) AS whose, max(utc_offset_min) AS utc_offset_min,"
+        f"SELECT {whose} AS whose, max(utc_offset_min) AS utc_offset_min,"
         " max(precision) AS said,"
         " CASE WHEN count(recorded_at) = count(*) THEN max(recorded_at) END AS recorded_at,"
         " max(l.loaded_at) AS loaded_at, max(p.load_id) AS load_id"
         " FROM fedtwin_provenance p LEFT JOIN fedtwin_load l ON l.load_id = p.load_id"
-        f" WHERE table_name = 'death'{person} GROUP BY whose) d ON d.whose = raw.record_id"
+        f"{alias} WHERE table_name = 'death'{person} GROUP BY whose) d ON d.whose = raw.record_id"
         " WHERE raw.\"table\" = 'death'"
     )
 
