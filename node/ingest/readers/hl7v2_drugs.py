@@ -52,7 +52,7 @@ def rxe(record: Record, segment: Segment) -> None:
     refills = _number(record, segment, 12, "RXE-12")
     row["refills"] = int(refills) if refills is not None and 0 <= refills <= 999 else None
     row["dose"] = _amount(record, segment, 3, 5)
-    row["status"] = order.control or None
+    row["status"] = "stopped" if order.control in STOPPED else "active"
     row["type_concept_id"] = PRESCRIPTION
 
 
@@ -77,6 +77,7 @@ def rxd(record: Record, segment: Segment) -> None:
     _when(row, record.time(segment, 3, "RXD-3") or order.at or record.happened or record.sent)
     row["quantity"] = _number(record, segment, 4, "RXD-4")
     row["dose"] = _amount(record, segment, 16, 17)
+    row["status"] = "dispensed"
     row["type_concept_id"] = DISPENSING
 
 
@@ -102,7 +103,7 @@ def rxa(record: Record, segment: Segment) -> None:
     row["dose"] = _amount(record, segment, 6, 7) if row["quantity"] is not None else None
     source = message.first(segment, 9)
     row["type_concept_id"] = ADMINISTRATION if source in ("", HISTORICAL) else EHR
-    row["status"] = message.first(segment, 20) or None
+    row["status"] = "completed"
 
 
 def rxr(record: Record, segment: Segment) -> None:

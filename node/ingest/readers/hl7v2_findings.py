@@ -12,6 +12,7 @@ from node.ingest.readers.hl7v2_types import Concept, concept, entity, number
 
 DELETED = "D"  # table 0206
 PROBLEM_GONE = frozenset({"DE", "ST"})  # table 0287: delete, stop (of a goal)
+LIFECYCLES = frozenset({"active", "inactive", "resolved", "remission", "recurrence", "relapse"})
 LONGEST_MIN = 7 * 24 * 60  # of a procedure: what is longer is not minutes
 
 
@@ -45,7 +46,6 @@ def dg1(record: Record, segment: Segment) -> None:
         key,
         start=start or record.admitted or record.happened or record.sent,
         concept=what,
-        status=kind or None,
         details=details(diagnosis_type=kind, priority=message.first(segment, 15)),
     )
 
@@ -64,6 +64,7 @@ def prb(record: Record, segment: Segment) -> None:
         record.retract(Kind.CONDITION, place, key)
         return
     start = record.time(segment, 16, "PRB-16") or record.time(segment, 7, "PRB-7")
+    lifecycle = message.first(segment, 14)
     record.add(
         Kind.CONDITION,
         place,
@@ -71,8 +72,9 @@ def prb(record: Record, segment: Segment) -> None:
         start=start or record.time(segment, 2, "PRB-2"),
         end=record.time(segment, 9, "PRB-9"),
         concept=what,
-        status=message.first(segment, 14) or None,
+        status=lifecycle.lower() if lifecycle.lower() in LIFECYCLES else None,
         type_concept_id=PROBLEM_LIST,
+        details=details(lifecycle=lifecycle),
     )
 
 

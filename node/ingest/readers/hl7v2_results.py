@@ -31,7 +31,16 @@ from node.ingest.readers.hl7v2_types import (
     reference_range,
 )
 
-FINAL = frozenset({"", "F", "C", "A", "B", "U", "V"})  # table 0085; what is not said is not preliminary
+FINAL: dict[str, str | None] = {
+    "": None,
+    "F": "final",
+    "U": "final",  # was preliminary, and holds
+    "V": "final",  # verified
+    "C": "corrected",
+    "A": "amended",
+    "B": "appended",
+}
+"""Table 0085 to the words that all sources share. What is not said is not preliminary."""
 GONE = frozenset({"D", "W", "X"})
 NOT_ASKED = "N"
 CODED = frozenset({"CE", "CWE", "CNE", "CF"})
@@ -208,7 +217,7 @@ class _Result:
             start=self.at,
             concept=self.what,
             type_concept_id=self.order.type_concept_id,
-            status=self.status or None,
+            status=FINAL.get(self.status),
             encounter=self.encounter,
         )
         if raw := message.field(segment, 6):

@@ -218,7 +218,7 @@ def test_a_number_with_unit_range_and_flag():
     assert (row["value_number"], row["value_operator"], row["unit"]) == (98.0, None, "umol/L")
     assert (row["range_low"], row["range_high"], row["details"]) == (49.0, 92.0, {"interpretation": "H"})
     assert row["start"] == us(2020, 5, 1, 5, 30)  # OBX-14 before OBR-7
-    assert (row["type_concept_id"], row["status"], row["place"]) == (32856, "F", "OBX[1]")
+    assert (row["type_concept_id"], row["status"], row["place"]) == (32856, "final", "OBX[1]")
 
 
 def test_the_time_is_obr_7_where_the_result_says_none():
@@ -392,7 +392,8 @@ def test_diagnoses_problems_and_procedures():
     )  # fmt: skip
     condition = next(row for row in rows if row["kind"] == "condition" and row["action"] == "assert")
     assert condition["codes"][0][:2] == ("http://hl7.org/fhir/sid/icd-9-cm", "71596")
-    assert (condition["start"], condition["status"], condition["encounter"]) == (us(2020, 4, 30), "A", "V1")
+    assert (condition["start"], condition["status"], condition["encounter"]) == (us(2020, 4, 30), None, "V1")
+    assert condition["details"] == {"diagnosis_type": "A"}
     assert kinds(rows)["retract condition"] == 1
     procedure = one(rows, "procedure")
     assert procedure["end"] - procedure["start"] == 90 * 60_000_000
