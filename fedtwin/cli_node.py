@@ -9,6 +9,7 @@ import typer
 
 from fedtwin.cli_node_cohort import cohort
 from fedtwin.cli_node_map import mapping as code_mapping
+from fedtwin.cli_node_fhir import pull_fhir
 from fedtwin.cli_node_listen import listen_mllp
 from fedtwin.cli_node_quality import quality
 from fedtwin.cli_node_records import audit, policy, register, require_node
@@ -32,6 +33,7 @@ node.command("provenance")(provenance)
 node.command("meds")(meds)
 node.command("quality")(quality)
 node.command("listen-mllp")(listen_mllp)
+node.command("pull-fhir")(pull_fhir)
 
 
 @node.command("join")

@@ -16,7 +16,7 @@ import re
 import shutil
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -62,6 +62,10 @@ class Wanted:
             raise ValueError("types are names of resources, as Patient")
         if self.since is not None and not INSTANT.fullmatch(self.since):
             raise ValueError("since is an instant with its zone, as 2026-01-02T03:04:05Z")
+
+    def question(self, base: str) -> str:
+        """Return what is asked, whatever is known already."""
+        return replace(self, since=None).address(base)
 
     def address(self, base: str) -> str:
         """Return the question."""

@@ -1,8 +1,10 @@
 """How far a pull has come, in a file, so that it can go on after a crash. For its owner only.
 
 <folder>/export.json     the export that is being pulled: what was asked, where it is, which files have come
-<folder>/last.json       when the last export that was taken in as a whole was true
-<folder>/data/           Patient.000.ndjson ... deleted.000.ndjson, and .part while one comes
+<folder>/last.json       when the last export that was taken in as a whole was true, by question
+<folder>/data/           Patient.TIME.000.ndjson ... deleted.TIME.000.ndjson, and .part while one comes
+
+TIME is the digits of the export's own time, so that files of two exports have two names.
 """
 
 from __future__ import annotations
@@ -44,8 +46,7 @@ class Export(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Last(msgspec.Struct, forbid_unknown_fields=True):
-    base: str
-    transaction_time: str
+    transaction_times: dict[str, str]  # by question without its `_since`
 
 
 class Folder:
@@ -68,13 +69,16 @@ class Folder:
         """Keep how far it has come, durably."""
         private_files.write(self._path / "export.json", msgspec.json.encode(export))
 
-    def last(self, base: str) -> str | None:
-        """Return when the last whole export of this server was true."""
+    def last(self, question: str) -> str | None:
+        """Return when the last export that answered this question and is in the store was true."""
+        return self._last().get(question)
+
+    def _last(self) -> dict[str, str]:
         try:
             found = msgspec.json.decode((self._path / "last.json").read_bytes(), type=_Last)
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        return found.transaction_time if found.base == base else None
+            return {}  # the next pull asks for everything, which is slow and right
+        return found.transaction_times
 
     def forget(self) -> None:
         """Drop the export and its files."""
@@ -83,10 +87,10 @@ class Folder:
         (self._path / "export.json").unlink(missing_ok=True)
         private_files.sync_folder(self._path)
 
-    def taken_in(self, base: str, export: Export, *, keep: bool) -> None:
+    def taken_in(self, question: str, export: Export, *, keep: bool) -> None:
         """Note that the export is in the store. Without `keep` its files are dropped: they hold identity."""
         if export.transaction_time is not None:
-            last = _Last(base, export.transaction_time)
+            last = _Last({**self._last(), question: export.transaction_time})
             private_files.write(self._path / "last.json", msgspec.json.encode(last))
         if keep:
             (self._path / "export.json").unlink(missing_ok=True)
@@ -113,6 +117,7 @@ class Manifest(msgspec.Struct):
         """Return the files with names of our own. Raises: ValueError for a type that is none."""
         if INSTANT.fullmatch(self.transactionTime) is None:
             raise ValueError("transactionTime")
+        time = re.sub("[^0-9]", "", self.transactionTime)[:17]
         names: dict[str, int] = {}
         found = []
         for kind, outputs in (("", self.output), ("deleted", self.deleted)):
@@ -121,5 +126,5 @@ class Manifest(msgspec.Struct):
                 if not kind and TYPE.fullmatch(name) is None:
                     raise ValueError("type")
                 number = names[name] = names.get(name, -1) + 1
-                found.append(File(f"{name}.{number:03d}.ndjson", one.url, one.count))
+                found.append(File(f"{name}.{time}.{number:03d}.ndjson", one.url, one.count))
         return found

@@ -139,11 +139,12 @@ class FactLoad:
         fact_persons.move_staged(self.cursor, [f"stage_{table}" for table in WAITING])
         if renamed:
             fact_persons.move_stored(self.cursor)
-        self._store_staged()
-        fact_persons.withdraw(self.cursor)
+        self._store_descriptions()
         self._note_touched()
         fact_persons.draw(self.cursor)
+        self._store_records()
         fact_persons.wait(self.cursor)
+        fact_persons.withdraw(self.cursor)
         self._write_load()
         for table in (
             "provenance",
@@ -247,18 +248,23 @@ class FactLoad:
                 "DELETE FROM stage_link WHERE record_id NOT IN (SELECT record_id FROM stage_provenance)"
             )
 
-    def _store_staged(self) -> None:
-        for table in STAGED:
+    def _store_records(self) -> None:
+        """Records of described persons go into the CDM, others wait."""
+        here = "person_id IN (SELECT person_id FROM person)"
+        for table in WAITING:
             count = self._scalar(f"SELECT count(*) FROM stage_{table}")
-            if not count:
-                continue
-            self.events[key_name(table)] += count
-            if table in WAITING:
-                here = "person_id IN (SELECT person_id FROM person)"
+            if count:
+                self.events[table] += count
                 self._run(f"INSERT INTO {table} SELECT * FROM stage_{table} WHERE {here}")
                 self._run(f"INSERT INTO {waiting(table)} SELECT * FROM stage_{table} WHERE NOT {here}")
-            else:
-                self._run(f"INSERT INTO {table} BY NAME SELECT * FROM stage_{table}")
+
+    def _store_descriptions(self) -> None:
+        """What persons, deaths and costs are drawn from, and where everything comes from."""
+        for name in DRAWN:
+            count = self._scalar(f"SELECT count(*) FROM stage_{held(name)}")
+            if count:
+                self.events[name] += count
+                self._run(f"INSERT INTO {held(name)} BY NAME SELECT * FROM stage_{held(name)}")
         self._run(
             "INSERT INTO fedtwin_provenance BY NAME"
             " SELECT * EXCLUDE (version, rank), ? AS load_id FROM stage_provenance",

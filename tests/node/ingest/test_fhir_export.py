@@ -71,10 +71,10 @@ def test_an_export_is_asked_for_awaited_and_fetched(server: BulkServer, puller: 
     server.files["error-1"] = b'{"resourceType":"OperationOutcome"}'
     pulled = puller.pull(Wanted(types=("Patient", "Observation"), since="2025-01-01T00:00:00Z"))
     assert [path.name for path in pulled.files] == [
-        "Patient.000.ndjson",
-        "Observation.000.ndjson",
-        "Observation.001.ndjson",
-        "deleted.000.ndjson",
+        "Patient.20260102030405678.000.ndjson",
+        "Observation.20260102030405678.000.ndjson",
+        "Observation.20260102030405678.001.ndjson",
+        "deleted.20260102030405678.000.ndjson",
     ]
     assert pulled.files[0].read_bytes() == PATIENTS
     assert pulled.bytes == len(PATIENTS) + 2 * len(RESULTS) + len(DELETED)
@@ -200,7 +200,7 @@ def test_a_file_with_another_number_of_records_is_dropped(server: BulkServer, pu
     server.counts = {"Observation-1": 399}
     with pytest.raises(ExportFailed, match="number of records"):
         puller.pull()
-    assert not (puller.folder.data / "Observation.000.ndjson").exists()
+    assert [path.name.partition(".")[0] for path in puller.folder.data.iterdir()] == ["Patient"]
 
 
 def test_a_file_whose_digest_is_wrong_is_not_taken(server: BulkServer, puller: Puller) -> None:
@@ -278,10 +278,12 @@ def test_only_https_or_this_machine(address: str) -> None:
 
 def test_the_state_remembers_when_the_last_whole_export_was_true(server: BulkServer, puller: Puller) -> None:
     pulled = puller.pull()
-    assert puller.folder.last(server.base) is None
-    puller.folder.taken_in(server.base, pulled.export, keep=False)
-    assert puller.folder.last(server.base) == server.transaction_time
-    assert puller.folder.last("https://another.org") is None
+    question = Wanted(since="2025-01-01T00:00:00Z").question(server.base)
+    assert question == Wanted().question(server.base)
+    assert puller.folder.last(question) is None
+    puller.folder.taken_in(question, pulled.export, keep=False)
+    assert puller.folder.last(question) == server.transaction_time
+    assert puller.folder.last(Wanted(level="system").question(server.base)) is None
     assert list(puller.folder.data.iterdir()) == []
 
 
