@@ -1,4 +1,4 @@
-"""`fedtwin node pull-fhir` against a server on loopback: fetched, loaded, dropped; the next time only news."""
+"""`fedtwin node pull-fhir` against a server on loopback: fetched, loaded, dropped; next time only news."""
 
 from __future__ import annotations
 
