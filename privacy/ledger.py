@@ -175,9 +175,9 @@ class Ledger:
         Call it before anything leaves the node. Raises: ReservationClosed, ReservationExpired.
         """
         with self._mutex:
-            request = self._held(reservation)
-            if reservation.expired(self._clock.now()):
+            if reservation.expired(self._clock.now()):  # whether or not it was given back meanwhile
                 raise ReservationExpired("the reservation's time is over")
+            request = self._held(reservation)
             taken = request.open_count if count is None else count
             if not 1 <= taken <= request.open_count:
                 raise ReservationClosed("more than the reservation holds")

@@ -63,6 +63,7 @@ def check(found: dict[str, Any], *, number: int) -> None:
     assert all(figures[f"refused: {code}"] > number / 20 for code in seen)
     assert all(figures[f"released: {how}"] > number / 20 for how in ("restart", "expired", "cancelled"))
     assert figures["given again from the store"] > number / 20
+    assert "refused: internal" not in figures, "a node has a word for whatever befalls it here"
 
 
 def test_a_killed_node_gives_nothing_back_and_answers_nothing_unpaid() -> None:
