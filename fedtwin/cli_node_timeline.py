@@ -90,7 +90,8 @@ def timeline(
     if found["hidden_unrecorded"]:
         say(
             f"{found['hidden_unrecorded']} events are left out: their source does not say when they were"
-            " recorded, and they were loaded later. --unrecorded event takes them as known when they happened."
+            " recorded, and they were loaded later."
+            " --unrecorded event takes them as known since they happened."
         )
 
 

@@ -20,6 +20,7 @@ from node.omop import starter
 from node.omop.errors import AlreadyLoaded, StoreBusy
 from node.omop.loading import Again
 from node.omop.store import OmopStore
+from node.timeline_copy import copy_events
 from privacy import private_files
 from privacy.rng import SecureBits
 from protocols.clock import SystemClock
@@ -62,6 +63,7 @@ def take_in(
             )
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
+        copy_events(store)  # so that a timeline is read in milliseconds
         patients = store.counts()["person"]
     _record(where, report)
     return {
