@@ -12,7 +12,9 @@ from tests.bench.figure import Figure
 
 BENCHES = (
     "ingest",
+    "concept_maps",
     "claims",
+    "hl7v2",
     "error",
     "count_latency",
     "vectors",
