@@ -8,6 +8,7 @@ from typing import Any, Union
 import msgspec
 
 from node.ingest.facts import Kind
+from node.ingest.readers import fhir_allergies as allergies
 from node.ingest.readers import fhir_claim_forms as bills
 from node.ingest.readers import fhir_claims as claims
 from node.ingest.readers import fhir_devices as devices
@@ -26,7 +27,7 @@ READ: dict[type[Resource], tuple[Callable[[Any, Record], str | None], Kind]] = {
     people.Consent: (people.consent, Kind.PERSON),
     visits.Encounter: (visits.encounter, Kind.VISIT),
     findings.Condition: (findings.condition, Kind.CONDITION),
-    findings.AllergyIntolerance: (findings.allergy, Kind.OBSERVATION),
+    allergies.AllergyIntolerance: (allergies.allergy, Kind.OBSERVATION),
     findings.Procedure: (findings.procedure, Kind.PROCEDURE),
     observations.Observation: (observations.observation, Kind.MEASUREMENT),
     drugs.MedicationRequest: (drugs.medication_request, Kind.DRUG),

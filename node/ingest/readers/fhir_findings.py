@@ -1,4 +1,4 @@
-"""Condition, AllergyIntolerance and Procedure."""
+"""Condition and Procedure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from node.ingest.facts import Kind
 from node.ingest.readers import fhir_reasons as reasons
 from node.ingest.readers.fhir_elements import (
     CodeableConcept,
-    Element,
     Period,
     Quantity,
     Range,
@@ -16,7 +15,7 @@ from node.ingest.readers.fhir_elements import (
     first_code,
     unit_of,
 )
-from node.ingest.readers.fhir_record import ERROR, Record, details, statuses
+from node.ingest.readers.fhir_record import Record, details, statuses
 from node.ingest.readers.fhir_rows import EHR
 from node.ingest.readers.fhir_times import Moment
 
@@ -116,81 +115,6 @@ def condition(resource: Condition, record: Record) -> str | None:
             start_from=start_from,
         ),
     )
-    return None
-
-
-class Reaction(Element):
-    """What an allergen did once."""
-
-    manifestation: tuple[CodeableConcept, ...] = ()
-    onset: str | None = None
-    severity: str | None = None
-
-
-class AllergyIntolerance(Resource, tag="AllergyIntolerance"):
-    """What someone does not bear."""
-
-    clinicalStatus: CodeableConcept | None = None
-    verificationStatus: CodeableConcept | None = None
-    type: str | None = None
-    category: tuple[str, ...] = ()
-    criticality: str | None = None
-    code: CodeableConcept | None = None
-    patient: Reference | None = None
-    encounter: Reference | None = None
-    onsetDateTime: str | None = None
-    onsetPeriod: Period | None = None
-    recordedDate: str | None = None
-    reaction: tuple[Reaction, ...] = ()
-
-
-def allergy(resource: AllergyIntolerance, record: Record) -> str | None:
-    """Give OBSERVATION whose values are the manifestations, and CONDITION for each reaction with a time."""
-    verified = first_code(resource.verificationStatus)
-    origin = record.gate(
-        resource,
-        resource.patient,
-        Kind.OBSERVATION,
-        status=verified,
-        allowed=CONFIRMED,
-        recorded=resource.recordedDate,
-    )
-    if isinstance(origin, str):
-        return reasons.NOT_CONFIRMED if origin == reasons.NOT_FINAL else origin
-    if verified == ERROR or not said(resource.code):
-        return None if verified == ERROR else reasons.NO_CONTENT
-    visit = record.encounter(resource.encounter)
-    began, began_by = record.times(resource.onsetPeriod, "onsetPeriod")
-    start = record.time(resource.onsetDateTime, "onsetDateTime") or began or began_by
-    record.rows.add(
-        origin,
-        Kind.OBSERVATION,
-        encounter=visit,
-        start=start or record.time(resource.recordedDate, "recordedDate"),
-        concept=resource.code,
-        status=verified,
-        value_codings=[c for r in resource.reaction for m in r.manifestation for c in m.coding],
-        details=details(
-            clinical=first_code(resource.clinicalStatus),
-            type=resource.type,
-            category=resource.category[0] if resource.category else None,
-            criticality=resource.criticality,
-        ),
-    )
-    for i, reaction in enumerate(resource.reaction):
-        if (onset := record.time(reaction.onset, f"reaction[{i}].onset")) is None:
-            continue
-        for j, manifestation in enumerate(reaction.manifestation):
-            record.rows.add(
-                origin,
-                Kind.CONDITION,
-                f"reaction[{i}].manifestation[{j}]",
-                encounter=visit,
-                start=onset,
-                concept=manifestation,
-                other_key=origin.key,
-                details=details(severity=reaction.severity),
-            )
     return None
 
 

@@ -430,7 +430,10 @@ def test_an_allergy_a_procedure_a_device_and_its_use(tmp_path: Path) -> None:
         ),
         resource("Device", id="shelf", type=concept("14106009")),
     )
-    assert facts.one("observation")["value_codes"][0]["code"] == "247472004"
+    allergy = facts.one("observation")
+    assert allergy["codes"][0]["code"] == "414285001"  # that there is one; the substance is no exposure
+    assert allergy["value_codes"][0]["code"] == "91935009"
+    assert allergy["details"] == {"category": "food", "manifestations": "247472004"}
     reaction = facts.one("condition")
     assert (reaction["other_key"], str(reaction["start"].date())) == ("AllergyIntolerance/x1", "2009-06-01")
     assert facts.one("procedure")["end"] == datetime(2020, 1, 1, 9, tzinfo=UTC)
