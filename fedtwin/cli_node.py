@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
-from fedtwin.cli_node_map import mapping as code_mapping
 from fedtwin.cli_node_fhir import pull_fhir
 from fedtwin.cli_node_listen import listen_mllp
+from fedtwin.cli_node_map import mapping as code_mapping
 from fedtwin.cli_node_quality import quality
 from fedtwin.cli_node_records import audit, policy, register, require_node
 from fedtwin.cli_node_store import store
@@ -98,7 +98,9 @@ def trust_keyholder(
 
 @node.command("ingest")
 def ingest(
-    path: Annotated[Path, typer.Argument(metavar="PATH", exists=True, help="A file, or a folder of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, and folders of them.")
+    ],
     mapping: Annotated[
         list[Path] | None,
         typer.Option(
@@ -115,7 +117,7 @@ def ingest(
     home: NodeHome = NODE_HOME,
     json: Json = False,
 ) -> None:
-    """Take in files: remove direct identifiers, load OMOP, put bad rows into quarantine."""
+    """Take in files of any kind that a reader or a mapping is for: identity out, OMOP in, all counted."""
     from fedtwin.node_ingest import take_in
     from fedtwin.progress import bar
 
@@ -126,23 +128,28 @@ def ingest(
             line.describe(source)
             line.to(done, total=total)
 
-        report = take_in(home, path, mappings=mapping or [], replace=replace, watch=watch)
+        report = take_in(home, paths, mappings=mapping or [], replace=replace, watch=watch)
     if json:
         emit_json(report)
-        return
+        raise typer.Exit(Exit.FAULT if report["unreadable"] else Exit.OK)
     emit_fields(
         {
             "files": f"{len(report['files'])} ({report['unchanged']} unchanged since the last time)",
             "rows": report["rows"],
+            "stored": report["loaded"],
             "patients": report["patients"],
             "records": ", ".join(f"{count} {table}" for table, count in report["records"].items()) or "none",
             "quarantined": f"{report['quarantined']} (see `fedtwin node quarantine`)",
         }
     )
     for name in report["without_mapping"]:
-        say(f"[yellow]not read[/yellow]: {name} fits no mapping")
+        say(f"[yellow]not read[/yellow]: {name} fits no mapping and no reader")
     for name in report["unknown_columns"]:
         say(f"[yellow]dropped[/yellow]: {name} stands in no mapping")
+    for name in report["unreadable"]:
+        say(f"[red]unreadable[/red]: {name}; nothing of it was stored")
+    if report["unreadable"]:
+        raise typer.Exit(Exit.FAULT)
 
 
 @node.command("serve")

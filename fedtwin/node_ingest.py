@@ -13,8 +13,10 @@ from fedtwin.screen import Exit, Stop
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.home import NodeHome
-from node.ingest.intake import FileReport, IngestReport, Progress, ingest
+from node.ingest.fact_rules import read_rules
+from node.ingest.intake import Progress
 from node.ingest.mapping import read_mapping
+from node.ingest.pipeline import Pipeline, Report, SourceReport
 from node.keys import NodeKeys
 from node.omop import starter
 from node.omop.errors import AlreadyLoaded, StoreBusy
@@ -34,13 +36,16 @@ BUSY = (
 )
 
 
+RULES = "ingest.toml"  # what the hospital chose about facts (node.ingest.fact_rules)
+
+
 def take_in(
-    home: Path, path: Path, *, mappings: Sequence[Path], replace: bool, watch: Watcher
+    home: Path, paths: Sequence[Path], *, mappings: Sequence[Path], replace: bool, watch: Watcher
 ) -> dict[str, Any]:
-    """Load `path` into the store of `home` and return what came of it.
+    """Load files and folders into the store of `home` and return what came of it.
 
     Raises: Stop(REFUSED) while a node serves from this home, or for a file that has changed since it was
-    loaded; MalformedMapping, NoMapping, UnreadableSource.
+    loaded; MalformedMapping, NoMapping, UnreadableSource, ReaderUnavailable, Unaccounted.
     """
     clock, bits, where = SystemClock(), SecureBits(), NodeHome(home)
     given = [read_mapping(file) for file in mappings]
@@ -51,31 +56,39 @@ def take_in(
 
     with open_store(home) as store, closing(Vault.open(home / VAULT, key=key, bits=bits)) as vault:
         starter.ensure(store, now=clock.now())
+        pipeline = Pipeline(
+            store,
+            vault,
+            clock,
+            rules=read_rules(home / RULES),
+            again=Again.REPLACE if replace else Again.REFUSE,
+            progress=progress,
+        )
         try:
-            report = ingest(
-                path,
-                given or None,
-                store,
-                vault,
-                clock=clock,
-                progress=progress,
-                again=Again.REPLACE if replace else Again.REFUSE,
-            )
+            report = pipeline.ingest(paths, mappings=given)
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
         copy_events(store)  # so that a timeline is read in milliseconds
         patients = store.counts()["person"]
     _record(where, report)
+    fresh = report.fresh
     return {
-        "files": [_file(file) for file in report.files],
-        "unchanged": sum(file.unchanged for file in report.files),
-        "rows": report.rows,
-        "loaded": report.loaded,
-        "quarantined": report.quarantined,
-        "records": report.events,
+        "sources": [_source(source) for source in report.sources],
+        "files": [_file(source) for source in report.sources],
+        "unchanged": sum(source.unchanged for source in report.sources),
+        "rows": sum(source.records_in for source in fresh),
+        "loaded": sum(source.stored for source in fresh),
+        "quarantined": sum(source.quarantined + source.values_quarantined for source in fresh),
+        "records": report.records,
         "patients": patients,
-        "without_mapping": list(report.without_mapping),
-        "unknown_columns": list(report.unknown_columns),
+        "without_mapping": list(report.without_reader),
+        "unknown_columns": [
+            f"{source.source}: {name}"
+            for source in report.sources
+            if source.delimited is not None
+            for name in source.delimited.unknown_columns
+        ],
+        "unreadable": [f"{one.source}: {one.unreadable}" for one in report.sources if one.unreadable],
     }
 
 
@@ -108,14 +121,33 @@ def open_store(home: Path, *, read_only: bool = False) -> Iterator[OmopStore]:
         yield store
 
 
-def _file(report: FileReport) -> dict[str, Any]:
+def _source(report: SourceReport) -> dict[str, Any]:
+    """What `--json` says of a source: records_in = stored + quarantined."""
+    return {
+        "source": report.source,
+        "format": report.format,
+        "mapping": report.mapping,
+        "records_in": report.records_in,
+        "stored": report.stored,
+        "quarantined": report.quarantined,
+        "reasons": report.reasons,
+        "values_quarantined": report.values_quarantined,
+        "superseded": report.superseded,
+        "seconds": round(report.seconds, 3),
+        "records": report.records,
+        "unchanged": report.unchanged,
+        "unreadable": report.unreadable,
+    }
+
+
+def _file(report: SourceReport) -> dict[str, Any]:
     return {
         "file": report.source,
         "mapping": report.mapping,
-        "rows": report.rows,
-        "loaded": report.loaded,
-        "quarantined": report.quarantined,
-        "records": report.events,
+        "rows": report.records_in,
+        "loaded": 0 if report.unchanged else report.stored,
+        "quarantined": report.quarantined + report.values_quarantined,
+        "records": report.records,
         "unchanged": report.unchanged,
     }
 
@@ -125,13 +157,13 @@ def _auditable(name: str) -> str:
     return re.sub(r"[^a-z0-9._-]", "-", name.lower()).lstrip("._-")[:64] or "unnamed"
 
 
-def _record(where: NodeHome, report: IngestReport) -> None:
+def _record(where: NodeHome, report: Report) -> None:
     with closing(AuditLog(where.audit, clock=SystemClock())) as log:
-        for file in report.files:
-            if not file.unchanged:
+        for source in report.fresh:
+            if source.unreadable is None:
                 log.record(
                     AuditEvent.INGESTED,
-                    mapping=_auditable(file.mapping),
-                    rows_loaded=file.loaded,
-                    rows_quarantined=file.quarantined,
+                    mapping=_auditable(source.mapping),
+                    rows_loaded=source.stored,
+                    rows_quarantined=source.quarantined + source.values_quarantined,
                 )

@@ -35,6 +35,7 @@ from node.omop.units import conversion, ucum_of
 DAY_US = 86_400_000_000
 _NULL = int(np.iinfo(np.int64).min)
 _RANK_BITS = 62
+_REMEMBERED = 100_000  # pseudonyms, texts: some 20 MB each
 _DATED = (  # kinds of records that need a day
     Kind.VISIT, Kind.CONDITION, Kind.DRUG, Kind.PROCEDURE, Kind.MEASUREMENT, Kind.OBSERVATION, Kind.DEVICE,
     Kind.DEATH, Kind.NOTE, Kind.COVERAGE, Kind.IMAGE,
@@ -76,6 +77,7 @@ class Harmonizer:
         self._practice = practice
         self._latest_day = latest_day
         self._redact = redact
+        self._known: dict[str, dict[str, tuple[int, int]]] = {}
         self._texts: dict[str, str | None] = {}
         self._units: dict[str, int] = {}
         self._rank = int(source_sha256[:16], 16) >> (64 - _RANK_BITS)
@@ -127,10 +129,26 @@ class Harmonizer:
                 quarantined=len(quarantined),
             )
 
+    def pseudonyms(self, space: str, patients: list[str]) -> tuple[list[int], list[int]]:
+        """Return the patients' ids and shifts; the last of them are remembered."""
+        known = self._known.setdefault(space, {})
+        if len(known) > _REMEMBERED:
+            known.clear()
+        fresh = [patient for patient in patients if patient not in known]
+        if fresh:
+            found = self._vault.pseudonyms(fresh, namespace=space)
+            known.update(
+                zip(fresh, zip(found.ids.tolist(), found.shift_days.tolist(), strict=True), strict=True)
+            )
+        ids, shifts = zip(*(known[patient] for patient in patients), strict=True)
+        return list(ids), list(shifts)
+
     def text_of(self, text: str, policy: TextPolicy) -> str | None:
         """Return what may be kept of a text, None if nothing may."""
         if policy is TextPolicy.NONE:
             return None
+        if len(self._texts) > _REMEMBERED:
+            self._texts.clear()
         if text not in self._texts:
             self._texts[text] = self._judged(text, policy)
         return self._texts[text]
@@ -195,9 +213,7 @@ class _Columns:
         facts = self._facts
         spaces = pc.fill_null(facts["patient_namespace"], "patient")
         texts = pc.utf8_trim_whitespace(pc.fill_null(facts[name], ""))
-        joined = pc.binary_join_element_wise(spaces, texts, UNIT).combine_chunks().dictionary_encode()
-        if isinstance(joined, pa.ChunkedArray):
-            joined = joined.combine_chunks()
+        joined = _encoded(pc.binary_join_element_wise(spaces, texts, UNIT))
         names = joined.dictionary.to_pylist()
         ids, shifts = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         by_space: dict[str, list[int]] = {}
@@ -206,10 +222,8 @@ class _Columns:
             if patient:
                 by_space.setdefault(space, []).append(place)
         for space, places in by_space.items():
-            found = self._owner._vault.pseudonyms(
-                [names[place].partition(UNIT)[2] for place in places], namespace=space
-            )
-            ids[places], shifts[places] = found.ids, found.shift_days
+            patients = [names[place].partition(UNIT)[2] for place in places]
+            ids[places], shifts[places] = self._owner.pseudonyms(space, patients)
         index = joined.indices.to_numpy()
         return ids[index], shifts[index]
 
@@ -247,26 +261,34 @@ class _Columns:
         salts, places = self._salts(facts["place"])
         self._base = self.group ^ salts[places]
         self._twice(self._base)
-        self._key_id = vault.record_ids(
-            _bytes(pc.binary_join_element_wise(space, pc.fill_null(facts["key"], ""), UNIT)), label="key"
-        )
-        base = pc.replace_substring_regex(pc.fill_null(facts["key"], ""), "#.*$", "")
-        self._base_key_id = vault.record_ids(
-            _bytes(pc.binary_join_element_wise(space, base, UNIT)), label="key"
-        )
-        self._other_key_id = vault.record_ids(
-            _bytes(pc.binary_join_element_wise(space, pc.fill_null(facts["other_key"], ""), UNIT)),
-            label="key",
-        )
+        self._key_id = self._named(space, facts["key"])
+        parts = pc.fill_null(pc.match_substring(facts["key"], "#"), False).to_numpy(zero_copy_only=False)
+        self._base_key_id = self._key_id
+        if parts.any():
+            bases = self._named(space, pc.replace_substring_regex(facts["key"], "#.*$", ""))
+            self._base_key_id = np.where(parts, bases, self._key_id)
+        self._other_key_id = self._named(space, facts["other_key"])
         self._rank = (self._owner._rank + self.record) & (2**_RANK_BITS - 1)
-        visit = pc.binary_join_element_wise(
-            person, Kind.VISIT.value, "key", pc.fill_null(facts["encounter"], ""), UNIT
-        )
-        ids = vault.record_ids(_bytes(visit), label="group")
-        self._visit = np.where(pc.is_valid(facts["encounter"]).to_numpy(zero_copy_only=False), ids, 0)
+        visit = pc.binary_join_element_wise(person, Kind.VISIT.value, "key", facts["encounter"], UNIT)
+        self._visit = self._numbered(visit, "group")
         # a visit is what others name: its place does not matter
         visits = self._kind == Kind.VISIT
         self._base = np.where(visits, self.group, self._base)
+
+    def _named(self, spaces: pa.ChunkedArray, keys: pa.ChunkedArray) -> np.ndarray:
+        """The numbers of keys, 0 where there is none."""
+        return self._numbered(pc.binary_join_element_wise(spaces, keys, UNIT), "key")
+
+    def _numbered(self, names: pa.ChunkedArray, label: str) -> np.ndarray:
+        """The number of each name, each made once; 0 for null."""
+        numbers = np.zeros(self._size, np.int64)
+        if names.null_count == self._size:
+            return numbers
+        encoded = _encoded(names)
+        made = self._owner._vault.record_ids(_bytes(encoded.dictionary), label=label)
+        there = encoded.is_valid().to_numpy(zero_copy_only=False)
+        numbers[there] = made[encoded.indices.drop_null().to_numpy()]
+        return numbers
 
     def _described(self) -> np.ndarray:
         """A description of a person replaces only those that say as much: 0 to 15 by what it says."""
@@ -277,9 +299,7 @@ class _Columns:
         return np.where(self._kind == Kind.PERSON, says, 0)
 
     def _salts(self, texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-        encoded = texts.combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
+        encoded = _encoded(texts)
         names = [text.encode() for text in encoded.dictionary.to_pylist()]
         salts = self._owner._vault.record_ids(names, label="place")
         return salts, encoded.indices.to_numpy()
@@ -399,9 +419,7 @@ class _Columns:
     _note_text: pa.Array | None = None
 
     def _values_text(self) -> None:
-        encoded = self._facts["value_text"].combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
+        encoded = _encoded(self._facts["value_text"])
         texts = encoded.dictionary.to_pylist()
         policy = self._owner._rules.values
         kept = [self._owner.text_of(text, policy) if text is not None else None for text in texts]
@@ -621,7 +639,14 @@ def _lower(texts: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return found
 
 
-def _bytes(texts: pa.ChunkedArray) -> list[bytes]:
+def _encoded(texts: pa.ChunkedArray) -> pa.DictionaryArray:
+    found = texts.combine_chunks()
+    if isinstance(found, pa.ChunkedArray):  # of no chunk, or of more than one array holds
+        found = pa.concat_arrays(found.chunks) if found.num_chunks else pa.array([], texts.type)
+    return found.dictionary_encode()
+
+
+def _bytes(texts: pa.ChunkedArray | pa.Array) -> list[bytes]:
     found: list[bytes] = texts.cast(pa.binary()).to_pylist()
     return found
 
