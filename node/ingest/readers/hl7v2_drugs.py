@@ -16,7 +16,7 @@ from node.ingest.readers.hl7v2_record import (
     Segment,
 )
 from node.ingest.readers.hl7v2_times import Moment
-from node.ingest.readers.hl7v2_types import Concept, concept, number
+from node.ingest.readers.hl7v2_types import Concept, concept, number, unit
 
 CANCELLED = frozenset({"CA", "CR", "OC"})  # table 0119: cancelled
 STOPPED = frozenset({"DC", "DR", "OD"})  # discontinued
@@ -163,15 +163,11 @@ def _number(record: Record, segment: Segment, at: int, place: str) -> float | No
 
 
 def _unit(record: Record, segment: Segment, at: int) -> str | None:
-    raw = record.message.field(segment, at)
-    if not raw:
-        return None
-    parts = [part.strip() for part in record.message.components(raw)]
-    return next((part for part in parts if part), None)
+    return unit(record.message, record.message.field(segment, at))
 
 
-def _amount(record: Record, segment: Segment, amount: int, unit: int) -> str | None:
-    said = [record.message.first(segment, amount), _unit(record, segment, unit) or ""]
+def _amount(record: Record, segment: Segment, amount: int, measure: int) -> str | None:
+    said = [record.message.first(segment, amount), _unit(record, segment, measure) or ""]
     return " ".join(part for part in said if part) or None if said[0] else None
 
 

@@ -16,8 +16,10 @@ from node.ingest.readers import hl7v2_reasons as reasons
 
 BOM = b"\xef\xbb\xbf"
 HEADER = re.compile(r"[A-Z][A-Z0-9]{2}")
+USUAL = frozenset({"MSH", "PID", "PV1", "ORC", "OBR", "OBX", "NTE"})  # found faster
 VERSION = re.compile(r"2(\.[0-9]{1,2}){0,2}")
 NULL = '""'  # "delete what you have": to us, nothing said
+HEADER_BYTES = 4096  # within which MSH-18 stands
 MAX_SPACES = 80  # of one \.sp\ or \.in\: more is an attack
 
 CHARSETS = {
@@ -119,16 +121,6 @@ class Message:
             parts = ["" if part == NULL else part for part in parts]
         return parts
 
-    def subcomponents(self, raw: str, number: int) -> list[str]:
-        """Return the subcomponents of component `number` (from 1) of one repetition as text."""
-        parts = raw.split(self.delimiters.component)
-        if number > len(parts):
-            return [""]
-        return [
-            "" if part == NULL else self.text(part)
-            for part in parts[number - 1].split(self.delimiters.subcomponent)
-        ]
-
     def first(self, segment: list[str], number: int) -> str:
         """Return the text of a field's first repetition, first component, first subcomponent."""
         if number >= len(segment) or not (raw := segment[number]):
@@ -220,7 +212,7 @@ def lex(data: bytes) -> Message:
     segments: list[list[str]] = []
     more: dict[int, list[str]] = {}  # lines that go on with a segment's last field
     for line in text.split("\r"):
-        if line[3:4] == sign and HEADER.fullmatch(line, 0, 3):
+        if line[3:4] == sign and (line[:3] in USUAL or HEADER.fullmatch(line, 0, 3)):
             segments.append(line.split(sign))
         elif not line.strip():
             continue
@@ -271,13 +263,10 @@ def decoded(data: bytes) -> tuple[str, str]:
 
 def _charset(data: bytes) -> str:
     """Return MSH-18 as table 0211 writes it. Two sets (ISO 2022): the second says how to switch."""
-    sign = data[3:4]
-    parts = data[:2000].split(sign, 18) if sign else []
-    if len(parts) < 18:
+    line = data[:HEADER_BYTES].partition(b"\r")[0].partition(b"\n")[0]
+    parts = line.split(line[3:4], 18) if len(line) > 3 else []
+    if len(parts) < 18 or not (name := parts[17]):
         return ""
-    name = re.split(rb"[\r\n]", parts[17], maxsplit=1)[0]
-    if any(re.search(rb"[\r\n]", part) for part in parts[:17]):
-        return ""
-    names = [part.strip().upper() for part in re.split(rb"[~]", name)]
+    names = [part.strip().upper() for part in name.split(b"~")]
     known = [part.decode("ascii", "replace") for part in names if part]
     return known[-1] if known else ""

@@ -29,6 +29,7 @@ from node.ingest.readers.hl7v2_types import (
     entity,
     number,
     reference_range,
+    unit,
 )
 
 FINAL: dict[str, str | None] = {
@@ -220,9 +221,7 @@ class _Result:
             status=FINAL.get(self.status),
             encounter=self.encounter,
         )
-        if raw := message.field(segment, 6):
-            parts = message.components(raw)
-            row["unit"] = parts[0].strip() or (parts[1].strip() if len(parts) > 1 else "") or None
+        row["unit"] = unit(message, message.field(segment, 6))
         if limits := message.first(segment, 7):
             row["range_low"], row["range_high"] = reference_range(limits)
         if flag := message.first(segment, 8):

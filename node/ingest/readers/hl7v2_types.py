@@ -124,13 +124,36 @@ class Identifier(NamedTuple):
 
 def identifier(message: Message, raw: str) -> Identifier:
     """Return one CX. The authority is its name, else its universal id."""
-    parts = message.components(raw)
-    kind = parts[4].strip() if len(parts) > 4 else ""
+    return _identifier(raw, message.delimiters, message.encoding)
+
+
+@lru_cache(maxsize=8192)  # who is in the hospital now
+def _identifier(raw: str, signs: Delimiters, encoding: str) -> Identifier:
+    parts = [_plain(part, signs, encoding) for part in raw.split(signs.component)]
+    kind = parts[4].upper() if len(parts) > 4 else ""
     if len(parts) < 4:
-        return Identifier(parts[0].strip(), "", kind)
-    authority = message.subcomponents(raw, 4)
-    named = next((part.strip() for part in authority[:2] if part.strip()), "")
-    return Identifier(message.subcomponents(raw, 1)[0].strip(), named, kind.upper())
+        return Identifier(parts[0], "", kind)
+    authority = raw.split(signs.component)[3].split(signs.subcomponent)
+    named = next((said for part in authority[:2] if (said := _plain(part, signs, encoding))), "")
+    return Identifier(
+        _plain(raw.split(signs.component)[0].split(signs.subcomponent)[0], signs, encoding), named, kind
+    )
+
+
+def _plain(raw: str, signs: Delimiters, encoding: str) -> str:
+    return "" if raw == NULL else unescaped(raw, signs, encoding).strip()
+
+
+def unit(message: Message, raw: str) -> str | None:
+    """Return a unit's code, else its words."""
+    return _unit(raw, message.delimiters, message.encoding) if raw else None
+
+
+@lru_cache(maxsize=1024)
+def _unit(raw: str, signs: Delimiters, encoding: str) -> str | None:
+    return next(
+        (said for part in raw.split(signs.component)[:2] if (said := _plain(part, signs, encoding))), None
+    )
 
 
 def entity(message: Message, segment: list[str], number: int) -> str:

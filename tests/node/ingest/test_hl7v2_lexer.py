@@ -7,7 +7,7 @@ import pytest
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_lexer import Malformed, lex
 from node.ingest.readers.hl7v2_times import moment
-from node.ingest.readers.hl7v2_types import compared, concept, number, reference_range
+from node.ingest.readers.hl7v2_types import compared, concept, identifier, number, reference_range
 from tests.node.ingest.hl7v2_made import PID, message
 
 
@@ -43,7 +43,8 @@ def test_other_delimiters_are_the_ones_of_the_header():
     pid = found.segments[1]
     assert found.repetitions(pid, 3) == ["M1%%%G+1.2+ISO%MR", "X"]
     assert found.components(found.repetitions(pid, 3)[0]) == ["M1", "", "", "G+1.2+ISO", "MR"]
-    assert found.subcomponents(found.repetitions(pid, 3)[0], 4) == ["G", "1.2", "ISO"]
+    assert identifier(found, found.repetitions(pid, 3)[0]) == ("M1", "G", "MR")
+    assert identifier(found, "M1%%%+1.2+ISO%MR") == ("M1", "1.2", "MR")
     assert found.text(found.field(pid, 5)) == "a$b"
 
 
