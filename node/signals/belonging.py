@@ -4,9 +4,11 @@ A `signals.toml` beside the files, or up to three folders above, says it:
 
     [source]
     namespace = "mrn"                # whose ids the patients' are; "mrn" unless it says otherwise
-    timezone = "Europe/Berlin"       # of clocks on the wall; without it, times without an offset stay as written
+    # of clocks on the wall; without it, times without an offset stay as written
+    timezone = "Europe/Berlin"
     [patients]
-    "export.xml" = "0042"            # a pattern of the path from here, as a shell has it, and the patient's id
+    # a pattern of the path from here, as a shell has it, and the patient's id
+    "export.xml" = "0042"
     "anna/*" = "0077"
 
 The first pattern that fits decides. A file that none fits is turned away, each record as "no-patient": a
@@ -59,7 +61,9 @@ def whose(path: Path) -> Whose:
         if file.is_file():
             stamp = file.stat()
             said = _parsed(file, stamp.st_mtime_ns, stamp.st_size)
-            return Whose(said.patient(path.resolve().relative_to(above).as_posix()), said.namespace, said.zone)
+            return Whose(
+                said.patient(path.resolve().relative_to(above).as_posix()), said.namespace, said.zone
+            )
     return Whose(None, Belonging().namespace, None)
 
 
@@ -91,4 +95,6 @@ def _zone(name: object) -> ZoneInfo:
     try:
         return ZoneInfo(name) if isinstance(name, str) else ZoneInfo("")
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise MalformedMapping(FILE, "source.timezone", "is no time zone of IANA, like Europe/Berlin") from None
+        raise MalformedMapping(
+            FILE, "source.timezone", "is no time zone of IANA, like Europe/Berlin"
+        ) from None

@@ -1,6 +1,7 @@
 """From a clock on the wall to UTC and back, over the hours that happen twice and those that never do.
 
-Where clocks are set back, an hour is shown twice. A device writes in order: the first pass is the earlier one,
+Where clocks are set back, an hour is shown twice. A device writes in order: the first pass is the earlier
+one,
 until its clock jumps back. Where they are set forward, a clock that was not moved in time shows an hour that
 does not exist: it counts on from before (PEP 495, fold 0).
 """
@@ -59,7 +60,9 @@ def offsets_of_utc(utc_us: Numbers, zone: ZoneInfo) -> Numbers:
     """Return minutes east of UTC that clocks in the zone show at moments in UTC (µs since 1970)."""
     quarters, places = np.unique(utc_us // QUARTER, return_inverse=True)
     found = [
-        _minutes((EPOCH + timedelta(microseconds=int(quarter) * QUARTER)).replace(tzinfo=UTC).astimezone(zone))
+        _minutes(
+            (EPOCH + timedelta(microseconds=int(quarter) * QUARTER)).replace(tzinfo=UTC).astimezone(zone)
+        )
         for quarter in quarters
     ]
     return np.array(found, dtype=np.int64)[places]

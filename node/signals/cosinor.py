@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,14 @@ PERIOD_H = 24.0
 
 @dataclass(frozen=True, slots=True)
 class Cosinor:
-    """mesor: the wave's mean; amplitude: half of its swing; acrophase_h: its top, in hours of the local clock."""
+    """mesor: the wave's mean; amplitude: half of its swing; acrophase_h: its top, local clock."""
 
     mesor: float
     amplitude: float
     acrophase_h: float
 
 
-def cosinor(hours: NDArray[np.float64], values: NDArray[np.float64]) -> Cosinor | None:
+def cosinor(hours: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]]) -> Cosinor | None:
     """Return the least-squares wave through (hour of the clock, value), or None with fewer than 18 hours.
 
     >>> hours = np.arange(24) + 0.5

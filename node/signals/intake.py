@@ -4,7 +4,8 @@
 samples), which is what lets a late sample correct a window: the facts of a file are the windows that it
 touched, computed from everything that is known of them, under keys that replace what was said before.
 
-The file is read as a whole before anything is merged; one that turns out to be damaged leaves nothing. Merging
+The file is read as a whole before anything is merged; one that turns out to be damaged leaves nothing.
+Merging
 is idempotent, so a file that is read again after a crash gives the same samples and the same facts.
 """
 
@@ -14,6 +15,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -167,7 +169,9 @@ class SignalFacts:
         }
         return pa.table([columns[field.name] for field in _DRAFT], schema=_DRAFT), turned_away
 
-    def _pseudonyms(self, patient: pa.ChunkedArray, namespace: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    def _pseudonyms(
+        self, patient: pa.ChunkedArray, namespace: pa.ChunkedArray
+    ) -> tuple[np.ndarray, np.ndarray]:
         both = pc.binary_join_element_wise(namespace, patient, "\x1f").combine_chunks().dictionary_encode()
         pairs = [text.split("\x1f", 1) for text in both.dictionary.to_pylist()]
         person, shift = np.zeros(len(pairs), dtype=np.int64), np.zeros(len(pairs), dtype=np.int64)
@@ -195,8 +199,10 @@ class SignalFacts:
             parts.append(samples_of(found.rows, np.full(len(record), group, dtype=np.int64), record))
             rows += len(stored) + len(record)
             if rows >= ROWS_AT_ONCE:
+                self._raw.settle()
                 yield from _facts(parts, groups)
                 groups, parts, rows = [], [], 0
+        self._raw.settle()
         if parts:
             yield from _facts(parts, groups)
 
@@ -235,7 +241,9 @@ def _moments(
         return start, offset, moved
     minutes = offset.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64).copy()
     if wall_clock:
-        names = pc.binary_join_element_wise(samples["patient"].fill_null(""), samples["signal"], samples["device"], "/")
+        names = pc.binary_join_element_wise(
+            samples["patient"].fill_null(""), samples["signal"], samples["device"], "/"
+        )
         minutes[silent] = clock.offsets(start[silent], names.filter(pa.array(silent)).to_pylist())
         moved[silent] = -minutes[silent] * MINUTE
     else:
@@ -250,7 +258,7 @@ def _moved(column: pa.ChunkedArray, by_us: np.ndarray) -> pa.Array:
 
 def _days(drafts: Path) -> Iterator[_Day]:
     """Yield each person's each day of the file, in order."""
-    config = {"memory_limit": SORT_MEMORY, "temp_directory": str(drafts), "threads": "1"}
+    config: dict[str, Any] = {"memory_limit": SORT_MEMORY, "temp_directory": str(drafts), "threads": "1"}
     with duckdb.connect(config=config) as connection:
         connection.execute("SET preserve_insertion_order = true")
         order = "person, day, record"

@@ -1,7 +1,8 @@
 """Which signals there are, in which unit each is kept, and what of a day or an hour it is summarized to.
 
 LOINC codes are facts about signals (© Regenstrief Institute, loinc.org/license). A code stands on a summary
-only where it means just that: an hourly mean of heart rate is a heart rate (8867-4), its standard deviation is not.
+only where it means just that: an hourly mean of heart rate is a heart rate (8867-4), its standard
+deviation is not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Signal:
     """One signal.
 
     unit: UCUM; everything stored is in it. low, high: outside of them a sample is no measurement of a living
-    person, and is turned away. bin_s: how often one expects a sample: coverage is the share of bins of this width
+    person, and is turned away. bin_s: how often one expects a sample: coverage is the share of bins of
+    this width
     that hold one. hourly: whether hours are summarized, or days alone (what is measured a few times a day).
     by_end: the sample belongs to the day in which it ends (sleep).
     """

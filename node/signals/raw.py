@@ -6,7 +6,8 @@ Names are pseudonyms and shifted days; times inside are shifted by the person's 
 store, and the true days are in no file. `day` is the local one (of the sample's own clock).
 
 A day's file is a set: what comes twice is there once, the order of loading leaves no trace. Of samples of one
-signal, device and moment that differ, the one that was recorded last holds, and the others stay with holds =
+signal, device kind, moment and offset that differ, the one that was recorded last holds, and the others
+stay with holds =
 false, so that adding files in any order gives the same file.
 """
 
@@ -29,6 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from node.signals.kinds import SIGNALS
 from privacy import private_files
 
 STAMP = pa.timestamp("us")  # shifted, so not a true moment: kept without a zone
@@ -45,6 +47,7 @@ RAW = pa.schema(
     ]
 )
 _ORDER = [(name, "ascending") for name in RAW.names if name != "holds"]
+_BY_END = [name for name, signal in SIGNALS.items() if signal.by_end]
 _DAY = re.compile(r"\A(-?\d{4,5}-\d{2}-\d{2})\.parquet\Z")
 _PERSON = re.compile(r"\A[0-9a-f]{16}\Z")
 
@@ -62,6 +65,7 @@ class RawSamples:
 
     def __init__(self, folder: Path) -> None:
         self._folder = private_files.make_folder(folder)
+        self._unsettled: set[Path] = set()
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -81,18 +85,27 @@ class RawSamples:
     def add(self, person: int, day: int, samples: pa.Table) -> Merged:
         """Add samples (RAW, `holds` ignored) to a day; return the whole of it.
 
-        day: shifted, days since 1970. Guarantee: after a crash the file is the old or the new one.
+        day: shifted, days since 1970. Guarantee: after a crash the file is the old or the new one; it is
+        the new one once `settle` has returned.
         """
         path = self._path(person, day)
         before = _read(path)
         merged = _as_set(samples if before is None else pa.concat_tables([before, samples]))
         added = merged.num_rows - (0 if before is None else before.num_rows)
         if added:
-            private_files.make_folder(path.parent)
-            sink = io.BytesIO()
-            pq.write_table(merged, sink, compression="zstd", use_dictionary=["signal", "device"])
-            private_files.write(path, sink.getvalue())
+            if path.parent not in self._unsettled:
+                private_files.make_folder(path.parent)
+                self._unsettled.add(path.parent)
+            _write(path, merged)
         return Merged(merged, added)
+
+    def settle(self) -> None:
+        """Make what was added durable."""
+        for folder in sorted(self._unsettled):
+            private_files.sync_folder(folder)
+        if self._unsettled:
+            private_files.sync_folder(self._folder)
+        self._unsettled.clear()
 
     def day(self, person: int, day: int) -> pa.Table:
         """Return the samples of a (shifted, local) day that hold."""
@@ -124,6 +137,7 @@ class RawSamples:
                     place = found.schema.get_field_index(name)
                     found = found.set_column(place, RAW.field(name), pc.add(found[name], delta))
                 self.add(into, day + days, found)
+        self.settle()
         self.forget(person)
 
     def _person(self, person: int) -> Path:
@@ -131,6 +145,17 @@ class RawSamples:
 
     def _path(self, person: int, day: int) -> Path:
         return self._person(person) / f"{date(1970, 1, 1) + timedelta(days=day)}.parquet"
+
+
+def _write(path: Path, samples: pa.Table) -> None:
+    """As `private_files.write`, but for the folder, which is synced once for all of its files."""
+    draft = path.with_name(f".{path.name}")  # one process writes, under the lock
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private_files.FILE_MODE)
+    with os.fdopen(handle, "wb") as stream:
+        pq.write_table(samples, stream, compression="zstd", use_dictionary=["signal", "device"])
+        stream.flush()
+        os.fdatasync(stream.fileno())
+    draft.replace(path)
 
 
 def _read(path: Path) -> pa.Table | None:
@@ -144,13 +169,17 @@ def _as_set(samples: pa.Table) -> pa.Table:
     ordered = samples.select([name for name, _ in _ORDER]).sort_by(_ORDER)
     fresh = _differs(ordered, ordered.column_names)
     ordered = ordered.filter(pa.array(fresh))
-    # The last of each (signal, start, device): nulls of `recorded` sort last, and mean "nobody knows".
-    ordered = ordered.append_column("unknown", pc.is_null(ordered["recorded"]))
-    ordered = ordered.sort_by(
-        [("signal", "ascending"), ("start", "ascending"), ("device", "ascending"), ("unknown", "descending")]
-        + _ORDER[3:]
-    ).drop_columns(["unknown"])
-    leads = _differs(ordered, ["signal", "start", "device"])
+    # Those of one moment on one clock contradict one another; of sleep, those that end together, because
+    # an end says to which day it belongs. Nulls of `recorded` sort last, and mean "nobody knows": they yield.
+    by_end = pc.is_in(ordered["signal"], value_set=pa.array(_BY_END, pa.string()))
+    until = pc.if_else(by_end, ordered["end"], pa.scalar(None, STAMP))
+    ordered = ordered.append_column("until", until)
+    ordered = ordered.append_column("known", pc.is_valid(ordered["recorded"]))
+    moment = ["signal", "start", "device", "utc_offset_min", "until"]
+    order = [*moment, "known", *(name for name, _ in _ORDER if name not in moment)]
+    ordered = ordered.sort_by([(name, "ascending") for name in order])
+    leads = _differs(ordered, moment)
+    ordered = ordered.select([name for name, _ in _ORDER])
     holds = np.append(leads[1:], True) if len(leads) else leads
     return ordered.append_column(RAW.field("holds"), pa.array(holds)).cast(RAW)
 

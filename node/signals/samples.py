@@ -38,7 +38,8 @@ DEVICES = ("watch", "phone", "tracker", "scale", "cuff", "cgm", "monitor", "manu
 class SampleBatch:
     """Samples of consecutive records of one file, and what was turned away among them.
 
-    wall_clock: what a time without an offset is: True, what a clock on the wall showed (stored in `start` as if
+    wall_clock: what a time without an offset is: True, what a clock on the wall showed (stored in `start`
+    as if
     it were UTC, until the intake knows the zone); False, a moment in UTC whose local clock is not known.
     namespace: whose ids `patient` are, where the source says.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +104,7 @@ def sift(
     recorded: pa.Array,
     patient: pa.Array,
 ) -> tuple[pa.Table, list[TurnedAway]]:
-    """Return the rows that are samples, in their signals' units, and the records of the others with a reason."""
+    """Return the rows that are samples, in their signals' units, and why the others are not."""
     rows = len(record)
     factor, shift, low, high, known = _by_kind(signal, unit)
     raw = value.fill_null(float("nan")).to_numpy(zero_copy_only=False)
@@ -152,7 +153,7 @@ def _numbers(moments: pa.Array) -> NDArray[np.int64]:
     return numbers
 
 
-def _by_kind(signal: pa.Array, unit: pa.Array) -> tuple[NDArray[np.float64], ...]:
+def _by_kind(signal: pa.Array, unit: pa.Array) -> tuple[NDArray[Any], ...]:
     """Factor, offset, bounds of each row, and whether its unit is one of its signal's."""
     both = pc.binary_join_element_wise(signal, unit.fill_null(""), "\x1f").dictionary_encode()
     kinds = [text.split("\x1f", 1) for text in both.dictionary.to_pylist()]

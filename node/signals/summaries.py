@@ -1,12 +1,15 @@
 """Hours and days of samples as numbers: the resolution policy.
 
-Windows are of the local clock of each sample (its own offset): an hour is one pass of the clock's hand, so the
-hour that happens twice in autumn is two windows; a day is a local calendar day of 23 to 25 hours. A sample lies
+Windows are of the local clock of each sample (its own offset): an hour is one pass of the clock's hand, so
+the
+hour that happens twice in autumn is two windows; a day is a local calendar day of 23 to 25 hours. A sample
+lies
 in the window in which it starts; sleep in the day in which it ends. A sample without an offset lies as if UTC
 were local.
 
 Level (heart rate, SpO2, glucose, pressures...), hour and day: mean, sd (n - 1), min, max, count over the
-samples, unweighted; coverage: share of the window's bins (kinds.bin_s) that hold a sample. Signals measured a few
+samples, unweighted; coverage: share of the window's bins (kinds.bin_s) that hold a sample. Signals
+measured a few
 times a day have days alone.
 Total (steps, distance, energy, sleep): the sum of what starts in the hour, of the kind of device that counted
 most in that hour, because a phone and a watch count the same steps; a day is the sum of its hours.
@@ -15,12 +18,16 @@ differences only where the second beat follows the first within 1.5 times its in
 
 Days also have:
 - glucose: time in range 70-180 mg/dL, below 70, below 54, above 180, above 250 as % of readings, and cv (%).
-  Source: Battelino et al. 2019, Diabetes Care 42(8):1593. Their targets are for 14 days with 70 % of readings:
+  Source: Battelino et al. 2019, Diabetes Care 42(8):1593. Their targets are for 14 days with 70 % of
+  readings:
   average days with the coverage as weight.
-- heart rate: `resting`, the lowest mean of a half hour of the clock with three samples or more (ours; what a device
-  calls resting heart rate is the signal resting_heart_rate); `mesor`, `amplitude` and `acrophase` of a cosinor.
+- heart rate: `resting`, the lowest mean of a half hour of the clock with three samples or more (ours; what
+a device
+  calls resting heart rate is the signal resting_heart_rate); `mesor`, `amplitude` and `acrophase` of a
+  cosinor.
 
-A window's version is when it was complete (its end, or its last sample's recording if later) plus one microsecond
+A window's version is when it was complete (its end, or its last sample's recording if later) plus one
+microsecond
 for each sample ever stored in it: adding samples always raises it, in any order.
 """
 
@@ -82,7 +89,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples of some persons' days as arrays. `record` > 0: this row only says that a record touched here."""
+    """Samples of some persons' days as arrays. `record` > 0: it only marks that a record touched here."""
 
     group: Ints
     signal: Ints
@@ -169,15 +176,20 @@ class _Windows:
         self.local = stored.local[first] // width * width
         self.start = self.local - np.where(self.offset == NO_OFFSET, 0, self.offset) * MINUTE
         drift = np.where(
-            (self.offset == NO_OFFSET) | (stored.offset[last] == NO_OFFSET), 0, stored.offset[last] - self.offset
+            (self.offset == NO_OFFSET) | (stored.offset[last] == NO_OFFSET),
+            0,
+            stored.offset[last] - self.offset,
         )
         # A day on which the clock was set forward is shorter. A traveller's is as long as their clock said.
         self.width = width - (drift * MINUTE if window is Window.DAY else 0)
         self.width = np.clip(self.width, width // 2, width * 3 // 2)
         self.end = self.start + self.width
-        recorded = np.full(self.count, np.iinfo(np.int64).min)
-        np.maximum.at(recorded, places, stored.recorded)
-        self.version = np.maximum(self.end, recorded) + rows
+        # Each sample's own clock says when the window is over for it: a maximum never falls when samples
+        # come.
+        over = (stored.local // width + 1) * width
+        over -= np.where(stored.offset == NO_OFFSET, 0, stored.offset) * MINUTE
+        known = np.maximum.reduceat(np.maximum(over, stored.recorded), first) if self.count else first
+        self.version = known + rows
         holds = stored.holds
         self.samples, self.places = stored.where(holds), places[holds]
         self.first = np.searchsorted(self.places, np.arange(self.count))
@@ -249,7 +261,9 @@ def _levels(windows: _Windows) -> Iterator[Summary]:
             "above_250": values > 250,
         }
         for name, inside in shares.items():
-            yield windows.summary(name, 100 * windows.sums(inside.astype(np.float64)) / windows.rows, unit="%")
+            yield windows.summary(
+                name, 100 * windows.sums(inside.astype(np.float64)) / windows.rows, unit="%"
+            )
         yield windows.summary("cv", 100 * sd / mean, unit="%")
     if windows.window is Window.DAY and windows.signal.name == "heart_rate":
         yield windows.summary("resting", _resting(windows))
@@ -298,7 +312,7 @@ def _totals(windows: _Windows) -> Floats:
     np.maximum.at(most, of_device[0], sums)
     window_of = np.zeros(len(most), dtype=np.int64)
     window_of[hour_of] = windows.places
-    return np.bincount(window_of, most, minlength=windows.count)
+    return np.bincount(window_of, most, minlength=windows.count).astype(np.float64)
 
 
 def _beats(windows: _Windows) -> Iterator[Summary]:
@@ -341,7 +355,9 @@ def _hashes(column: pa.ChunkedArray) -> Ints:
     """Return a number for each device kind that does not depend on what else is in the column."""
     encoded = column.combine_chunks().dictionary_encode()
     names = encoded.dictionary.to_pylist()
-    table = np.array([int.from_bytes(name.encode()[:7].ljust(7, b"\0"), "big") for name in names], dtype=np.int64)
+    table = np.array(
+        [int.from_bytes(name.encode()[:7].ljust(7, b"\0"), "big") for name in names], dtype=np.int64
+    )
     found: Ints = table[encoded.indices.to_numpy(zero_copy_only=False)]
     return found
 

@@ -58,7 +58,9 @@ def facts_of(summary: Summary, groups: Sequence[PersonDay]) -> pa.Table:
         "action": _same(Action.ASSERT.value, rows),
         "kind": _same(Kind.MEASUREMENT.value, rows),
         "patient": pa.array([groups[group].patient for group in summary.group.tolist()], pa.string()),
-        "patient_namespace": pa.array([groups[group].namespace for group in summary.group.tolist()], pa.string()),
+        "patient_namespace": pa.array(
+            [groups[group].namespace for group in summary.group.tolist()], pa.string()
+        ),
         "start": _moments(start - shift),
         "end": pa.nulls(rows, UTC) if daily else _moments(summary.end - shift),
         "precision": _same((Precision.DAY if daily else Precision.SECOND).value, rows),

@@ -68,8 +68,16 @@ _OTHER = frozenset(
 _NO_RECORD = (0, "", "", "", None, "", "", "")
 _UNITS = {"mmol<180.1558800000541>/L": "mmol/L", "mmol<180.15588000005408>/l": "mmol/L", "%": "fraction"}
 _TIME = re.compile(r"\A\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2} [+-]\d{4}\Z")
-_OF_DAY = re.compile(r"\A(\d{1,2})[:.](\d{2})[:.](\d{2})(?:[.,](\d{1,6}))?(?:[\s\u202f]*([AaPp])\.?[Mm]\.?)?\Z")
-_DEVICES = (("watch", "watch"), ("scale", "scale"), ("withings", "scale"), ("iphone", "phone"), ("cgm", "cgm"))
+_OF_DAY = re.compile(
+    r"\A(\d{1,2})[:.](\d{2})[:.](\d{2})(?:[.,](\d{1,6}))?(?:[\s\u202f]*([AaPp])\.?[Mm]\.?)?\Z"
+)
+_DEVICES = (
+    ("watch", "watch"),
+    ("scale", "scale"),
+    ("withings", "scale"),
+    ("iphone", "phone"),
+    ("cgm", "cgm"),
+)
 
 
 class AppleHealth:
@@ -103,7 +111,12 @@ class AppleHealth:
 
 
 def _is_export(name: str) -> bool:
-    return name.lower().rsplit("/", 1)[-1] in ("export.xml", "exportar.xml", "exportieren.xml", "exportation.xml")
+    return name.lower().rsplit("/", 1)[-1] in (
+        "export.xml",
+        "exportar.xml",
+        "exportieren.xml",
+        "exportation.xml",
+    )
 
 
 def _without_doctype(stream: Stream, name: str) -> Iterator[bytes]:
@@ -248,9 +261,13 @@ def _quantities(rows: list[tuple[Any, ...]], manual: set[int]) -> tuple[pa.Table
     recorded, _ = _moments(created)
     signal = [_SIGNAL.get(name, "sleep") for name in kind]
     asleep = pa.array([name == _SLEEP for name in kind])
-    minutes = pc.divide(pc.cast(pc.subtract(ends.cast(pa.int64()), starts.cast(pa.int64())), pa.float64()), 6e7)
+    minutes = pc.divide(
+        pc.cast(pc.subtract(ends.cast(pa.int64()), starts.cast(pa.int64())), pa.float64()), 6e7
+    )
     values = pc.if_else(asleep, minutes, _floats(value))
-    units = ["min" if name == _SLEEP else _UNITS.get(text, text) for name, text in zip(kind, unit, strict=True)]
+    units = [
+        "min" if name == _SLEEP else _UNITS.get(text, text) for name, text in zip(kind, unit, strict=True)
+    ]
     bad_time = pc.and_(starts.is_null(), pc.not_equal(pa.array(start, pa.string()), ""))
     bad_value = pc.and_(values.is_null(), pc.is_valid(pa.array(value, pa.string())))
     bad = np.asarray(pc.or_(bad_time, bad_value))
@@ -300,7 +317,9 @@ def _moments(texts: tuple[str, ...]) -> tuple[pa.Array, pa.Array]:
     column = pa.array(texts, pa.string())
     clock = _clocks(pc.utf8_slice_codeunits(column, 0, 19))
     zones = pc.utf8_slice_codeunits(column, 19, 40).dictionary_encode()
-    minutes = pa.array([_offset(text) for text in zones.dictionary.to_pylist()], pa.int16()).take(zones.indices)
+    minutes = pa.array([_offset(text) for text in zones.dictionary.to_pylist()], pa.int16()).take(
+        zones.indices
+    )
     micros = pc.multiply(minutes.cast(pa.int64()), 60_000_000)
     return pc.subtract(clock.cast(pa.int64()), micros).cast(pa.timestamp("us")), minutes
 
@@ -366,7 +385,9 @@ def _beat(time_of_day: str, start: str) -> tuple[int, int] | None:
         hour = hour % 12 + (12 if match[5] in "Pp" else 0)
     try:
         began = datetime.strptime(start[:19], "%Y-%m-%d %H:%M:%S")
-        at = began.replace(hour=hour, minute=minute, second=second, microsecond=int((match[4] or "0").ljust(6, "0")))
+        at = began.replace(
+            hour=hour, minute=minute, second=second, microsecond=int((match[4] or "0").ljust(6, "0"))
+        )
     except ValueError:
         return None
     if offset is None:

@@ -3,8 +3,8 @@
 A record is a line below the header. Lines that hold no glucose (alerts, insulin, food, notes, the patient's
 name and date of birth) are turned away; nothing of them is kept. Both write the clock on the wall.
 
-"Low" and "High" become the limits of the device, 40 and 400 mg/dL: a mean over them is a bound, a time in range is
-not touched by it. FreeStyle's order of day and month depends on the reader's language: it is told from the
+"Low" and "High" become the limits of the device, 40 and 400 mg/dL: a mean over them is a bound, a time in
+range is not touched by it. FreeStyle's order of day and month depends on the reader's language: it is told from the
 whole file, in which readings follow one another; a file that leaves it open is refused.
 """
 
@@ -14,6 +14,7 @@ import csv
 import io
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from deid.vault import Vault
@@ -32,7 +33,8 @@ _DEXCOM_TIME = "Timestamp (YYYY-MM-DDThh:mm:ss)"
 _GLUCOSE = ("Glucose Value (mg/dL)", "Glucose Value (mmol/L)")
 _LIBRE_FORMATS = (
     "%m-%d-%Y %I:%M %p", "%d-%m-%Y %H:%M", "%m-%d-%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M",
-    "%d/%m/%y %H:%M", "%m/%d/%y %H:%M", "%d.%m.%Y %H:%M", "%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M",
+    "%d/%m/%y %H:%M", "%m/%d/%y %H:%M", "%d.%m.%Y %H:%M", "%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M",
+    "%Y-%m-%dT%H:%M",
     "%m/%d/%Y %I:%M %p", "%d/%m/%Y %I:%M %p", "%d-%m-%Y %I:%M %p",
 )  # fmt: skip
 # FreeStyle's record types that hold glucose, and their columns.
@@ -190,7 +192,7 @@ def _format_of(clocks: list[str], name: str) -> str:
         if moments:
             ordered = sorted(moments)
             widest = max(
-                ((after - before).total_seconds() for before, after in zip(ordered, ordered[1:], strict=False)),
+                ((after - before).total_seconds() for before, after in pairwise(ordered)),
                 default=0.0,
             )
             best.append((-len(moments), widest, written, moments))

@@ -1,10 +1,12 @@
 """Fitbit: the JSON and CSV of a Google Takeout or account export, and the CSV of the Fitabase kind.
 
 What is read, by the file's name: heart_rate-*.json, steps-*.json, resting_heart_rate-*.json, sleep-*.json,
-"Minute SpO2 - *.csv", "Daily Respiratory Rate Summary*.csv", "Heart Rate Variability Details*.csv", and by their
-header heartrate_seconds*.csv, minuteStepsNarrow*.csv, hourlySteps*.csv with an `Id` column (many people in a file).
+"Minute SpO2 - *.csv", "Daily Respiratory Rate Summary*.csv", "Heart Rate Variability Details*.csv", and
+by their header heartrate_seconds*.csv, minuteStepsNarrow*.csv, hourlySteps*.csv with an `Id` column (many people in
+a file).
 
-The export's intraday series are in UTC (a property of the format; the local clock is not in it), its sleep and
+The export's intraday series are in UTC (a property of the format; the local clock is not in it), its sleep
+and
 Fitabase's files show the clock on the wall. A record is one element of the JSON list, or one line.
 """
 
@@ -47,7 +49,9 @@ class Fitbit:
         if _json_kind(path.name) is not None:
             with path.open("rb") as file:
                 head = file.read(400).lstrip(b"\xef\xbb\xbf \r\n\t")
-            return head.startswith(b"[") and (b'"dateTime"' in head or b'"logId"' in head or head.strip() == b"[]")
+            return head.startswith(b"[") and (
+                b'"dateTime"' in head or b'"logId"' in head or head.strip() == b"[]"
+            )
         if path.suffix.lower() != ".csv":
             return False
         with path.open("rb") as file:

@@ -29,7 +29,9 @@ class Stream:
         self._name = name
         self._raw = raw
         self._limit = (
-            MAX_BYTES if compressed_bytes is None else min(MAX_BYTES, compressed_bytes * MAX_RATIO + FREE_BYTES)
+            MAX_BYTES
+            if compressed_bytes is None
+            else min(MAX_BYTES, compressed_bytes * MAX_RATIO + FREE_BYTES)
         )
         self.bytes_done = 0
 

@@ -1,10 +1,12 @@
-"""WFDB records of numerics, as PhysioNet and bedside archives have them: a header and a file of 16-bit numbers.
+"""WFDB records of numerics, as PhysioNet and bedside archives have them: a header and a file of 16-bit
+numbers.
 
 Source: header(5) and signal(5) of the WFDB Applications Guide. Format 16 (two's complement, little-endian,
 interleaved) is what numerics are stored in; records in other formats are refused, as waveforms are: raw
 waveforms belong into a waveform store, not into a patient's days. Each channel's checksum is verified.
 
-A record of this source is one number of one channel; one that was not measured (-32768) is turned away. The time is
+A record of this source is one number of one channel; one that was not measured (-32768) is turned away.
+The time is
 the clock on the wall, as the header says; a header without a date is refused. Patient's age and sex in its
 comments are not read.
 """
@@ -141,9 +143,7 @@ def _batch(header: Header, data: np.ndarray, first: int, last: int) -> SampleBat
         tables.append(table)
         turned_away += wrong
     samples = pa.concat_tables(tables) if tables else no_samples()
-    return SampleBatch(
-        samples, turned_away, (last - first) * channels, last * channels * 2, wall_clock=True
-    )
+    return SampleBatch(samples, turned_away, (last - first) * channels, last * channels * 2, wall_clock=True)
 
 
 def read_header(path: Path) -> Header:
