@@ -54,10 +54,11 @@ class BadWindow(ValueError):
 def timeline(store: OmopStore, scope: Scope) -> pa.Table:
     """Return the events of `scope`, as SCHEMA has them, in order. Raises: NoSuchPerson."""
     with reading(store) as cursor:
-        if scope.person_id is not None:
-            _there(store, cursor, scope.person_id)
         select = events(store, scope, copied=filled(store, cursor))
-        return _typed(cursor.execute(select).to_arrow_table(), SCHEMA)
+        found = _typed(cursor.execute(select).to_arrow_table(), SCHEMA)
+        if scope.person_id is not None and not found.num_rows:
+            _there(store, cursor, scope.person_id)
+        return found
 
 
 def batches(store: OmopStore, scope: Scope, *, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
@@ -171,6 +172,7 @@ def reading(store: OmopStore) -> Iterator[duckdb.DuckDBPyConnection]:
     cursor = store.cursor()
     try:
         cursor.execute("SET schema = '" + store.schema.replace("'", "''") + "'")
+        cursor.execute("SET preserve_insertion_order = true")  # the copy of all events relies on it
         cursor.execute("BEGIN TRANSACTION")
         yield cursor
     finally:

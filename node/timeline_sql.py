@@ -87,7 +87,8 @@ def events(store: OmopStore, scope: Scope, *, copied: bool, ordered: bool = True
     """
     where = _conditions(scope)
     known = f" WHERE {' AND '.join(where)}" if where else ""
-    order = f" ORDER BY {ORDER_BY}" if ordered else ""
+    # the copy lies in this order, and DuckDB keeps the order of rows through a filter
+    order = f" ORDER BY {ORDER_BY}" if ordered and not copied else ""
     names = [f'"{name}"' for name in SCHEMA.names if name != "end"]
     end = "last"
     if scope.as_of is not None:

@@ -12,6 +12,7 @@ from tests.bench.figure import Figure
 
 BENCHES = (
     "ingest",
+    "timeline",
     "concept_maps",
     "claims",
     "hl7v2",
