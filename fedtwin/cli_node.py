@@ -11,8 +11,10 @@ from fedtwin.cli_node_cohort import cohort
 from fedtwin.cli_node_fhir import pull_fhir
 from fedtwin.cli_node_listen import listen_mllp
 from fedtwin.cli_node_map import mapping as code_mapping
+from fedtwin.cli_node_notes import notes
 from fedtwin.cli_node_quality import quality
 from fedtwin.cli_node_records import audit, policy, register, require_node
+from fedtwin.cli_node_sources import sources
 from fedtwin.cli_node_store import store
 from fedtwin.cli_node_timeline import meds, provenance, snapshot, timeline
 from fedtwin.cli_node_vocabulary import vocabulary
@@ -28,10 +30,12 @@ node.add_typer(code_mapping)
 node.add_typer(snapshot)
 register(node)
 node.command("cohort")(cohort)
+node.command("notes")(notes)
 node.command("timeline")(timeline)
 node.command("provenance")(provenance)
 node.command("meds")(meds)
 node.command("quality")(quality)
+node.command("sources")(sources)
 node.command("listen-mllp")(listen_mllp)
 node.command("pull-fhir")(pull_fhir)
 

@@ -170,6 +170,14 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def content_hash(cursor: duckdb.DuckDBPyConnection) -> str:
     """Return a digest of the content (OmopStore.content_hash)."""
+    whole = hashlib.sha256()
+    for name, digest in sorted(content_digests(cursor).items()):
+        whole.update(f"{name} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def content_digests(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Return for each table how many rows it has and the sum of their digests."""
     parts = {
         name: f"SELECT * FROM {name}" for name in cdm_tables() if name not in (*_VOCABULARY, "cdm_source")
     }
@@ -189,10 +197,8 @@ def content_hash(cursor: duckdb.DuckDBPyConnection) -> str:
         "SELECT q.* EXCLUDE (load_id), l.source_sha256 FROM fedtwin_quarantine q JOIN fedtwin_load l"
         " USING (load_id) WHERE q.reason <> 'withdrawn'"
     )
-    whole = hashlib.sha256()
-    for name, query in sorted(parts.items()):
-        row = cursor.execute(
-            f"SELECT count(*), sum(CAST(md5_number_lower(CAST(t AS VARCHAR)) AS HUGEINT)) FROM ({query}) t"
-        ).fetchone()
-        whole.update(f"{name} {row}\n".encode())
-    return whole.hexdigest()
+    found = {}
+    for name, query in parts.items():
+        rows = f"SELECT count(*), sum(CAST(md5_number_lower(CAST(t AS VARCHAR)) AS HUGEINT)) FROM ({query}) t"
+        found[name] = str(cursor.execute(rows).fetchone())
+    return found

@@ -167,7 +167,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
         return
     cursor.executemany("INSERT INTO gone VALUES (?)", [(int(person),) for person in gone])
     mine = "(SELECT person_id FROM gone)"
-    records = f"(SELECT record_id FROM fedtwin_provenance WHERE person_id IN {mine} AND table_name = '{{}}')"
+    costs = f"SELECT record_id FROM fedtwin_provenance WHERE table_name = 'cost' AND person_id IN {mine}"
     cursor.execute(
         f"DELETE FROM note_nlp WHERE note_id IN (SELECT note_id FROM note WHERE person_id IN {mine})"
     )
@@ -178,7 +178,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
             f" AND record_id IN (SELECT {key} FROM {name} WHERE person_id IN {mine})"
         )
     for table in ("cost", held("cost")):
-        cursor.execute(f"DELETE FROM {table} WHERE cost_id IN ({records})")
+        cursor.execute(f"DELETE FROM {table} WHERE cost_id IN ({costs})")
     tables = [*WAITING, *(waiting(name) for name in WAITING), "person", "death", *DERIVED]
     tables += [held("person"), held("death")]
     tables += [f"fedtwin_{side}" for side in ("group", "last_year", "link")]

@@ -218,11 +218,10 @@ def side_tables() -> tuple[str, ...]:
     cdm = cdm_tables()
     made += [cdm[name].ddl(waiting(name)) for name in WAITING]
     for name in DRAWN:
-        made.append(
-            cdm[name].ddl(held(name)).replace("year_of_birth BIGINT NOT NULL", "year_of_birth BIGINT")
-        )
+        made.append(cdm[name].ddl(held(name)))
         added = ("record_id BIGINT", "version TIMESTAMP", "rank BIGINT")
         made += [f"ALTER TABLE {held(name)} ADD COLUMN IF NOT EXISTS {column}" for column in added]
+    made.append(f"ALTER TABLE {held('person')} ALTER COLUMN year_of_birth DROP NOT NULL")
     made += [
         f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}"
         for name, columns in _ADDED.items()

@@ -26,12 +26,12 @@ GROUPS = (
 )
 PROMISED = (
     "coordinator init", "coordinator serve", "coordinator invite", "coordinator nodes", "coordinator revoke",
-    "coordinator researcher add", "coordinator status", "node join", "node ingest", "node serve",
+    "coordinator researcher add", "coordinator status", "node join", "node ingest", "node sources", "node serve",
     "node status", "node doctor", "node policy init", "node policy show", "node budget", "node approve",
     "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
     "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
     "node vocabulary show", "node vocabulary starter", "node map suggest", "node map review",
-    "node map accept", "node map list",
+    "node map accept", "node map list", "node notes",
     "query count", "query breakdown", "query histogram", "query mean", "query contingency", "query incidence",
     "query survival", "query attrition", "query feasibility", "query preview", "query budget",
     "query validate", "train propose", "train run", "train list", "train show", "demo",
