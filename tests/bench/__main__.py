@@ -15,6 +15,7 @@ BENCHES = (
     "timeline",
     "concept_maps",
     "claims",
+    "fhir",
     "hl7v2",
     "error",
     "count_latency",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from node.ingest.facts import Action, Kind
 from node.ingest.readers import fhir_reasons as reasons
 from node.ingest.readers.fhir_elements import (
@@ -50,7 +52,7 @@ def patient(resource: Patient, record: Record) -> str | None:
     if origin.key is None:
         return reasons.NO_PATIENT
     own = origin.key.partition("/")[2]
-    origin = origin._replace(patient=own, namespace=record.references.namespace)
+    origin = replace(origin, patient=own, namespace=record.references.namespace)
     record.rows.add(
         origin,
         Kind.PERSON,
@@ -71,7 +73,7 @@ def patient(resource: Patient, record: Record) -> str | None:
             continue
         left, kept = (own, other.id) if link.type == "replaced-by" else (other.id, own)
         record.rows.add(
-            origin._replace(patient=left),
+            replace(origin, patient=left),
             Kind.PERSON,
             f"link[{i}]",
             action=Action.MERGE,

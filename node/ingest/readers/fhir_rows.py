@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from node.ingest.facts import CODING, SCHEMA, Action, Kind
@@ -19,7 +20,7 @@ KEY, KIND = SCHEMA.names.index("key"), SCHEMA.names.index("kind")
 EHR = 32817  # OMOP type concept "EHR": where nothing more exact is said
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """What all facts of one resource share."""
 
     record: int
