@@ -47,6 +47,7 @@ NOT_ASKED = "N"
 CODED = frozenset({"CE", "CWE", "CNE", "CF"})
 TEXT = frozenset({"ST", "TX", "FT", "IS", "ID", "GTS", "SI", ""})
 LONG_TEXT = frozenset({"TX", "FT"})
+VALUES = TEXT | CODED | {"NM", "SN", "CQ", "MO", "CP"}
 TIMES = frozenset({"DT", "TM", "TS", "DTM", "DR", "TQ"})
 BINARIES = frozenset({"ED", "RP", "NA", "MA", "CD"})
 IDENTITIES = frozenset(
@@ -230,14 +231,15 @@ class _Result:
 
 
 def _refused(value_type: str) -> str:
+    if value_type in VALUES:
+        return ""
     if value_type in TIMES:
         return reasons.VALUE_IS_TIME
     if value_type in BINARIES:
         return reasons.BINARY
     if value_type in IDENTITIES:
         return reasons.IDENTITY
-    known = TEXT | CODED | {"NM", "SN", "CQ", "MO", "CP"}
-    return "" if value_type in known else reasons.VALUE_TYPE
+    return reasons.VALUE_TYPE
 
 
 def _coded(record: Record, raw: str, row: Row) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from node.ingest.readers import hl7v2_reasons as reasons
-from node.ingest.readers.hl7v2_lexer import Malformed, lex
+from node.ingest.readers.hl7v2_lexer import CHARSETS, Malformed, lex
 from node.ingest.readers.hl7v2_times import moment
 from node.ingest.readers.hl7v2_types import compared, concept, identifier, number, reference_range
 from tests.node.ingest.hl7v2_made import PID, message
@@ -99,6 +99,11 @@ def test_what_is_not_of_the_character_set_is_turned_away_and_not_mangled(charset
         text_of("Müller", charset, codec)
     assert caught.value.reason == reasons.ENCODING
     assert "M" not in str(caught.value).replace("MSH", "")
+
+
+def test_every_character_set_has_its_codec():
+    for name, codec in CHARSETS.items():
+        assert text_of("plain", name, codec) == "plain"
 
 
 def test_an_unknown_character_set_does_no_harm_to_ascii():

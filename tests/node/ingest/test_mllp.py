@@ -20,6 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.ingest.inbox import Inbox, InboxBusy
 from node.ingest.mllp import Limits, Listener, listening, load_once, networks, tls_context
@@ -126,6 +128,16 @@ def test_an_answer_repeats_no_content(tmp_path, caplog):
     long = message("ADT^A28", PID).replace(b"|C1|", b"|" + b"x" * 9000 + b"|")
     assert len(reply(judge(long), number=1, now=NOW)) < 1000
     assert not caplog.records
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"MSH|^~\\&|", GOOD[:40], GOOD[:-20], GOOD]))
+def test_any_bytes_get_one_answer_with_a_code(tail, head):
+    said = reply(judge(head + tail), number=1, now=NOW)
+    assert said.startswith(b"MSH")
+    lines = said.decode().split("\r")
+    assert lines[1][:3] == "MSA"
+    assert lines[1].split(lines[0][3])[1] in ("AA", "AE", "AR")
 
 
 def test_old_versions_get_the_old_error_segment():
