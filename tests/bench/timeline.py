@@ -21,7 +21,6 @@ from node.timeline_sql import Scope, Unrecorded
 from tests.bench.figure import Figure
 from tests.bench.stores import make_store
 
-
 EVENTS = 1_000_000
 GOAL_MS = 20.0
 _MIDDLE = datetime(2017, 1, 1, tzinfo=UTC)

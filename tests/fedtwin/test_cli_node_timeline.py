@@ -1,4 +1,4 @@
-"""Timelines, provenance, exports, snapshots and the quality of the data, by the command; each look is audited."""
+"""Timelines, provenance, exports, snapshots and data quality by the command; each look is audited."""
 
 import json
 from pathlib import Path

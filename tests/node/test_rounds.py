@@ -29,6 +29,8 @@ STUDY = Study.from_json(study_form())
 START = descent.initial(STUDY)
 ACCOUNT = Account("tests", UNPROPOSED)
 CAPS = Policy.parse(POLICY).caps(ACCOUNT, now=datetime(2026, 11, 21, tzinfo=UTC))
+# these hospitals have no report on their data
+UNCHECKED = b"[quality]\nmin_pass_rate = 0.5\nmin_mapping_coverage = 0.5\nmax_age_days = 30\n\n"
 
 
 def patients(count: int, *, seed: int) -> list[Patient]:
@@ -184,6 +186,7 @@ def test_a_plan_that_the_caps_do_not_cover_is_refused_at_its_first_round(tmp_pat
         (b'  "measurement",\n', b"", RefusalCode.NOT_ALLOWED),
         (b"minimum = 3", b"minimum = 4", RefusalCode.TOO_FEW_SITES),
         (b"version = 2", b"version = 3", RefusalCode.NO_POLICY),
+        (b"[training]", UNCHECKED + b"[training]", RefusalCode.DATA_QUALITY),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused(
