@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -37,7 +38,7 @@ class ClaimsCsv:
         try:
             with _opened(path) as raw:
                 line = raw.readline(MAX_LINE_BYTES)
-        except (OSError, EOFError, gzip.BadGzipFile):
+        except (OSError, EOFError, zlib.error):
             return False
         return _understood(line) is not None
 
@@ -52,7 +53,7 @@ class ClaimsCsv:
                 if found is None:
                     raise UnreadableSource(path.name, "no header of a CMS claims file")
                 yield from _File(path.name, raw, *found).batches(batch_records)
-            except (EOFError, gzip.BadGzipFile, OSError):
+            except (OSError, EOFError, zlib.error):
                 raise UnreadableSource(path.name, "the compressed file is damaged") from None
 
 

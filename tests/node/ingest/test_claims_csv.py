@@ -1,5 +1,6 @@
 """CMS files become facts: generated ones, and the golden summaries of the shared ones."""
 
+import contextlib
 import csv
 import gzip
 from collections import Counter
@@ -312,6 +313,12 @@ def test_only_files_of_cms_are_taken(tmp_path: Path) -> None:
     cut.write_bytes((tmp_path / "claims.csv.gz").read_bytes()[:-12])
     with pytest.raises(UnreadableSource):
         batches(READER, cut)
+    content = gzip.compress(claims.read_bytes() * 200)
+    for damaged in mutations(content, np.random.default_rng(8), 60):
+        cut.write_bytes(damaged)
+        if READER.reads(cut):
+            with contextlib.suppress(UnreadableSource):
+                check_account(batches(READER, cut))
 
 
 def test_damaged_files_end_in_a_reason_or_an_error_and_tell_nothing(tmp_path: Path) -> None:
