@@ -9,6 +9,7 @@ import typer
 
 from fedtwin.cli_node_cohort import cohort
 from fedtwin.cli_node_fhir import pull_fhir
+from fedtwin.cli_node_genomes import load_genomes, score_genomes
 from fedtwin.cli_node_listen import listen_mllp
 from fedtwin.cli_node_map import mapping as code_mapping
 from fedtwin.cli_node_notes import notes
@@ -38,6 +39,8 @@ node.command("quality")(quality)
 node.command("sources")(sources)
 node.command("listen-mllp")(listen_mllp)
 node.command("pull-fhir")(pull_fhir)
+node.command("load-genomes")(load_genomes)
+node.command("score-genomes")(score_genomes)
 
 
 @node.command("join")
