@@ -177,7 +177,11 @@ def content_hash(cursor: duckdb.DuckDBPyConnection) -> str:
 
 
 def content_digests(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Return for each table how many rows it has and the sum of their digests."""
+    """Return for each table how many rows it has and the sum of their digests.
+
+    Not of the quarantine: whether a record is turned away for what it lacks or because its patient withdrew
+    depends on what came first.
+    """
     parts = {
         name: f"SELECT * FROM {name}" for name in cdm_tables() if name not in (*_VOCABULARY, "cdm_source")
     }
@@ -192,10 +196,6 @@ def content_digests(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
     parts["fedtwin_provenance"] = (
         "SELECT p.* EXCLUDE (load_id), l.source_sha256, l.mapping_sha256 FROM fedtwin_provenance p"
         " JOIN fedtwin_load l USING (load_id)"
-    )
-    parts["fedtwin_quarantine"] = (  # who has withdrawn is turned away or not by when they did
-        "SELECT q.* EXCLUDE (load_id), l.source_sha256 FROM fedtwin_quarantine q JOIN fedtwin_load l"
-        " USING (load_id) WHERE q.reason <> 'withdrawn'"
     )
     found = {}
     for name, query in parts.items():

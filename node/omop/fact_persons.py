@@ -181,7 +181,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute(f"DELETE FROM {table} WHERE cost_id IN ({costs})")
     tables = [*WAITING, *(waiting(name) for name in WAITING), "person", "death", *DERIVED]
     tables += [held("person"), held("death")]
-    tables += [f"fedtwin_{side}" for side in ("group", "last_year", "link")]
+    tables += [f"fedtwin_{side}" for side in ("group", "retraction", "last_year", "link")]
     for table in tables:
         cursor.execute(f"DELETE FROM {table} WHERE person_id IN {mine}")
     cursor.execute(f"DELETE FROM fedtwin_provenance WHERE person_id IN {mine}")

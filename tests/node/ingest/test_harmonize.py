@@ -373,9 +373,8 @@ class Unkeyed:
         return True
 
     def read(self, path: Path, *, batch_records: int) -> Iterator[FactBatch]:
-        yield FactBatch(
-            table_of([{"record": 1, "place": "", "action": "assert", "kind": "person", "patient": "P"}])
-        )
+        fact = {"place": "", "action": "assert", "kind": "person", "patient": "P"}
+        yield FactBatch(table_of([fact | {"record": 1}, fact | {"record": 2}]), records=1)
 
 
 def test_a_reader_that_makes_records_up_is_an_error_too(site: Hospital) -> None:
