@@ -1,4 +1,4 @@
-"""`fedtwin node map`: what unmapped codes and labels of this node's own store may stand for, decided by a person."""
+"""`fedtwin node map`: what unmapped codes of this node's own store stand for, decided by a person."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def accept(file: ReviewFile, home: NodeHome = NODE_HOME, json: Json = False) -> 
     emit_fields(fields)
     if new:
         say(
-            "Records in the store get these concepts when their source is taken in again: fedtwin node ingest PATH"
+            "Records in the store get these concepts when their source is taken in again: fedtwin node "
+            "ingest PATH"
         )
 
 

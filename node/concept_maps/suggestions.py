@@ -33,7 +33,7 @@ class Suggestions:
 def suggest(store: OmopStore, *, codes: int, candidates_each: int, model: bool = True) -> Suggestions:
     """Return suggestions for the `codes` most frequent unmapped codes.
 
-    Without the extra `mapping`, or with `model` off, they are ranked by their writing alone, and `note` says so.
+    Without the extra `mapping`, or with `model` off, they are ranked by writing alone; `note` says so.
     """
     embedder, note = _embedder(model)
     wanted = unmapped(store)[:codes]

@@ -1,7 +1,7 @@
 """What the store could not map: codes and labels of the source that stand there with concept 0.
 
-Only the code (or label) as the source wrote it, its system where the vocabulary knows it, and how often it stands:
-nothing else of any patient. In reports a count below `SMALL` is not told.
+Only the code (or label) as the source wrote it, its system where the vocabulary knows it, and how often it
+stands: nothing else of any patient. In reports a count below `SMALL` is not told.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """BERT's uncased word pieces, as the embedding model was trained with them.
 
-The list of pieces, `bert_uncased.txt` beside this file, is Google's (BERT, Apache-2.0). The library that usually does
-this brings an HTTP client and a model hub with it, which a hospital's node has no use for.
+The list of pieces, `bert_uncased.txt` beside this file, is Google's (BERT, Apache-2.0). The library that
+usually does this brings an HTTP client and a model hub with it, which a hospital's node has no use for.
 """
 
 from __future__ import annotations

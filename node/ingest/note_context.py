@@ -21,32 +21,41 @@ _SENTENCE = re.compile(
 )
 _ENDS = "but|however|although|though|except|aside from|apart from|still|nevertheless|yet|other than|besides"
 _PSEUDO = (
-    "no (?:significant |interval |further |acute )?(?:change|increase|worsening|improvement)|not only|not necessarily|"
+    "no (?:significant |interval |further |acute )?(?:change|increase|worsening|improvement)|not "
+    "only|not necessarily|"
     "without (?:difficulty|delay)|no longer than|not (?:sure|certain) (?:if|whether)|cannot be ruled out|"
     "can ?not (?:be )?exclude[d]?|not (?:been )?ruled out|no doubt"
 )
 _NEGATED = (
-    "no|not|denies|denied|denying|without|negative for|never|neither|nor|free of|absence of|lack of|lacks|none of|"
+    "no|not|denies|denied|denying|without|negative for|never|neither|nor|free of|absence of|lack "
+    "of|lacks|none of|"
     "no (?:evidence|signs?|symptoms?|history|complaints?|known|prior|previous) (?:of|for)?|ruled out for|"
     "rules out|fails to (?:show|reveal)|unremarkable for|resolved|non"
 )
 _NEGATED_AFTER = (
-    "(?:was|were|is|are|has been|have been) (?:ruled out|negative|absent|denied|excluded|not (?:seen|present|found|noted))|"
-    "unlikely|not (?:seen|present|found|noted|identified|demonstrated)|absent|: ?(?:no|none|negative|denies)\\b|"
+    "(?:was|were|is|are|has been|have been) (?:ruled out|negative|absent|denied|excluded|not "
+    "(?:seen|present|found|noted))|"
+    "unlikely|not (?:seen|present|found|noted|identified|demonstrated)|absent|: "
+    "?(?:no|none|negative|denies)\\b|"
     "ruled out"
 )
 _FAMILY = (
-    "(?:his |her |the |their )?(?:mother|father|mom|dad|brother|sister|sibling|parent|grandmother|grandfather|"
-    "grandparent|aunt|uncle|cousin|son|daughter|maternal|paternal|wife|husband)s?(?:'s)?|family (?:medical )?history|"
+    "(?:his |her |the |their "
+    ")?(?:mother|father|mom|dad|brother|sister|sibling|parent|grandmother|grandfather|"
+    "grandparent|aunt|uncle|cousin|son|daughter|maternal|paternal|wife|husband)s?(?:'s)?|family "
+    "(?:medical )?history|"
     "family members?|runs in the family|fhx?"
 )
 _PAST = (
     "history of|h/o|hx of|hx|past medical history|previous(?:ly)?|prior|status post|s/p|in the past|"
-    "childhood|as a child|years? ago|months? ago|formerly|former|remote|old|since (?:19|20)\\d\\d|in (?:19|20)\\d\\d"
+    "childhood|as a child|years? ago|months? ago|formerly|former|remote|old|since (?:19|20)\\d\\d|in "
+    "(?:19|20)\\d\\d"
 )
 _IF = (
-    "if|in case of|return for|return to|should (?:he|she|they|you|the patient)|watch(?:ing)? for|precautions for|"
-    "to prevent|prevention of|prophylaxis|risk of|risk for|screen(?:ing)? for|monitor for|educated (?:on|about)|"
+    "if|in case of|return for|return to|should (?:he|she|they|you|the patient)|watch(?:ing)? "
+    "for|precautions for|"
+    "to prevent|prevention of|prophylaxis|risk of|risk for|screen(?:ing)? for|monitor for|educated "
+    "(?:on|about)|"
     "call for|work-?up for|evaluate for|to assess for"
 )
 _UNSURE = (
@@ -63,7 +72,10 @@ def _cues(words: str) -> re.Pattern[str]:
 _BEFORE = {"negated": _cues(_NEGATED), "family": _cues(_FAMILY), "past": _cues(_PAST), "if": _cues(_IF),
            "unsure": _cues(_UNSURE)}  # fmt: skip
 _AFTER = {"negated": re.compile(_NEGATED_AFTER, re.IGNORECASE),
-          "unsure": _cues("(?:is |are |highly |very |most )?(?:possible|suspected|likely)|can ?not be (?:ruled out|excluded)"),
+          "unsure": _cues(
+              "(?:is |are |highly |very |most )?(?:possible|suspected|likely)|"
+        "can ?not be (?:ruled out|excluded)"
+          ),
           "past": _cues("years? ago|months? ago|in (?:19|20)\\d\\d|as a child|in childhood|in the past"),
           "family": _cues("in (?:his|her|the) (?:mother|father|brother|sister|family|parents?)")}  # fmt: skip
 _ENDING, _LOOKS_LIKE = _cues(_ENDS), _cues(_PSEUDO)

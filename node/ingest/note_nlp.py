@@ -30,7 +30,8 @@ _NOTES = 500  # at a time
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9'/+-]*")
 _COMMON = frozenset({"ad", "cold", "flutter"})  # names that mean something else more often than not
 _COLUMNS = (
-    "note_nlp_id", "note_id", "section_concept_id", "snippet", '"offset"', "lexical_variant", "note_nlp_concept_id",
+    "note_nlp_id", "note_id", "section_concept_id", "snippet", '"offset"', "lexical_variant",
+    "note_nlp_concept_id",
     "note_nlp_source_concept_id", "nlp_system", "nlp_date", "nlp_datetime", "term_exists", "term_temporal",
     "term_modifiers",
 )  # fmt: skip

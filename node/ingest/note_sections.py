@@ -29,16 +29,22 @@ class Section(StrEnum):
 
 _HEADINGS = {
     Section.COMPLAINT: "chief complaint|cc|reason for (?:visit|admission|consultation)|presenting complaint",
-    Section.PRESENT: "history of (?:the )?present(?:ing)? (?:illness|complaint)|hpi|present illness|interval history|subjective|history",
-    Section.PAST: "past (?:medical|surgical) history|(?:medical|surgical) history|pmh|pmhx|psh|past history|previous history|problem list",
+    Section.PRESENT: "history of (?:the )?present(?:ing)? (?:illness|complaint)|hpi|present "
+    "illness|interval history|subjective|history",
+    Section.PAST: "past (?:medical|surgical) history|(?:medical|surgical) history|pmh|pmhx|psh|past "
+    "history|previous history|problem list",
     Section.FAMILY: "family (?:medical )?history|fh|fhx|famhx",
     Section.SOCIAL: "social history|sh|shx|habits",
     Section.ALLERGIES: "allerg(?:y|ies)|drug allergies|adverse reactions",
-    Section.MEDICATIONS: "(?:current |home |discharge |admission )?(?:medications?|meds|drugs)(?: on admission| at discharge)?",
+    Section.MEDICATIONS: "(?:current |home |discharge |admission )?(?:medications?|meds|drugs)(?: on "
+    "admission| at discharge)?",
     Section.REVIEW: "review of systems|ros|systems review",
     Section.EXAM: "(?:physical )?exam(?:ination)?|pe|objective|vital signs|vitals",
-    Section.RESULTS: "(?:lab(?:oratory)? )?(?:results|data|studies|findings)|labs|imaging|radiology|investigations",
-    Section.ASSESSMENT: "assessment(?: (?:and|&) plan)?|impression|diagnos[ie]s|a/p|(?:admission|discharge|final|principal) diagnos[ie]s|conclusion",
+    Section.RESULTS: "(?:lab(?:oratory)? )?(?:results|data|studies|findings)|labs|imaging|radiology|"
+    "investigations",
+    Section.ASSESSMENT: "assessment(?: (?:and|&) "
+    "plan)?|impression|diagnos[ie]s|a/p|(?:admission|discharge|final|principal) "
+    "diagnos[ie]s|conclusion",
     Section.PLAN: "plan|recommendations?|disposition|follow[- ]?up",
     Section.COURSE: "(?:hospital|ed|emergency department|brief hospital) course|course",
     Section.INSTRUCTIONS: "(?:discharge |patient )?instructions|return precautions",

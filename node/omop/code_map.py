@@ -1,8 +1,8 @@
 """Who put which row into `source_to_concept_map`: the starter vocabulary, or a review that a person accepted.
 
-OMOP's table has no room for that, so a ledger beside it does: `fedtwin_code_map`, one row per mapping and origin.
-Rows that another tool wrote into `source_to_concept_map` are never touched. A source_vocabulary_id of "any" means: in
-whatever system the code stands, if nothing else maps it.
+OMOP's table has no room for that, so a ledger beside it does: `fedtwin_code_map`, one row per mapping and
+origin. Rows that another tool wrote into `source_to_concept_map` are never touched. A source_vocabulary_id
+of "any" means: in whatever system the code stands, if nothing else maps it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def put(
 ) -> int:
     """Bring mappings in force within the caller's transaction; return how many are new.
 
-    A code that this origin's kind has mapped before is mapped anew: the old row stays in the ledger with its end.
+    A code that was mapped before is mapped anew: the old row stays in the ledger with its end.
     """
     writer.execute(_MAKE)
     at = now.astimezone(UTC).replace(tzinfo=None)
@@ -96,7 +96,8 @@ def put(
         "INSERT INTO fedtwin_code_map SELECT ?, v, c, words, t, ?, NULL FROM fedtwin_new_map", [origin, at]
     )
     writer.execute(
-        "INSERT INTO source_to_concept_map SELECT c, 0, v, words, t, coalesce(k.vocabulary_id, 'None'), ?, ?, NULL"
+        "INSERT INTO source_to_concept_map SELECT c, 0, v, words, t, coalesce(k.vocabulary_id, 'None'), "
+        "?, ?, NULL"
         " FROM fedtwin_new_map LEFT JOIN concept k ON k.concept_id = t",
         list(ALWAYS),
     )
@@ -124,8 +125,9 @@ def version(store: OmopStore) -> str | None:
 def _end(writer: duckdb.DuckDBPyConnection, which: str, at: datetime) -> None:
     """End the ledger's rows `which`, and take them out of OMOP's table."""
     writer.execute(
-        "CREATE OR REPLACE TEMP TABLE fedtwin_ended AS SELECT DISTINCT source_vocabulary_id AS v, source_code AS c,"
-        f" target_concept_id AS t FROM fedtwin_code_map WHERE until IS NULL AND ({which})"  # noqa: S608
+        "CREATE OR REPLACE TEMP TABLE fedtwin_ended AS"  # noqa: S608 (our words)
+        " SELECT DISTINCT source_vocabulary_id AS v, source_code AS c,"
+        f" target_concept_id AS t FROM fedtwin_code_map WHERE until IS NULL AND ({which})"
     )
     writer.execute(
         "DELETE FROM source_to_concept_map USING fedtwin_ended"

@@ -1,9 +1,9 @@
 """The starter vocabulary: what lets a new node map codes before anyone has loaded a download of Athena.
 
-Guarantee: all of it or nothing; a second time changes nothing; it never takes the place of another vocabulary, and
-loading one (node.omop.vocabulary) takes the place of it. Its version goes into the store and onto every load. It is
-small, has no hierarchy, and says so: concept sets resolve without descendants. What may ship, and whose it is, says
-`starter/NOTICE`.
+Guarantee: all of it or nothing; a second time changes nothing; it never takes the place of another
+vocabulary, and loading one (node.omop.vocabulary) takes the place of it. Its version goes into the store
+and onto every load. It is small, has no hierarchy, and says so: concept sets resolve without descendants.
+What may ship, and whose it is, says `starter/NOTICE`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENGLISH = 4180186  # the language of synonyms
 
 
 def installed(store: OmopStore) -> str | None:
-    """Return the version of the starter vocabulary that the store holds; None if it holds none, or another one."""
+    """Return the version of the starter vocabulary in the store; None if it holds none, or another one."""
     if not store.has("fedtwin_vocabulary"):
         return None
     row = store.connection.con.execute("SELECT version FROM fedtwin_vocabulary").fetchone()
@@ -50,12 +50,12 @@ def install(store: OmopStore, *, now: datetime) -> bool:
 
 
 def ensure(store: OmopStore, *, now: datetime) -> str | None:
-    """Install it if the store has no vocabulary at all; return the version that was installed, None if none was."""
+    """Install it if the store has no vocabulary; return the version if it was installed."""
     return VERSION if _empty(store) and install(store, now=now) else None
 
 
 def remove(writer: duckdb.DuckDBPyConnection, *, now: datetime) -> None:
-    """Take every trace of a starter vocabulary out, within the caller's transaction; another one stays as it is."""
+    """Take a starter vocabulary out within the caller's transaction; another one stays as it is."""
     found = writer.execute("SELECT version FROM fedtwin_vocabulary").fetchone()
     if found is None or not str(found[0]).startswith(PREFIX):
         return
@@ -87,7 +87,8 @@ def _fill(writer: duckdb.DuckDBPyConnection, *, now: datetime) -> None:
     writer.register("fedtwin_batch", pa.table(columns))
     writer.execute("INSERT INTO concept SELECT *, '1970-01-01', '2099-12-31', NULL FROM fedtwin_batch")
     writer.execute(
-        "INSERT INTO concept_ancestor SELECT concept_id, concept_id, 0, 0 FROM fedtwin_batch WHERE standard = 'S'"
+        "INSERT INTO concept_ancestor SELECT concept_id, concept_id, 0, 0 FROM fedtwin_batch WHERE "
+        "standard = 'S'"
     )
     pairs = [(one.concept_id, word) for one in found for word in one.synonyms]
     writer.unregister("fedtwin_batch")

@@ -1,4 +1,4 @@
-"""What the starter vocabulary holds, read from `node/omop/starter/`. Sources and licences: NOTICE beside the files."""
+"""What the starter vocabulary holds, read from `node/omop/starter/` (sources and licences: NOTICE there)."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def diagnosis_codes() -> tuple[CodeMapping, ...]:
 def _concepts() -> Iterator[StarterConcept]:
     for row in _rows("basics"):
         yield StarterConcept(
-            int(row["concept_id"]), row["name"], row["domain_id"], row["vocabulary_id"], row["class_id"], row["code"],
-            standard=row["standard"] == "S",
+            int(row["concept_id"]), row["name"], row["domain_id"], row["vocabulary_id"], row["class_id"],
+            row["code"], standard=row["standard"] == "S",
         )  # fmt: skip
     kinds = (
         ("units", "Unit", "UCUM", "Unit", "ucum"),

@@ -20,8 +20,8 @@ import sqlglot.expressions as sge
 CDM_VERSION = "v5.4"
 CDM_VERSION_CONCEPT_ID = 756265  # "OMOP CDM Version 5.4.0"
 LOCAL_CONCEPTS_ABOVE = 2_000_000_000  # OMOP's convention: ids above are a site's own
-STARTER_VOCABULARY = "fedtwin-starter"  # the vocabulary_id of concepts whose own vocabulary may not be copied from
-STARTER_MARK = 312327  # a concept that stands under that name wherever the starter vocabulary is, and only there
+STARTER_VOCABULARY = "fedtwin-starter"  # the vocabulary_id of concepts that only our own words may name
+STARTER_MARK = 312327  # a concept that stands under that name where the starter vocabulary is
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class CdmEngine:
     def has_vocabulary(self) -> bool:
         """Return whether there are concepts but a site's own, without which no concept set resolves.
 
-        The starter vocabulary does not count: it has no hierarchy, so a concept set would miss what lies below.
+        The starter vocabulary does not count: without a hierarchy a concept set misses what lies below.
         """
         if not self.has("concept"):
             return False

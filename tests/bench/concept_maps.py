@@ -1,10 +1,11 @@
 """How often the right concept is first, or among the first five, of the suggestions for a label.
 
-Labels with a known concept: those of an intensive care unit as OHDSI/MIMIC maps them (`icu_labels.csv` beside this
-file; Apache-2.0), those of Synthea's measurements, and of Synthea's and FHIR's drugs. Candidates: every standard
-concept of the domain in the public CDMs of ../shared/data, by the names that those have, and our starter synonyms;
-labels whose concept is in none of them do not count. It is a smaller field than a whole vocabulary. Baselines of the
-same run and field: character 3-grams as written, and TF-IDF over words, which is about what OHDSI's Usagi does.
+Labels with a known concept: those of an intensive care unit as OHDSI/MIMIC maps them (`icu_labels.csv`
+beside this file; Apache-2.0), those of Synthea's measurements, and of Synthea's and FHIR's drugs.
+Candidates: every standard concept of the domain in the public CDMs of ../shared/data, by the names that
+those have, and our starter synonyms; labels whose concept is in none of them do not count. It is a smaller
+field than a whole vocabulary. Baselines of the same run and field: character 3-grams as written, and TF-IDF
+over words, which is about what OHDSI's Usagi does.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def _concepts() -> Iterator[tuple[int, str, str, str, str]]:
             cdm.execute(f"ATTACH '{SHARED / name}' AS held (READ_ONLY)")
             found |= set(
                 cdm.execute(
-                    "SELECT concept_id, concept_name, domain_id, vocabulary_id, concept_code FROM held.cdm.concept"
+                    "SELECT concept_id, concept_name, domain_id, vocabulary_id, concept_code FROM "
+                    "held.cdm.concept"
                     " WHERE standard_concept = 'S'"
                 ).fetchall()
             )

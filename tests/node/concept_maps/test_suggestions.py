@@ -42,9 +42,12 @@ def seen(store: OmopStore, table: str, *labels: tuple[str, int]) -> None:
     with store.writing() as writer:
         for label, persons in labels:
             for person in range(1, persons + 1):
-                columns = f"{table}_id, person_id, {prefix}_concept_id, {prefix}_type_concept_id, {prefix}_source_value"
+                columns = f"{table}_id, person_id" + "".join(
+                    f", {prefix}_{name}" for name in ("concept_id", "type_concept_id", "source_value")
+                )
                 writer.execute(
-                    f"INSERT INTO {table} ({columns}, {', '.join(dates)}) SELECT count(*) + 1, ?, 0, 32817, ?,"
+                    f"INSERT INTO {table} ({columns}, {', '.join(dates)}) SELECT count(*) + 1, ?, 0, "
+                    "32817, ?,"
                     f" {days} FROM {table}",
                     [person, label],
                 )
@@ -176,12 +179,14 @@ def test_a_code_of_a_known_vocabulary_is_suggested_by_its_name_and_mapped_in_its
 ) -> None:
     with store.writing() as writer:
         writer.execute(
-            "INSERT INTO concept VALUES (2000000007, 'Heart attack (local list)', 'Condition', 'OurCodes', 'Code',"
+            "INSERT INTO concept VALUES (2000000007, 'Heart attack (local list)', 'Condition', "
+            "'OurCodes', 'Code',"
             " NULL, 'X7', '2020-01-01', '2099-12-31', NULL)"
         )
         writer.execute(
             "INSERT INTO condition_occurrence (condition_occurrence_id, person_id, condition_concept_id,"
-            " condition_start_date, condition_type_concept_id, condition_source_value, condition_source_concept_id)"
+            " condition_start_date, condition_type_concept_id, condition_source_value, "
+            "condition_source_concept_id)"
             " VALUES (1, 1, 0, DATE '2020-01-01', 32817, 'X7', 2000000007)"
         )
     (found,) = suggest(store, codes=5, candidates_each=3, model=False).found

@@ -1,4 +1,4 @@
-"""Problems and drugs in notes: found, negated or not, whose and when; measured on made and on public notes."""
+"""Problems and drugs in notes: negated or not, whose and when; measured on made and on public notes."""
 
 import csv
 from collections import Counter
@@ -81,7 +81,10 @@ def test_what_a_sentence_says_of_a_problem(
 
 
 def test_sections_decide_whose_and_when(dictionary: Dictionary) -> None:
-    text = "CC: cough\nPMH: gout, asthma\nFamily History:\nDiabetes.\nReturn precautions: fever\nPLAN\nstart metformin"
+    text = (
+        "CC: cough\nPMH: gout, asthma\nFamily History:\nDiabetes.\n"
+        "Return precautions: fever\nPLAN\nstart metformin"
+    )
     assert [part.section for part in parts(text)] == [
         Section.COMPLAINT, Section.PAST, Section.FAMILY, Section.INSTRUCTIONS, Section.PLAN,
     ]  # fmt: skip
@@ -96,7 +99,8 @@ def noted(store: OmopStore, *texts: str) -> None:
         writer.execute("DELETE FROM note")
         for number, text in enumerate(texts, 1):
             writer.execute(
-                "INSERT INTO note (note_id, person_id, note_date, note_type_concept_id, note_class_concept_id,"
+                "INSERT INTO note (note_id, person_id, note_date, note_type_concept_id, "
+                "note_class_concept_id,"
                 " note_text, encoding_concept_id, language_concept_id) VALUES (?, 1, ?, 32831, 0, ?, 0, 0)",
                 [number, date(2020, 1, 1), text],
             )
@@ -104,7 +108,8 @@ def noted(store: OmopStore, *texts: str) -> None:
 
 def rows(store: OmopStore) -> list[tuple]:  # type: ignore[type-arg]
     return store.connection.con.execute(
-        'SELECT note_nlp_id, note_id, note_nlp_concept_id, lexical_variant, "offset", term_exists, term_temporal,'
+        'SELECT note_nlp_id, note_id, note_nlp_concept_id, lexical_variant, "offset", term_exists,'
+        " term_temporal,"
         ' term_modifiers, snippet FROM note_nlp ORDER BY note_id, CAST("offset" AS INT)'
     ).fetchall()
 
@@ -155,7 +160,8 @@ _FRAMES = (
     ("Ongoing {a} despite treatment.", True, "patient"),
     ("The {a} has worsened and she is tired.", True, "patient"),
 )
-_PROBLEMS = ("asthma", "gout", "pneumonia", "atrial fibrillation", "COPD", "migraine", "psoriasis", "GERD", "heart failure",
+_PROBLEMS = ("asthma", "gout", "pneumonia", "atrial fibrillation", "COPD", "migraine", "psoriasis", "GERD",
+             "heart failure",
              "osteoporosis", "sinusitis", "chest pain", "hypothyroidism", "rheumatoid arthritis")  # fmt: skip
 
 
@@ -178,7 +184,7 @@ def test_generated_notes_are_read_as_they_were_meant(dictionary: Dictionary) -> 
     assert counted["whose"] >= 0.98 * counted["wanted"], counted
 
 
-# The negated mentions of MTS-Dialog's validation notes, judged by reading each of the 154 that the rules found.
+# Of the 154 mentions that the rules find in MTS-Dialog's validation notes, each was read and judged.
 _MTS_WRONG = {
     ("27", "glaucoma")
 }  # "no recurrence, ..., and glaucoma surgery": a list after "no" that is not its own

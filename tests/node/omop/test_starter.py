@@ -25,8 +25,8 @@ from tests.node.athena import VERSION, download
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
-MAY_SHIP = {"None", "Gender", "Race", "Ethnicity", "Visit", "Type Concept", "Metadata", "UCUM", "RxNorm", "CVX",
-            "LOINC", STARTER_VOCABULARY}  # fmt: skip
+MAY_SHIP = {"None", "Gender", "Race", "Ethnicity", "Visit", "Type Concept", "Metadata", "UCUM", "RxNorm",
+            "CVX", "LOINC", STARTER_VOCABULARY}  # fmt: skip
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_a_second_installation_changes_nothing(store: OmopStore) -> None:
     assert not starter.install(store, now=NOW.replace(year=2027))
     assert (store.epoch(), store.counts()) == (epoch, counts)
     found = loaded(store)
-    assert found is not None and found.version == starter.VERSION == starter.installed(store)
+    assert found is not None
+    assert found.version == starter.VERSION == starter.installed(store)
 
 
 def test_a_store_with_a_vocabulary_keeps_it(store: OmopStore, tmp_path: Path) -> None:
@@ -92,7 +93,8 @@ def test_athena_takes_the_place_of_all_of_it_but_for_what_the_hospital_mapped(
         )
     load(download(tmp_path / "athena"), store, now=NOW)
     found = loaded(store)
-    assert found is not None and found.version == VERSION
+    assert found is not None
+    assert found.version == VERSION
     assert rows(store, "SELECT count(*) FROM concept WHERE concept_id = 312327") == [(0,)]
     assert rows(store, "SELECT count(*) FROM concept_synonym") == [(0,)]
     assert rows(store, "SELECT source_code FROM source_to_concept_map ORDER BY 1") == [("TROP-X",), ("old",)]
@@ -143,7 +145,8 @@ def _cdm_concepts() -> Iterator[tuple[int, str, str, str, str]]:
         with duckdb.connect() as found:
             found.execute(f"ATTACH '{path}' AS held (READ_ONLY)")
             yield from found.execute(
-                "SELECT concept_id, concept_name, domain_id, vocabulary_id, concept_code FROM held.cdm.concept"
+                "SELECT concept_id, concept_name, domain_id, vocabulary_id, concept_code FROM "
+                "held.cdm.concept"
             ).fetchall()
     with zipfile.ZipFile(SHARED / "omop_synthea27nj/synthea27nj/27nj.zip") as archive:
         lines = archive.read("CONCEPT.csv").decode().splitlines()
