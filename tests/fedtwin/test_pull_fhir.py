@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tests.node.ingest.fhir_resources import observation, resource
@@ -39,6 +40,14 @@ def test_an_export_is_loaded_and_its_files_are_dropped(
     again = json.loads(fedtwin("node", "pull-fhir", server.base, "--home", hospital, "--json").out)
     assert (again["since"], again["stored"]) == (told["true_at"], 1)
     assert "_since=2026-01-02" in [path for _, path, _ in server.log if "$export" in path][-1]
+    deleted = {"request": {"method": "DELETE", "url": "Observation/o1"}}
+    gone = json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": [deleted]}).encode()
+    server.polls, server.files, server.transaction_time = 0, {"deleted-1": gone}, "2026-03-03T00:00:00Z"
+    fedtwin("node", "pull-fhir", server.base, "--home", hospital)
+    with duckdb.connect(str(hospital / "store" / "omop.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM main.measurement").fetchone() == (1,)  # o2 of o1 and o2
+
+    server.files = {}
     full = json.loads(fedtwin("node", "pull-fhir", server.base, "--full", "--home", hospital, "--json").out)
     assert full["since"] is None
 

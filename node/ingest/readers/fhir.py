@@ -166,7 +166,8 @@ class _Batch:
         if not slash or name not in KINDS or "?" in found or not found:
             known = name in NOT_READ
             return (name, NOT_READ[name]) if known else ("", reasons.UNKNOWN_RESOURCE)
-        origin = Origin(number, f"{place}{name}", f"{name}/{found}", None, None, None)
+        namespace = self._references.namespace  # of whom it was is not said, of whose records it is
+        origin = Origin(number, f"{place}{name}", f"{name}/{found}", None, None, namespace)
         self._rows.add(origin, KINDS[name], action=Action.RETRACT, type_concept_id=None)
         return name, None
 

@@ -11,7 +11,6 @@ from node.ingest.readers.fhir_references import References
 from node.ingest.readers.fhir_rows import Origin, Rows
 from node.ingest.readers.fhir_times import Moment, moment
 
-NOBODY = (None, None)
 ERROR = "entered-in-error"
 
 
@@ -91,7 +90,7 @@ class Record:
         meta = resource.meta
         written = meta.lastUpdated if meta is not None and meta.lastUpdated else recorded
         at = self.time(written, "meta.lastUpdated")
-        patient, namespace = self.references.patient(subject) or NOBODY
+        patient, namespace = self.references.patient(subject) or (None, self.references.namespace)
         key = f"{name}/{found}" if found else None
         return Origin(self.number, self._place + name, key, at.us if at else None, patient, namespace)
 

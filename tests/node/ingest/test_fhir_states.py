@@ -54,6 +54,11 @@ def test_a_retraction_names_the_parts_but_not_what_is_only_linked(tmp_path: Path
     assert {row["key"] for row in read_lines(tmp_path, report).rows} == {"DiagnosticReport/x1"}
 
 
+def test_what_is_taken_back_need_not_say_of_whom(tmp_path: Path) -> None:
+    (fact,) = read_lines(tmp_path, observation(subject=None, status="entered-in-error")).rows
+    assert (fact["key"], fact["patient_namespace"], "patient" in fact) == ("Observation/x1", "fhir", False)
+
+
 def test_without_an_id_there_is_nothing_to_take_back(tmp_path: Path) -> None:
     facts = read_lines(
         tmp_path, observation(id=None, status="entered-in-error"), observation(id=None, status="cancelled")
@@ -177,6 +182,7 @@ def test_deletions_take_back_in_a_bundle_and_on_a_line(tmp_path: Path) -> None:
     ]
     facts = read_bundle(tmp_path, *entries)
     assert [(r["key"], r["action"]) for r in facts.rows] == [("Observation/o1", "retract")]
+    assert facts.rows[0]["patient_namespace"] == "fhir"  # whose records these are, though not of whom
     assert facts.reasons == {"not-clinical": 1, "unknown-resource": 1}
     line = read_lines(tmp_path, {"resourceType": "Bundle", "type": "transaction", "entry": entries})
     assert [(r["record"], r["place"]) for r in line.rows] == [(1, "entry[0].Observation")]
