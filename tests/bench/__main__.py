@@ -15,6 +15,7 @@ BENCHES = (
     "timeline",
     "concept_maps",
     "claims",
+    "genomes",
     "fhir",
     "hl7v2",
     "error",

@@ -31,7 +31,7 @@ PROMISED = (
     "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
     "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
     "node vocabulary show", "node vocabulary starter", "node map suggest", "node map review",
-    "node map accept", "node map list", "node notes",
+    "node map accept", "node map list", "node notes", "node load-genomes", "node score-genomes",
     "query count", "query breakdown", "query histogram", "query mean", "query contingency", "query incidence",
     "query survival", "query attrition", "query feasibility", "query preview", "query budget",
     "query validate", "train propose", "train run", "train list", "train show", "demo",

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class _Draft:
 
     def _start(self) -> None:
         self.records = 0
-        self._columns: list[list[Any]] = [[] for _ in VARIANTS]
+        self._rows: list[tuple[Any, ...]] = []
         self._calls: list[NDArray[np.int16]] = []
         self._turned_away: list[TurnedAway] = []
 
@@ -149,30 +150,33 @@ class _Draft:
             calls = line.genotype.array()
         except Exception:  # cyvcf2 raises a plain one where there is no GT
             return "no-genotype"
-        if calls.shape[1] > 3:
-            return "ploidy"
-        if calls.shape[1] == 2:
+        if calls.shape[1] != 3:
+            if calls.shape[1] != 2:
+                return "ploidy"
             calls = np.insert(calls, 1, ABSENT, axis=1)
         self._calls.append(calls)
-        values = (
-            self.record,
-            named(chromosome),
-            line.POS,
-            rsid if rsid and _RS.fullmatch(rsid) else None,
-            reference,
-            alternates,
-            line.QUAL,
-            ";".join(filters) or None,
+        self._rows.append(
+            (
+                self.record,
+                named(chromosome),
+                line.POS,
+                rsid if rsid is not None and _RS.fullmatch(rsid) else None,
+                reference,
+                alternates,
+                line.QUAL,
+                filters[0] if len(filters) == 1 else ";".join(filters) or None,
+            )
         )
-        for column, value in zip(self._columns, values, strict=True):
-            column.append(value)
         return None
 
     def take(self) -> VariantBatch:
-        arrays = [pa.array(values, f.type) for values, f in zip(self._columns, VARIANTS, strict=True)]
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(VARIANTS)
+        arrays = [pa.array(values, f.type) for values, f in zip(columns, VARIANTS, strict=True)]
         variants = pa.Table.from_arrays(arrays, schema=VARIANTS)
-        calls = np.stack(self._calls) if self._calls else np.empty((0, self._samples, 3), np.int16)
-        alternates = np.array([len(said) for said in self._columns[5]], dtype=np.int16)
+        calls = np.concatenate([np.empty((0, 3), np.int16), *self._calls]).reshape(
+            len(self._calls), self._samples, 3
+        )
+        alternates = np.array([len(said) for said in columns[5]], dtype=np.int16)
         wrong = calls[:, :, :2].max(axis=(1, 2), initial=0) > alternates
         if wrong.any():
             for record in variants["record"].to_numpy()[wrong].tolist():
@@ -196,6 +200,7 @@ def _unusable(reference: str, alternates: list[str]) -> str | None:
     return "too-long" if longest > MAX_ALLELE_BASES or len(alternates) >= _MAX_ALLELES else None
 
 
+@lru_cache(maxsize=1 << 10)
 def named(chromosome: str) -> str:
     """Return a chromosome's name as this package writes it.
 

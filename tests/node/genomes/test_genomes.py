@@ -45,7 +45,8 @@ PGS = "#pgs_id=PGS000001\n#HmPOS_build=GRCh38\nhm_chr\thm_pos\teffect_allele\tot
 
 
 def write_vcf(path: Path, lines: Sequence[str] = LINES, *, samples: Sequence[str] = SAMPLES) -> Path:
-    columns = "\t".join(("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples))
+    persons = ("FORMAT", *samples) if samples else ()
+    columns = "\t".join(("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", *persons))
     text = "\n".join((*HEADER, columns, *lines, ""))
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(text.encode()))
@@ -120,6 +121,12 @@ def test_samples_go_to_the_patients_they_are_of_and_to_nobody_else(
     (some,) = genomes.genotypes(load.name)
     assert some.persons.tolist() == ids(vault, "P2")
     assert [some.written(variant, 0) for variant in range(4)] == ["0|1", "1/2", "0/1", "1"]
+
+
+def test_variants_of_nobody_are_turned_away(tmp_path: Path, vault: Vault, genomes: GenomeStore) -> None:
+    lines = [line.split("\tGT\t")[0] for line in LINES[:2]]
+    load = genomes.add(write_vcf(tmp_path / "a.vcf", lines, samples=()), vault, namespace="mrn")
+    assert (load.records, load.stored, load.turned_away) == (2, 0, {"no-genotype": 2})
 
 
 def test_a_person_can_be_forgotten(tmp_path: Path, vault: Vault, genomes: GenomeStore) -> None:
