@@ -35,6 +35,7 @@ READERS: tuple[Entry, ...] = (
     Entry("claims", "node.ingest.readers.claims_csv", "ClaimsCsv"),
     Entry("x12", "node.ingest.readers.x12", "X12"),
     Entry("wfdb-numerics", "node.ingest.readers.wfdb_numerics", "WfdbNumerics"),
+    Entry("dicom", "node.ingest.readers.dicom_files", "DicomReader", "imaging"),
 )
 
 

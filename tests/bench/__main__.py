@@ -12,6 +12,7 @@ from tests.bench.figure import Figure
 
 BENCHES = (
     "ingest",
+    "signals",
     "timeline",
     "concept_maps",
     "claims",

@@ -4,7 +4,8 @@ A record is a line below the header. Lines that hold no glucose (alerts, insulin
 name and date of birth) are turned away; nothing of them is kept. Both write the clock on the wall.
 
 "Low" and "High" become the limits of the device, 40 and 400 mg/dL: a mean over them is a bound, a time in
-range is not touched by it. FreeStyle's order of day and month depends on the reader's language: it is told from the
+range is not touched by it. FreeStyle's
+order of day and month depends on the reader's language: it is told from the
 whole file, in which readings follow one another; a file that leaves it open is refused.
 """
 

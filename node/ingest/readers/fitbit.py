@@ -2,7 +2,8 @@
 
 What is read, by the file's name: heart_rate-*.json, steps-*.json, resting_heart_rate-*.json, sleep-*.json,
 "Minute SpO2 - *.csv", "Daily Respiratory Rate Summary*.csv", "Heart Rate Variability Details*.csv", and
-by their header heartrate_seconds*.csv, minuteStepsNarrow*.csv, hourlySteps*.csv with an `Id` column (many people in
+by their header heartrate_seconds*.csv, minuteStepsNarrow*.csv, hourlySteps*.csv with an `Id` column (many
+people in
 a file).
 
 The export's intraday series are in UTC (a property of the format; the local clock is not in it), its sleep
