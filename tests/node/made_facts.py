@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from deid.vault import PseudonymKey, Vault
@@ -143,13 +145,23 @@ class Hospital:
         return int(self.vault.pseudonyms([patient], namespace=namespace).ids[0])
 
 
+@cache
+def _empty_store(words: bool) -> bytes:
+    """The file of a store without patients, made once."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "omop.duckdb"
+        with OmopStore.open(path) as store:
+            if words:
+                load_vocabulary(store, Path(folder) / "athena")
+        return path.read_bytes()
+
+
 def hospital(where: Path, *, words: bool = True) -> Hospital:
     """Make one; its vault draws the same secrets each time. The caller closes `store` and `vault`."""
     (where / "in").mkdir(parents=True)
     vault = Vault.open(where / "vault.sqlite", key=PseudonymKey(bytes(32)), bits=SeededBits(3))
+    (where / "omop.duckdb").write_bytes(_empty_store(words))
     store = OmopStore.open(where / "omop.duckdb")
-    if words:
-        load_vocabulary(store, where / "athena")
     return Hospital(where / "in", store, vault)
 
 

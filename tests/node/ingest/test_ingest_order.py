@@ -271,7 +271,7 @@ def _line(step: tuple[str, str, str | None, str | None, str]) -> Any:
             return [event(what, patient, SMOKES if key else LAB, key=key, version=version, encounter=key)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     files=st.lists(st.lists(_STEP, min_size=1, max_size=6), min_size=2, max_size=4),
     order=st.randoms(use_true_random=False),
