@@ -84,7 +84,7 @@ class Ranker:
         vectors = self._embedder.embed(spelled)
         if len(self._names) <= EMBEDDED_NAMES:
             whole = np.stack([self._vectors[place] for place in range(len(self._names))])
-            return np.maximum(vectors @ whole.T, 0)
+            return np.asarray(np.maximum(vectors @ whole.T, 0), np.float32)
         found = np.zeros_like(lexical)
         short = np.argpartition(-lexical, SHORT_LIST, axis=1)[:, :SHORT_LIST]
         self._embed(sorted(set(short.ravel().tolist()) - self._vectors.keys()))

@@ -30,6 +30,7 @@ from tests.bench.figure import Figure
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SYNTHEA = SHARED / "omop_synthea27nj" / "dbt-synthea-seeds" / "synthea"
 GOAL_LABELS, GOAL_DRUGS = 0.55, 0.99  # top 5
+MISLABELLED = {("833036", "Captopril 25 MG Oral Tablet")}  # Synthea's slip: the code is of another drug
 Pairs = list[tuple[str, int]]
 Rank = Callable[[Sequence[str]], list[list[int]]]
 
@@ -152,7 +153,7 @@ def _drugs() -> set[tuple[str, str]]:
     for path in sorted((SHARED / "fhir_bulk_10").glob("Medication*.ndjson")):
         for line in path.read_text(encoding="utf-8").splitlines():
             found |= set(_codings(json.loads(line)))
-    return found
+    return found - MISLABELLED
 
 
 def _columns(name: str) -> set[tuple[str, str]]:
