@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -140,10 +142,10 @@ class StorageService:
             self._coming[id(event.assoc)] = size
         if size > self._limit + (1 << 16):
             self._refuse()
-            raw = event.assoc.dul.socket.socket
-            event.assoc.abort()
-            if raw is not None:  # the library leaves it open when its receiver ends the association
-                raw.close()
+            transport = event.assoc.dul.socket.socket
+            if transport is not None:  # no more comes; the library sees the end and clears up by itself
+                with suppress(OSError):
+                    transport.shutdown(socket.SHUT_RDWR)
 
     def _closed(self, event: Any) -> None:
         with self._guard:
