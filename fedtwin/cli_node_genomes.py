@@ -14,7 +14,6 @@ from fedtwin.cli_node_records import require_node
 from fedtwin.options import NODE_HOME, Json, NodeHome
 from fedtwin.screen import Exit, Stop, emit_json, emit_table, say
 
-FOLDER = "genomes"
 Build = Annotated[
     str | None, typer.Option("--build", metavar="GRCh37|GRCh38", help="Where the file does not say.")
 ]
@@ -43,7 +42,7 @@ def load_genomes(
 ) -> None:
     """Take in genotypes. They are kept beside the CDM under pseudonyms, and never leave this node."""
     from deid.vault import PseudonymKey, Vault
-    from fedtwin.node_ingest import VAULT, open_store
+    from fedtwin.node_ingest import GENOMES, VAULT, forget_genomes, open_store
     from node.genomes.recording import withdrawn
     from node.genomes.store import GenomeStore
     from node.ingest.errors import UnreadableSource
@@ -55,10 +54,11 @@ def load_genomes(
     patients = None if samples is None else _patients(samples)
     key = PseudonymKey(NodeKeys.load(home / "keys").pseudonym)
     with open_store(home) as store:
+        forget_genomes(home, store)
         gone = withdrawn(store)
     with closing(Vault.open(home / VAULT, key=key, bits=SecureBits())) as vault:
         try:
-            load = GenomeStore(home / FOLDER).add(
+            load = GenomeStore(home / GENOMES).add(
                 path, vault, namespace=namespace, patients=patients, without=gone, build=build
             )
         except UnreadableSource as error:
@@ -85,7 +85,7 @@ def score_genomes(
     json: Json = False,
 ) -> None:
     """Compute a polygenic score of everybody with genotypes; the result is a measurement in OMOP."""
-    from fedtwin.node_ingest import open_store
+    from fedtwin.node_ingest import GENOMES, forget_genomes, open_store
     from node.genomes.recording import record
     from node.genomes.scores import UnfitGenomes, score
     from node.genomes.scoring_file import read_scoring_file
@@ -96,13 +96,14 @@ def score_genomes(
 
     require_node(home)
     _check(build)
-    genomes = GenomeStore(home / FOLDER)
+    genomes = GenomeStore(home / GENOMES)
     try:
         scoring = read_scoring_file(path)
     except UnreadableSource as error:
         raise Stop(Exit.USAGE, str(error)) from None
     found: list[dict[str, Any]] = []
     with open_store(home) as store:
+        forget_genomes(home, store)
         for name in genomes.names():
             try:
                 scores = score(genomes, name, scoring, build=build, min_matched=min_matched)

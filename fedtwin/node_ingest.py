@@ -27,6 +27,7 @@ from privacy import private_files
 from privacy.rng import SecureBits
 from protocols.clock import SystemClock
 
+GENOMES = "genomes"  # genotypes, beside the store
 VAULT = "vault.sqlite"  # beside the keys and the ledger: it is backed up with them
 Watcher = Callable[[str, int, int], None]  # source, bytes done, bytes in all
 
@@ -68,6 +69,7 @@ def take_in(
             report = pipeline.ingest(paths, mappings=given)
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
+        forget_genomes(home, store)
         copy_events(store)  # so that a timeline is read in milliseconds
         patients = store.counts()["person"]
     _record(where, report)
@@ -90,6 +92,17 @@ def take_in(
         ],
         "unreadable": [f"{one.source}: {one.unreadable}" for one in report.sources if one.unreadable],
     }
+
+
+def forget_genomes(home: Path, store: OmopStore) -> None:
+    """Remove the genotypes of whoever withdrew."""
+    if not (home / GENOMES).is_dir():
+        return
+    from node.genomes.recording import withdrawn
+    from node.genomes.store import GenomeStore
+
+    for person_id in withdrawn(store):
+        GenomeStore(home / GENOMES).forget(person_id)
 
 
 def quarantined(home: Path) -> list[dict[str, Any]]:
