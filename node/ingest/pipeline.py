@@ -36,6 +36,8 @@ from node.omop.concepts import Concepts
 from node.omop.fact_loading import Reading
 from node.omop.loading import Again, Source
 from node.omop.store import OmopStore
+from node.signals.intake import FOLDER as SIGNALS
+from node.signals.raw import RawSamples
 from protocols.clock import Clock
 
 BATCH_RECORDS = 20_000  # some 50 MB of facts at 5 facts a record
@@ -130,6 +132,7 @@ class Pipeline:
                 else:
                     reports.append(self.load(file, found, concepts, redact))
         if any(not report.unchanged for report in reports):
+            self._forget()
             self.store.derive()
             self.store.settle()
         return Report(tuple(reports), without)
@@ -184,6 +187,17 @@ class Pipeline:
             values=load.quarantined - count.quarantined,
             records=dict(load.events),
         )
+
+    def _forget(self) -> None:
+        """Remove the raw samples of persons who withdrew."""
+        folder = self.store.path.parent / SIGNALS
+        if not folder.is_dir():
+            return
+        raw = RawSamples(folder)
+        with raw.writing():
+            left = self.store.connection.con.execute("SELECT person_id FROM fedtwin_withdrawn").fetchall()
+            for person in {row[0] for row in left}.intersection(raw.persons()):
+                raw.forget(person)
 
     def _bound(self, reader: Reader) -> Reader:
         """Tell a reader that keeps something beside the store (raw samples, series) where, and who is who."""

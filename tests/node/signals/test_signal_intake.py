@@ -409,7 +409,14 @@ def test_signals_come_into_the_store_and_the_books_are_balanced(ward: Ward, tmp_
             "SELECT value_as_number FROM measurement WHERE value_as_number IN (70, 80) AND"
             " measurement_source_value LIKE '%8867-4%'"
         ).fetchall()
+        raw = tmp_path / "home" / "signals" / f"{ward.person()[0]:016x}"
+        assert raw.is_dir()
+        leaves = put(
+            tmp_path, "leaves.facts", b'[{"kind": "person", "action": "withdraw", "patient": "P-0042"}]'
+        )
+        Pipeline(store, ward.vault, CLOCK, readers=readers).ingest([leaves])
+        assert store.connection.con.execute("SELECT count(*) FROM measurement").fetchall() == [(0,)]
+        assert not raw.exists()
     assert late.is_file()
     assert {row[2] for row in rows} == {ward.person()[0]}
     assert counted == [(80.0,)]  # (60 + 80 + 100) / 3 in place of 70
-    assert (tmp_path / "home" / "signals" / f"{ward.person()[0]:016x}").is_dir()
