@@ -14,18 +14,18 @@ LINES = 3
 
 
 def figures(*, quick: bool) -> Iterable[Figure]:
-    """Yield claims/s of the reader, and its ratio to Python's own splitting in the same run."""
+    """Yield claims a second of processor time, and the ratio to Python's own splitting in the same run."""
     claims = 2_000 if quick else 20_000
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "many.x12"
         path.write_text(many(claims, lines=LINES))
-        begin = time.perf_counter()
+        begin = time.process_time()
         records = sum(batch.records for batch in X12().read(path, batch_records=5_000))
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         assert records == claims
-        begin = time.perf_counter()
+        begin = time.process_time()
         segments = [segment.split("*") for segment in path.read_text().split("~")]
-        split_s = time.perf_counter() - begin
+        split_s = time.process_time() - begin
         assert len(segments) > claims
     rate = claims / seconds
     yield Figure("X12 837P of 3 lines, to facts", rate, "claims/s", GOAL_CLAIMS_PER_S, "goal")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deid.vault import PseudonymKey, Vault
+from node.genomes.positions import OtherBuild, calls_at
 from node.genomes.recording import record
 from node.genomes.scores import UnfitGenomes, score
 from node.genomes.scoring_file import read_scoring_file
@@ -227,6 +228,22 @@ concept_id = 3004249
         )
         expected = zip(ids(vault, "M1", "M2"), (0.0, 0.5), strict=True)
         assert sorted(rows.fetchall()) == sorted((person, value, 0) for person, value in expected)
+
+
+def test_pharmacogenes_are_looked_up_at_the_positions_of_a_file(
+    tmp_path: Path, vault: Vault, genomes: GenomeStore
+) -> None:
+    load = genomes.add(write_vcf(tmp_path / "a.vcf"), vault, namespace="mrn")
+    wanted = ("chr1\t200\trs77\tC\tT\t.\t.\t.\tGT\t0/0", "chr1\t999\trs78\tC\tT\t.\t.\t.\tGT\t0/0")
+    positions = write_vcf(tmp_path / "positions.vcf", wanted, samples=("any",))
+    calls = calls_at(genomes, load.name, positions).to_pylist()
+    assert [call["genotype"] for call in calls] == ["0/2", "1/2", "./."]
+    assert [call["person_id"] for call in calls] == ids(vault, *SAMPLES)
+    assert {(call["rsid"], *call["alternates"]) for call in calls} == {("rs77", "T", "G")}
+    text = positions.read_text().replace("248956422", "249250621")
+    positions.write_text(text)
+    with pytest.raises(OtherBuild):
+        calls_at(genomes, load.name, positions)
 
 
 def test_damaged_variant_files_end_in_a_reason_or_an_error_and_tell_nothing(
