@@ -4,7 +4,9 @@ Labels with a known concept: those of an intensive care unit as OHDSI/MIMIC maps
 beside this file; Apache-2.0), those of Synthea's measurements, and of Synthea's and FHIR's drugs.
 Candidates: every standard concept of the domain in the public CDMs of ../shared/data, by the names that
 those have, and our starter synonyms; labels whose concept is in none of them do not count. It is a smaller
-field than a whole vocabulary. Baselines of the same run and field: character 3-grams as written, and TF-IDF
+field than a whole vocabulary. Our synonyms and
+abbreviations were written by people who had seen the ICU labels: the line without synonyms is the fairer one.
+Baselines of the same run and field: character 3-grams as written, and TF-IDF
 over words, which is about what OHDSI's Usagi does.
 """
 
