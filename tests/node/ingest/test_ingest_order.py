@@ -293,7 +293,8 @@ def test_any_files_in_any_order_and_in_any_batches(
         for name in sequence:
             (source,) = site.take(site.write(name, *named[name]), batch_records=size).sources
             assert source.records_in == len(named[name]) == source.stored + source.quarantined
-            assert sum(source.reasons.values()) == source.quarantined
+            # a file like an earlier one is not read again, so that nobody counts its reasons
+            assert source.unchanged or sum(source.reasons.values()) == source.quarantined
         hashes.append(site.store.content_hash())
         persons = site.rows("SELECT person_id FROM person")
         spoken = site.rows(
