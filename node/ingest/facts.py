@@ -130,7 +130,9 @@ class FactBatch:
     turned_away: list[TurnedAway] = field(default_factory=list)
     records: int = 0  # how many records this batch covers
     bytes_done: int = 0  # of the file, for progress
-    kept: int = 0  # records among them that are stored beside the CDM: raw samples. Their facts come in batches
+    kept: int = (
+        0  # records among them that are stored beside the CDM: raw samples. Their facts come in batches
+    )
     # that cover no records
 
     def __post_init__(self) -> None:

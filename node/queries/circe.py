@@ -206,7 +206,8 @@ def _as_temporary(parts: list[str]) -> list[str]:
     for part in parts:
         part = re.sub(rf"\b{first[1]}(?=\w)", "", part)
         part = re.sub(r"^\s*CREATE TABLE (\w+)\s+USING DELTA\s+AS\b", r"CREATE TEMP TABLE \1 AS", part)
-        if not re.match(r"\s*(DROP TABLE IF EXISTS|ANALYZE TABLE)\b", part):
+        part = re.sub(r"^\s*CREATE TEMPORARY VIEW (\w+)\s+AS\b", r"CREATE TEMP TABLE \1 AS", part)
+        if not re.match(r"\s*(DROP (TABLE|VIEW) IF EXISTS|ANALYZE TABLE)\b", part):
             written.append(part)
     return written
 

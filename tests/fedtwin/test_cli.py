@@ -26,8 +26,9 @@ GROUPS = (
 )
 PROMISED = (
     "coordinator init", "coordinator serve", "coordinator invite", "coordinator nodes", "coordinator revoke",
-    "coordinator researcher add", "coordinator status", "node join", "node ingest", "node sources", "node serve",
-    "node status", "node doctor", "node policy init", "node policy show", "node budget", "node approve",
+    "coordinator researcher add", "coordinator status", "node join", "node ingest", "node sources",
+    "node serve", "node status",
+    "node doctor", "node policy init", "node policy show", "node budget", "node approve",
     "node withdraw", "node studies", "node audit verify", "node audit tail", "node quarantine", "node cohort",
     "node store set", "node store own", "node store show", "node store changed", "node vocabulary load",
     "node vocabulary show", "node vocabulary starter", "node map suggest", "node map review",

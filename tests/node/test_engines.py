@@ -227,11 +227,11 @@ def test_concurrent_questions_do_not_disturb_each_other(warehouse: Warehouse) ->
 
 
 def test_a_cdm_without_what_is_asked_for_says_so(engine: CdmEngine) -> None:
-    assert not engine.has("drug_era")
-    with pytest.raises(NoSuchTable, match="drug_era"):
-        engine.table("drug_era")
-    era = CirceCohort.parse(json.dumps(definition({"DrugEra": {}}, sets=[])))
-    with pytest.raises(NoSuchTable, match="drug_era"), engine.members(era):
+    assert not engine.has("dose_era")
+    with pytest.raises(NoSuchTable, match="dose_era"):
+        engine.table("dose_era")
+    era = CirceCohort.parse(json.dumps(definition({"DoseEra": {}}, sets=[])))
+    with pytest.raises(NoSuchTable, match="dose_era"), engine.members(era):
         pass
 
 
