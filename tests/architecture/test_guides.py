@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from node.ingest.mapping import parse_mapping
+from node.signals import belonging
 from protocols.cohort import Cohort
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -13,9 +14,10 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / document).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_mapping_in_the_hospital_guide_is_a_mapping() -> None:
-    (shown,) = blocks("hospital.md", "toml")
-    assert parse_mapping(shown.encode(), file="hospital.md").identifiers == {"surname"}
+def test_the_mapping_in_the_hospital_guide_is_a_mapping_and_the_wearers_are_wearers() -> None:
+    mapping, wearers = blocks("hospital.md", "toml")
+    assert parse_mapping(mapping.encode(), file="hospital.md").identifiers == {"surname"}
+    assert belonging.parse(wearers.encode()).patient("anna/export.xml") == "0042"
 
 
 def test_the_cohort_in_the_researcher_guide_is_a_cohort() -> None:
