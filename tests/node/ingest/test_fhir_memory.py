@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tests.node.ingest.fhir_resources import observation
 
+# VmHWM and not ru_maxrss, which a process inherits from the one that started it
 PEAK = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from node.ingest.readers.fhir import FhirReader
 records = sum(batch.records for batch in FhirReader().read(Path(sys.argv[1]), batch_records=1000))
-print(records, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(records, int(peak[1]) // 1024)
 """
 
 
