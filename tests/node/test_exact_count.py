@@ -190,8 +190,8 @@ def test_a_store_that_cannot_answer_says_why(store: Path, tmp_path: Path) -> Non
     bare = make_store(tmp_path / "bare.duckdb", persons=5, events=20, seed=1)
     with pytest.raises(NoVocabulary):
         ask(bare)
-    with pytest.raises(NoSuchTable, match="drug_era"):
-        ask(store, cohort=parsed(definition({"DrugEra": {}}, sets=[])))
+    with pytest.raises(NoSuchTable, match="dose_era"):
+        ask(store, cohort=parsed(definition({"DoseEra": {}}, sets=[])))
     with pytest.raises(NoSuchTable, match="person"):
         ask(store, schema='no"where')
     with pytest.raises(NotAStore, match="no such file"):
