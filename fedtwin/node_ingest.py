@@ -15,7 +15,7 @@ from node.audit_events import AuditEvent
 from node.home import NodeHome
 from node.ingest.fact_rules import read_rules
 from node.ingest.intake import Progress
-from node.ingest.mapping import read_mapping
+from node.ingest.mapping import Mapping, read_mapping
 from node.ingest.pipeline import Pipeline, Report, SourceReport
 from node.keys import NodeKeys
 from node.omop import starter
@@ -25,7 +25,7 @@ from node.omop.store import OmopStore
 from node.timeline_copy import copy_events
 from privacy import private_files
 from privacy.rng import SecureBits
-from protocols.clock import SystemClock
+from protocols.clock import Clock, SystemClock
 
 GENOMES = "genomes"  # genotypes, beside the store
 VAULT = "vault.sqlite"  # beside the keys and the ledger: it is backed up with them
@@ -48,31 +48,26 @@ def take_in(
     Raises: Stop(REFUSED) while a node serves from this home, or for a file that has changed since it was
     loaded; MalformedMapping, NoMapping, UnreadableSource, ReaderUnavailable, Unaccounted.
     """
-    clock, bits, where = SystemClock(), SecureBits(), NodeHome(home)
     given = [read_mapping(file) for file in mappings]
-    key = PseudonymKey(NodeKeys.load(where.keys).pseudonym)
 
     def progress(now: Progress) -> None:
         watch(now.source, now.bytes_done, now.bytes_total)
 
-    with open_store(home) as store, closing(Vault.open(home / VAULT, key=key, bits=bits)) as vault:
-        starter.ensure(store, now=clock.now())
-        pipeline = Pipeline(
-            store,
-            vault,
-            clock,
-            rules=read_rules(home / RULES),
-            again=Again.REPLACE if replace else Again.REFUSE,
-            progress=progress,
-        )
+    with open_store(home) as store:
         try:
-            report = pipeline.ingest(paths, mappings=given)
+            report = load(
+                home,
+                store,
+                paths,
+                clock=SystemClock(),
+                again=Again.REPLACE if replace else Again.REFUSE,
+                mappings=given,
+                progress=progress,
+            )
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
-        forget_genomes(home, store)
         copy_events(store)  # so that a timeline is read in milliseconds
         patients = store.counts()["person"]
-    _record(where, report)
     fresh = report.fresh
     return {
         "sources": [_source(source) for source in report.sources],
@@ -92,6 +87,43 @@ def take_in(
         ],
         "unreadable": [f"{one.source}: {one.unreadable}" for one in report.sources if one.unreadable],
     }
+
+
+def load(
+    home: Path,
+    store: OmopStore,
+    paths: Sequence[Path],
+    *,
+    clock: Clock,
+    again: Again,
+    mappings: Sequence[Mapping] = (),
+    progress: Callable[[Progress], None] | None = None,
+    bits: SecureBits | None = None,
+) -> Report:
+    """Load files into the open store of `home`, whichever way they came, by the hospital's rules.
+
+    Guarantee: who withdrew leaves with it, genotypes too, and the audit trail says what was taken in.
+    Raises: as `Pipeline.ingest`.
+    """
+    where = NodeHome(home)
+    key = PseudonymKey(NodeKeys.load(where.keys).pseudonym)
+    with closing(Vault.open(home / VAULT, key=key, bits=bits or SecureBits())) as vault:
+        starter.ensure(store, now=clock.now())
+        pipeline = Pipeline(
+            store, vault, clock, rules=read_rules(home / RULES), again=again, progress=progress
+        )
+        report = pipeline.ingest(paths, mappings=mappings)
+    forget_genomes(home, store)
+    with closing(AuditLog(where.audit, clock=clock)) as log:
+        for source in report.fresh:
+            if source.unreadable is None:
+                log.record(
+                    AuditEvent.INGESTED,
+                    mapping=_auditable(source.mapping),
+                    rows_loaded=source.stored,
+                    rows_quarantined=source.quarantined + source.values_quarantined,
+                )
+    return report
 
 
 def forget_genomes(home: Path, store: OmopStore) -> None:
@@ -168,15 +200,3 @@ def _file(report: SourceReport) -> dict[str, Any]:
 def _auditable(name: str) -> str:
     """Return a mapping's name in the form that the audit trail takes."""
     return re.sub(r"[^a-z0-9._-]", "-", name.lower()).lstrip("._-")[:64] or "unnamed"
-
-
-def _record(where: NodeHome, report: Report) -> None:
-    with closing(AuditLog(where.audit, clock=SystemClock())) as log:
-        for source in report.fresh:
-            if source.unreadable is None:
-                log.record(
-                    AuditEvent.INGESTED,
-                    mapping=_auditable(source.mapping),
-                    rows_loaded=source.stored,
-                    rows_quarantined=source.quarantined + source.values_quarantined,
-                )

@@ -12,21 +12,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
-from deid.vault import PseudonymKey, Vault
-from fedtwin.node_ingest import VAULT
+from fedtwin.node_ingest import RULES, load
 from node import boundary
-from node.audit import AuditLog
-from node.audit_events import AuditEvent
 from node.home import NodeHome
+from node.ingest.fact_rules import read_rules
 from node.ingest.inbox import Inbox
 from node.ingest.mllp import Limits, listening, load_in_turn, load_once
-from node.ingest.pipeline import Pipeline
 from node.keys import NodeKeys
-from node.omop import starter
 from node.omop.loading import Again
 from node.omop.store import OmopStore
 from privacy import private_files
-from privacy.rng import SecureBits
 from protocols.clock import Clock
 
 LOG = logging.getLogger(__name__)
@@ -42,25 +37,15 @@ class StoreLoader:
 
     def __init__(self, home: Path, *, clock: Clock) -> None:
         self._home = NodeHome(home)
-        self._key = PseudonymKey(NodeKeys.load(self._home.keys).pseudonym)
         self._clock = clock
+        NodeKeys.load(self._home.keys)  # without keys or with wrong rules nothing could be loaded:
+        read_rules(home / RULES)  # say so before a message is acknowledged
 
     def __call__(self, files: Sequence[Path]) -> Iterable[Path]:
         """Load files and return those that are in the store now. Raises: StoreBusy while a node serves."""
         private_files.make_folder(self._home.store.parent)
-        vault = Vault.open(self._home.path / VAULT, key=self._key, bits=SecureBits())
-        with closing(vault), OmopStore.open(self._home.store) as store:
-            starter.ensure(store, now=self._clock.now())
-            pipeline = Pipeline(store, vault, self._clock, again=Again.REPLACE)
-            report = pipeline.ingest(files)
-        with closing(AuditLog(self._home.audit, clock=self._clock)) as log:
-            for source in report.fresh:
-                log.record(
-                    AuditEvent.INGESTED,
-                    mapping=source.mapping,
-                    rows_loaded=source.stored,
-                    rows_quarantined=source.quarantined,
-                )
+        with OmopStore.open(self._home.store) as store:  # a copy for timelines would be made anew each turn
+            report = load(self._home.path, store, files, clock=self._clock, again=Again.REPLACE)
         unreadable = {source.source for source in report.sources if source.unreadable}
         left = unreadable | set(report.without_reader)
         records = sum(source.records_in for source in report.fresh)

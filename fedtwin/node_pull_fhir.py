@@ -5,25 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deid.vault import PseudonymKey, Vault
-from fedtwin.node_ingest import VAULT, open_store
+from fedtwin.node_ingest import load, open_store
 from fedtwin.screen import Exit, Stop
-from node.audit import AuditLog
-from node.audit_events import AuditEvent
-from node.home import NodeHome
 from node.ingest.fhir_export import Pulled, Wanted, pull
 from node.ingest.fhir_export_errors import ExportFailed, ExportRefused
 from node.ingest.fhir_export_http import BackendClient, Requests, checked, client
 from node.ingest.fhir_export_state import Folder
-from node.ingest.pipeline import Pipeline, Report
-from node.keys import NodeKeys
-from node.omop import starter
+from node.ingest.pipeline import Report
 from node.omop.loading import Again
+from node.timeline_copy import copy_events
 from privacy.rng import SecureBits
 from protocols.clock import Clock
 
@@ -107,17 +101,7 @@ def pull_fhir(
 
 
 def _load(home: Path, pulled: Pulled, *, clock: Clock, bits: SecureBits) -> Report:
-    where = NodeHome(home)
-    key = PseudonymKey(NodeKeys.load(where.keys).pseudonym)
-    with open_store(home) as store, closing(Vault.open(home / VAULT, key=key, bits=bits)) as vault:
-        starter.ensure(store, now=clock.now())
-        report = Pipeline(store, vault, clock, again=Again.REPLACE).ingest(pulled.files)
-    with closing(AuditLog(where.audit, clock=clock)) as log:
-        for source in report.fresh:
-            log.record(
-                AuditEvent.INGESTED,
-                mapping=source.mapping,
-                rows_loaded=source.stored,
-                rows_quarantined=source.quarantined,
-            )
+    with open_store(home) as store:
+        report = load(home, store, pulled.files, clock=clock, again=Again.REPLACE, bits=bits)
+        copy_events(store)
     return report

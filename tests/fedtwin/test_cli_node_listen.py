@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from fedtwin.node_ingest import RULES
 from node.home import NodeHome
 from tests.bench.hl7v2_messages import oru
 from tests.bench.mllp_client import send
@@ -120,3 +121,17 @@ def test_options_that_open_too_much_or_say_nothing_are_refused(
 ) -> None:
     said = fedtwin("node", "listen-mllp", "--port", "0", "--home", hospital, *options)
     assert (said.code, words in said.err.replace("\n", " ")) == (2, True), said.err
+
+
+def test_what_the_hospital_chose_about_facts_holds_for_messages_too(hospital: Path) -> None:
+    """As for files: final results are turned away here, so none of them becomes a measurement."""
+    (hospital / RULES).write_text('[status]\nmeasurement = ["amended"]\n')
+    with listening(hospital, "--load-every-s", "600") as (process, port):
+        asyncio.run(send(port, SENT, unanswered=8))
+        stopped(process)
+    assert measurements(hospital) == []
+    (hospital / RULES).unlink()
+    with listening(hospital, "--load-every-s", "600") as (process, port):
+        asyncio.run(send(port, [oru(99, patient=1)], unanswered=8))
+        stopped(process)
+    assert len(measurements(hospital)) > 0
