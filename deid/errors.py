@@ -2,7 +2,8 @@
 
 DeidError
 ├── WrongKey        a fault: the vault was made with another key
-└── NotRedacted     a refusal: a text could not be checked, so it does not pass
+├── NotRedacted     a refusal: a text could not be checked, so it does not pass
+└── MalformedGold   the caller's mistake (ValueError): a file of marked texts breaks its form
 """
 
 from __future__ import annotations
@@ -18,3 +19,12 @@ class WrongKey(DeidError):
 
 class NotRedacted(DeidError):
     """The text could not be checked for identifiers. It must not be stored."""
+
+
+class MalformedGold(DeidError, ValueError):
+    """A file of marked texts breaks its form. `document` names the place; no text of it is quoted."""
+
+    def __init__(self, document: str, reason: str) -> None:
+        super().__init__(f"{document}: {reason}")
+        self.document = document
+        self.reason = reason
