@@ -60,6 +60,8 @@ _RACES = {"2106-3": 8527, "2054-5": 8516, "2028-9": 8515, "1002-5": 8657, "2076-
 _ETHNICITIES = {"2135-2": 38003563, "2186-5": 38003564}
 _OPERATORS = {"=": 4172703, "<": 4171756, "<=": 4171754, ">=": 4171755, ">": 4172704}
 _CURRENCIES = {"USD": 44818668}
+# Which of a stay's or a claim's diagnoses it is (`details`) -> concepts of OHDSI's Condition Status
+_DIAGNOSES = {"principal": 32902, "secondary": 32908, "admitting": 32890}
 _SPREAD = 7046029254386353131  # odd: the n-th record of a fact is this many ids away
 
 
@@ -182,10 +184,12 @@ def _event(prefix: str, *more: str, start: str | None = None, end: str | None = 
 _VALUE = "coalesce(nullif(value_concept_id, 0), mapped_value, value_word)"
 _OPERATOR = f"nullif({_case('value_operator', _OPERATORS)}, 0)"
 _UNITS = ("unit_id AS unit_concept_id", "unit_text AS unit_source_value")
+_WHICH = "left(map_extract_value(details, 'diagnosis'), 50)"
 _AS_WRITTEN = "coalesce(value_operator, '') || CAST(value_number AS VARCHAR)"
 _EVENTS = {
     "condition_occurrence": _event(
-        "condition", end="condition_end", key="condition_occurrence_id",
+        "condition", f"nullif({_case(_WHICH, _DIAGNOSES)}, 0) AS condition_status_concept_id",
+        f"{_WHICH} AS condition_status_source_value", end="condition_end", key="condition_occurrence_id",
     ),
     "drug_exposure": _event(
         "drug", "coalesce(end_day, day + CAST(greatest(coalesce(days_supply, 1), 1) - 1 AS INTEGER))"

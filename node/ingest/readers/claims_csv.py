@@ -31,7 +31,7 @@ class ClaimsCsv:
     """The reader of CMS's delimited files."""
 
     name = "claims"
-    version = "1"
+    version = "2"
 
     def reads(self, path: Path) -> bool:
         """Return whether the first line is a header of CMS's."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from node.ingest.facts import Kind
 from node.ingest.readers.claims_columns import ABSENT, Columns, IcdColumn, LineColumns
 from node.ingest.readers.claims_rows import (
+    DIAGNOSIS,
     ICD10_SINCE_US,
     INPATIENT_DETAIL,
     INPATIENT_HEADER,
@@ -232,7 +233,7 @@ class ClaimReader:
                 end=days[1],
                 codes=(code,),
                 type_concept_id=setting.detail if column.rank == "line" else setting.header,
-                status=column.rank,
+                details=[(DIAGNOSIS, column.rank)],
             )
 
     def _procedure(

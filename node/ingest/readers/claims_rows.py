@@ -20,6 +20,9 @@ import pyarrow as pa
 
 from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision
 
+DIAGNOSIS = (
+    "diagnosis"  # of `details`: which of the claim's diagnoses it is (principal, admitting, line, ...)
+)
 # OMOP type concepts
 CLAIM_ENROLMENT = 32813
 INPATIENT_DETAIL, INPATIENT_HEADER = 32854, 32855

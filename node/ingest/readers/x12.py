@@ -22,7 +22,7 @@ class X12:
     """The reader of X12 interchanges."""
 
     name = "x12"
-    version = "1"
+    version = "2"
 
     def reads(self, path: Path) -> bool:
         """Return whether the file begins with an ISA that announces its delimiters."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from node.ingest.facts import Action, Kind, TurnedAway
 from node.ingest.readers.claims_rows import (
+    DIAGNOSIS,
     INPATIENT_DETAIL,
     INPATIENT_HEADER,
     OUTPATIENT_DETAIL,
@@ -471,7 +472,7 @@ class Claims:
                     end=days[1],
                     codes=(code,),
                     type_concept_id=header,
-                    status=rank,
+                    details=[(DIAGNOSIS, rank)],
                 )
 
     def _procedures(self, claim: Claim, origin: Origin, key: str, days: tuple[int, int], header: int) -> None:

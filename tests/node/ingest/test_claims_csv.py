@@ -141,7 +141,11 @@ def test_a_carrier_claim_of_several_lines_is_one_visit(tmp_path: Path) -> None:
         ("ICD10CM", "E11.9"),
         ("ICD10CM", "M05.79"),
     ]
-    assert [row["status"] for row in facts(found, "condition")] == ["principal", "secondary", "line"]
+    assert [detail(row, "diagnosis") for row in facts(found, "condition")] == [
+        "principal",
+        "secondary",
+        "line",
+    ]
     procedures = facts(found, "procedure")
     assert codes(procedures) == [("CPT4", "99213"), ("HCPCS", "J1745")]
     assert (procedures[0]["start"], detail(procedures[0], "modifiers")) == (at("2015-10-01"), "25")
@@ -414,7 +418,7 @@ def test_synpuf_rows_give_what_ohdsis_etl_expects_of_them(shared_data: Path) -> 
     ours = {
         (row["patient"], row["start"].date().isoformat(), codes([row])[0][1].replace(".", "").lstrip("0"))
         for row in facts(found, "condition")
-        if not (row["status"] == "admitting" and row["type_concept_id"] == 32861)
+        if not (detail(row, "diagnosis") == "admitting" and row["type_concept_id"] == 32861)
     }
     theirs = {
         (

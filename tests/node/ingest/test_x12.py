@@ -61,7 +61,7 @@ def test_a_professional_claim_gives_person_visit_codes_and_money(tmp_path: Path)
     )
     conditions = facts(found, "condition")
     assert codes(conditions) == [("ICD10CM", "E11.9"), ("ICD10CM", "I10")]
-    assert [row["status"] for row in conditions] == ["principal", "secondary"]
+    assert [detail(row, "diagnosis") for row in conditions] == ["principal", "secondary"]
     procedures, costs = facts(found, "procedure"), facts(found, "cost")
     assert codes(procedures) == [("CPT4", "99211"), ("CPT4", "99212")]
     assert {detail(row, "modifiers") for row in procedures} == {"25"}
