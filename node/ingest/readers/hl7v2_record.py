@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import pyarrow as pa
@@ -169,33 +169,34 @@ def table(rows: list[Cells]) -> pa.Table:
 
 
 def _column(column: pa.Field, values: Sequence[Any]) -> pa.Array:
-    if column.name in ("codes", "value_codes"):
-        return _coding_lists(values)
     if column.nullable and values.count(None) == len(values):
         return pa.nulls(len(values), column.type)
+    if column.name in ("codes", "value_codes"):
+        return _each_once(values, _coding_lists)
     if column.type == CODING:
-        return _codings(values)
+        return _each_once(values, _codings)
     if column.name == "details":
-        pairs = [None if said is None else list(said.items()) for said in values]
-        return pa.array(pairs, column.type)
+        return _each_once(
+            values, lambda told: pa.array([list(said.items()) for said in told], column.type)
+        )
     return pa.array(values, column.type)
 
 
-def _coding_lists(values: Sequence[list[Coding] | None]) -> pa.Array:
-    offsets: list[int | None] = []
-    at = 0
-    for codings in values:
-        offsets.append(at if codings else None)
-        at += len(codings or ())
-    offsets.append(at)
-    flat = _codings(list(chain.from_iterable(codings or () for codings in values)))
+def _each_once(values: Sequence[Any], made: Callable[[list[Any]], pa.Array]) -> pa.Array:
+    """Return an array of objects that rows share (nobody changes them), each turned into Arrow once."""
+    distinct = {id(value): value for value in values if value is not None}
+    place: dict[int, int | None] = {key: at for at, key in enumerate(distinct)}
+    place[id(None)] = None
+    array = made(list(distinct.values()))
+    return array.take(pa.array([place[id(value)] for value in values], pa.int32()))
+
+
+def _coding_lists(values: list[list[Coding]]) -> pa.Array:
+    offsets = [0, *accumulate(len(codings) for codings in values)]
+    flat = _codings(list(chain.from_iterable(values)))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
 
 
-def _codings(values: Sequence[Coding | None]) -> pa.Array:
-    parts = [
-        pa.array([None if coding is None else coding[at] for coding in values], pa.string())
-        for at in range(3)
-    ]
-    absent = pa.array([coding is None for coding in values], pa.bool_())
-    return pa.StructArray.from_arrays(parts, fields=list(CODING), mask=absent)
+def _codings(values: list[Coding]) -> pa.Array:
+    parts = [pa.array([coding[at] for coding in values], pa.string()) for at in range(3)]
+    return pa.StructArray.from_arrays(parts, fields=list(CODING))
