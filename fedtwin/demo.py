@@ -141,7 +141,8 @@ class _Demo:
     def _look_at_everything(self, slugs: Sequence[str]) -> None:
         """Read what only a demo may see: every hospital's rows, for the exact count and the pooled row."""
         from fedtwin.node_ingest import open_store
-        from node.features import feature_table, in_training
+        from node.features.splitting import in_training
+        from node.features.study_rows import feature_table
         from node.keys import NodeKeys
         from node.queries import cohort as cohorts
         from node.serve import split_key

@@ -14,7 +14,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.training.gradient import sum_of_clipped_grads
 from privacy import descent, study_noise
 from privacy.accountant import epsilon

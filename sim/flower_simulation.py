@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from coordinator.flower.round_source import RoundSum
 from coordinator.flower.run_folder import Checkpoint, RunFolder
 from coordinator.flower.training_rounds import train
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.flower.client_app import answer
 from node.training.gradient import sum_of_clipped_grads
 from privacy import study_noise

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from torch import nn
 
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.training import models
 from protocols.study import Study
 

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
-from node.features import FeatureTable, feature_table, in_training
+from node.features.splitting import in_training
+from node.features.study_rows import feature_table
+from node.features.table import FeatureTable
 from node.omop.errors import NoSuchTable
 from node.omop.store import OmopStore
 from node.policy import Policy, Standing

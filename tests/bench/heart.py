@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtwin.yardsticks import fit_logistic, metrics
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.training import models
 from privacy.rng import SecureBits
 from protocols.study import Study

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from deid.vault import PseudonymKey, Vault
-from node.features import FeatureTable, feature_table
+from node.features.study_rows import feature_table
+from node.features.table import FeatureTable
 from node.ingest.intake import ingest
 from node.omop.store import OmopStore
 from privacy.rng import SecureBits

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.features import FeatureTable, feature_table, in_training
+from node.features.splitting import in_training
+from node.features.study_rows import feature_table
+from node.features.table import FeatureTable
 from node.omop.store import OmopStore
 from protocols.study import Study
 from tests.node.patients import AF, DAY, HEART_FAILURE, NO, SBP, SMOKER, YES, Patient, fill

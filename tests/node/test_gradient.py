@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from opacus import GradSampleModule
 
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.training import models
 from node.training.gradient import sum_of_clipped_grads
 from privacy import descent

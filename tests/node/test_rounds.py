@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from node.audit import verify
-from node.features import feature_table, in_training
+from node.features.splitting import in_training
+from node.features.study_rows import feature_table
 from node.policy import Policy
 from node.training.approvals import UNPROPOSED
 from node.training.gradient import sum_of_clipped_grads

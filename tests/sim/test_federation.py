@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedtwin.yardsticks import metrics
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from node.training import models
 from node.training.gradient import sum_of_clipped_grads
 from privacy import descent, study_noise

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.features import FeatureTable
+from node.features.table import FeatureTable
 from privacy.descent import initial
 from protocols.study import Study
 from tests.protocols.study_forms import study_form

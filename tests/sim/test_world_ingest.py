@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deid.vault import PseudonymKey, Vault
-from node.features import feature_table
+from node.features.study_rows import feature_table
 from node.ingest.intake import IngestReport, ingest
 from node.omop.store import OmopStore
 from node.queries.cohort import count

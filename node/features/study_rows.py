@@ -7,8 +7,6 @@ person more or less changes one row. No value in a row is NaN or infinite; all l
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,50 +15,12 @@ from ibis import _
 from ibis.expr.types import Table
 from numpy.typing import NDArray
 
+from node.features.table import FeatureTable
 from node.omop.store import OmopStore
 from node.omop.tables import EVENT_TABLES
 from node.queries.cohort import indexed_persons
 from protocols.study import Study
 from protocols.study_features import Feature, Outcome, Records
-
-SPLIT_LABEL = b"fedtwin train/test split v1"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FeatureTable:
-    """Rows of persons. It never leaves the node.
-
-    Args:
-        person_ids: int64, ascending.
-        x: float32 [persons, columns of the study], finite, in [-1, 1].
-        mask: bool, of the same shape: whether the entry was observed (False: it is the study's fill).
-        y: float32, 0 or 1.
-    """
-
-    person_ids: NDArray[np.int64]
-    x: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    y: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        persons = len(self.person_ids)
-        if self.x.ndim != 2 or self.x.shape != self.mask.shape or len(self.x) != persons:
-            raise ValueError("x and mask need one row per person")
-        if self.y.shape != (persons,):
-            raise ValueError("y needs one value per person")
-        if len(np.unique(self.person_ids)) != persons:
-            raise ValueError("a person has two rows")
-        if not np.isfinite(self.x).all() or np.abs(self.x).max(initial=0.0) > 1.0:
-            raise ValueError("features must be finite and in [-1, 1]")
-        if not np.isin(self.y, (0.0, 1.0)).all():
-            raise ValueError("the outcome is 0 or 1")
-
-    def __len__(self) -> int:
-        return len(self.person_ids)
-
-    def rows(self, chosen: NDArray[np.bool_]) -> FeatureTable:
-        """Return the chosen persons."""
-        return FeatureTable(self.person_ids[chosen], self.x[chosen], self.mask[chosen], self.y[chosen])
 
 
 def feature_table(study: Study, store: OmopStore) -> FeatureTable:
@@ -84,22 +44,6 @@ def feature_table(study: Study, store: OmopStore) -> FeatureTable:
     x = np.column_stack(columns).astype(np.float32)
     mask = np.column_stack(observed)
     return FeatureTable(people.ids[keep], x[keep], mask[keep], y[keep].astype(np.float32))
-
-
-def in_training(person_ids: NDArray[np.int64], *, key: bytes, fraction: float) -> NDArray[np.bool_]:
-    """Return for each person whether they belong to the training part.
-
-    Guarantee: the same person falls on the same side in every study of this node that has the same fraction,
-    and without `key` (the node's own, 16 bytes or more) nobody can tell which side that is.
-    """
-    if len(key) < 16:
-        raise ValueError("the split needs a key of at least 16 bytes")
-    limit = int(fraction * 2**64)
-    drawn = (
-        hmac.digest(key, SPLIT_LABEL + int(person).to_bytes(8, "big", signed=True), hashlib.sha256)[:8]
-        for person in person_ids
-    )
-    return np.array([int.from_bytes(digits, "big") < limit for digits in drawn], dtype=bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

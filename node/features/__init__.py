@@ -1,0 +1,1 @@
+"""From OMOP records to the numbers a model is trained on."""
