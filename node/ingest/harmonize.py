@@ -430,6 +430,8 @@ class _Columns:
         self._withheld = (
             pc.is_valid(encoded).to_numpy(zero_copy_only=False)
             & pc.is_null(self._value_text).to_numpy(zero_copy_only=False)
+            # beside a coded value the words only say it again
+            & (pc.fill_null(pc.list_value_length(self._facts["value_codes"]), 0).to_numpy() == 0)
         )  # fmt: skip
         lost = self._withheld & self.good & self._asserts
         self.notes += [(record, "value", "text-withheld", False) for record in self.record[lost].tolist()]

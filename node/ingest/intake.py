@@ -21,6 +21,7 @@ from node.ingest.mapping_parts import Kind
 from node.ingest.records import Records, Rules, records_of
 from node.omop.loading import Again, Load, Source
 from node.omop.store import OmopStore
+from node.signals.belonging import FILE as BELONGING
 from protocols.clock import Clock
 
 BATCH_ROWS = 100_000  # a batch of a 14-column table takes some 50 MB
@@ -175,8 +176,11 @@ def beside(folder: Path) -> tuple[Mapping, ...]:
 
 
 def _is_mapping(file: Path) -> bool:
-    """A TOML file beside the data is a mapping if it says `[source]`; then it has to be a right one."""
-    return any(line.strip() == b"[source]" for line in file.read_bytes().splitlines())
+    """A TOML file beside the data is a mapping if it says `[source]`; then it has to be a right one.
+
+    What says whose signals are (node.signals.belonging) has such a table too, and a name of its own.
+    """
+    return file.name != BELONGING and any(line.strip() == b"[source]" for line in file.read_bytes().splitlines())
 
 
 def is_source(file: Path) -> bool:

@@ -21,7 +21,7 @@ from node.omop.store import OmopStore
 from node.signals.belonging import Whose, parse, whose
 from node.signals.clocks import WallClock, offsets_of_utc
 from node.signals.kinds import SIGNALS, UNITS
-from tests.node.made_facts import CLOCK, ENTRIES, person
+from tests.node.made_facts import CLOCK, ENTRIES, hospital, person
 from tests.node.signals.made_signals import Ward, dexcom, export, fitbit_heart, hearts, last, record
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -420,3 +420,15 @@ def test_signals_come_into_the_store_and_the_books_are_balanced(ward: Ward, tmp_
     assert late.is_file()
     assert {row[2] for row in rows} == {ward.person()[0]}
     assert counted == [(80.0,)]  # (60 + 80 + 100) / 3 in place of 70
+
+
+def test_who_wears_what_may_lie_beside_the_files_that_a_node_takes_in(tmp_path: Path) -> None:
+    """A history: what says whose signals are was taken for a mapping, and the whole ingest refused."""
+    site = hospital(tmp_path, words=False)
+    put(site.folder, "export.xml", export(*hearts("2024-03-01", [("10:00:00", 60)])))
+    said = '[source]\nnamespace = "mrn"\ntimezone = "Europe/Berlin"\n[patients]\n"export.xml" = "0042"\n'
+    put(site.folder, "signals.toml", said.encode())
+    (report,) = site.take(readers=READERS).sources
+    assert (report.records_in, report.stored, report.reasons) == (1, 1, {})
+    site.store.close()
+    site.vault.close()
