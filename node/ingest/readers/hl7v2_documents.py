@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from node.ingest.facts import Kind
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_record import NOTE, Record, Segment, details
-from node.ingest.readers.hl7v2_results import BINARIES, FINAL, LONG_TEXT, TEXT, obx
+from node.ingest.readers.hl7v2_results import FINAL, obx
 from node.ingest.readers.hl7v2_times import Moment
 from node.ingest.readers.hl7v2_types import Concept, concept, entity
+from node.ingest.readers.hl7v2_values import BINARIES, LONG_TEXT, TEXT
 
 WITH_TEXT = frozenset({"T02", "T04", "T06", "T08", "T10"})
 CANCELLED = "T11"

@@ -98,6 +98,8 @@ def _namespace(one: Identifier) -> str:
 
 def _group(record: Record, segment: Segment, number: int) -> Coding | None:
     raw = next(iter(record.message.repetitions(segment, number)), "")
+    if not raw:
+        return None
     found = concept(record.message, raw, where=f"PID-{number}", system=f"HL7{5 if number == 10 else 189:04d}")
     if found.codings:
         return found.codings[0]

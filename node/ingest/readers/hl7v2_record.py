@@ -176,9 +176,7 @@ def _column(column: pa.Field, values: Sequence[Any]) -> pa.Array:
     if column.type == CODING:
         return _each_once(values, _codings)
     if column.name == "details":
-        return _each_once(
-            values, lambda told: pa.array([list(said.items()) for said in told], column.type)
-        )
+        return _each_once(values, lambda told: pa.array([list(said.items()) for said in told], column.type))
     return pa.array(values, column.type)
 
 

@@ -23,6 +23,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 YEARS = range(1800, 2200)  # outside of them a clock or a default was wrong
 MAX_OFFSET_MIN = 14 * 60  # the largest that any clock shows
+LONGEST = len("YYYYMMDDHHMMSS.ffffff+ZZZZ")
 CACHED = 1 << 14  # the results of a panel share their time
 
 
@@ -39,7 +40,6 @@ class Moment(NamedTuple):
         return self.us // 86_400_000_000
 
 
-@lru_cache(maxsize=CACHED)
 def moment(text: str, default_offset: int | None = None, zone: str = "") -> Moment | None:
     """Return the time that `text` says, or None if it is not a time of HL7.
 
@@ -50,6 +50,11 @@ def moment(text: str, default_offset: int | None = None, zone: str = "") -> Mome
     >>> moment("20200230") is None
     True
     """
+    return _moment(text, default_offset, zone) if len(text) <= LONGEST else None
+
+
+@lru_cache(maxsize=CACHED)
+def _moment(text: str, default_offset: int | None, zone: str) -> Moment | None:
     found = FORM.fullmatch(text)
     if found is None:
         return None

@@ -54,6 +54,8 @@ _NUM = r"[+-]?[0-9]+(?:\.[0-9]+)?"
 RANGE = re.compile(rf"\s*({_NUM})\s*(?:-|–|to|\.\.)\s*({_NUM})\s*", re.ASCII | re.IGNORECASE)
 BOUND = re.compile(rf"\s*(<=?|>=?)\s*({_NUM})\s*", re.ASCII)
 
+REMEMBERED_CHARACTERS = 512  # of a field that is kept as parsed: a cache holds thousands of them
+
 Coding = tuple[str | None, str | None, str | None]  # system, code, display
 
 
@@ -93,7 +95,8 @@ def concept(message: Message, raw: str, *, where: str, system: str = "") -> Conc
     """
     if not raw:
         return NOTHING
-    return _concept(raw, message.delimiters, message.encoding, where, system)
+    parse = _concept if len(raw) + len(system) < REMEMBERED_CHARACTERS else _concept.__wrapped__
+    return parse(raw, message.delimiters, message.encoding, where, system)
 
 
 @lru_cache(maxsize=8192)  # a hospital's laboratory has some thousand tests
@@ -124,7 +127,8 @@ class Identifier(NamedTuple):
 
 def identifier(message: Message, raw: str) -> Identifier:
     """Return one CX. The authority is its name, else its universal id."""
-    return _identifier(raw, message.delimiters, message.encoding)
+    parse = _identifier if len(raw) < REMEMBERED_CHARACTERS else _identifier.__wrapped__
+    return parse(raw, message.delimiters, message.encoding)
 
 
 @lru_cache(maxsize=8192)  # who is in the hospital now
@@ -146,7 +150,10 @@ def _plain(raw: str, signs: Delimiters, encoding: str) -> str:
 
 def unit(message: Message, raw: str) -> str | None:
     """Return a unit's code, else its words."""
-    return _unit(raw, message.delimiters, message.encoding) if raw else None
+    if not raw:
+        return None
+    parse = _unit if len(raw) < REMEMBERED_CHARACTERS else _unit.__wrapped__
+    return parse(raw, message.delimiters, message.encoding)
 
 
 @lru_cache(maxsize=1024)
@@ -188,11 +195,13 @@ def compared(text: str) -> tuple[str | None, float] | None:
     return (None if found[1] in (None, "=") else found[1]), value
 
 
-@lru_cache(maxsize=4096)
 def reference_range(text: str) -> tuple[float | None, float | None]:
     """Return low and high of "49 - 92", "4.3 to 6.2", "<5" and ">60"; what else is said gives neither."""
-    if len(text) > 60:
-        return None, None
+    return _range(text) if len(text) <= 60 else (None, None)
+
+
+@lru_cache(maxsize=4096)
+def _range(text: str) -> tuple[float | None, float | None]:
     if found := RANGE.fullmatch(text):
         low, high = float(found[1]), float(found[2])
         return (low, high) if low <= high else (None, None)
