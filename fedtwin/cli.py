@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 
 from fedtwin.cli_coordinator import coordinator
+from fedtwin.cli_deid import deid
 from fedtwin.cli_demo import demo
 from fedtwin.cli_gateway import gateway
 from fedtwin.cli_keyholder import keyholder
@@ -37,6 +38,7 @@ app.add_typer(coordinator, name="coordinator")
 app.add_typer(keyholder, name="keyholder")
 app.add_typer(gateway, name="gateway")
 app.add_typer(node, name="node")
+app.add_typer(deid, name="deid")
 app.add_typer(query, name="query")
 app.add_typer(train, name="train")
 app.command("demo")(demo)

@@ -1,0 +1,13 @@
+"""`fedtwin deid`: taking identity out of what a hospital has, and measuring how well. Needs no node."""
+
+from __future__ import annotations
+
+import typer
+
+from fedtwin.cli_deid_evaluate import evaluate
+
+deid = typer.Typer(
+    no_args_is_help=True,
+    help="Take identity out of texts, tables and images, and measure how well. Works without a node.",
+)
+deid.command("evaluate")(evaluate)
