@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from node.ingest.errors import UnreadableSource
-from node.ingest.readers.vcf import named
+from node.ingest.readers.variant_batches import named
 
 BUILDS = {"grch37": "GRCh37", "hg19": "GRCh37", "grch38": "GRCh38", "hg38": "GRCh38"}
 MAX_LINE_CHARS = 100_000

@@ -1,6 +1,7 @@
 """Genotypes of this node's patients, in Parquet beside the CDM. They never leave the node.
 
-    genomes/<name>.parquet    0600: one row per variant, with the columns of node.ingest.readers.vcf, then
+    genomes/<name>.parquet    0600: one row per variant, with the columns of
+                              node.ingest.readers.variant_batches, then
         alleles    two bytes a person: 0 the reference, 1 the first alternate, ..., -1 not called, -2 no copy
         phased     one bit a person
     and in the file's metadata, `persons` (whose columns these are, in order) and `about` (counts, build).
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from deid.vault import Vault
 from node.ingest.delimited import sha256_of
-from node.ingest.readers.vcf import ABSENT, MISSING, VARIANTS, VariantBatch, VariantFile
+from node.ingest.readers.variant_batches import ABSENT, MISSING, VARIANTS, VariantBatch
+from node.ingest.readers.vcf import VariantFile
 
 READER_VERSION = "1"
 STORED = pa.schema([*VARIANTS, pa.field("alleles", pa.binary()), pa.field("phased", pa.binary())])

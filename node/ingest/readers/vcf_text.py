@@ -1,0 +1,396 @@
+"""VCF as text, a chunk of lines at a time, in columns: no object per variant.
+
+The header is htslib's to read (node.ingest.readers.vcf); what is here are the lines below it, which have a
+fixed form: as many columns as the header says, the fixed ones first, then one per sample. Where a line has
+another form, the file is damaged.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from node.ingest.facts import TurnedAway
+from node.ingest.readers.variant_batches import (
+    ABSENT,
+    MISSING,
+    RSID,
+    VARIANTS,
+    DamagedRecord,
+    VariantBatch,
+    named,
+    unusable,
+)
+
+CHUNK = 1 << 22  # bytes of text: a million genotypes at most, and some 60 MB on the way into columns
+MAX_LINE = 1 << 28  # bytes: half a million samples with all that callers write about each of them
+_FIXED = 9  # CHROM POS ID REF ALT QUAL FILTER INFO FORMAT
+_CHROM, _POS, _ID, _REF, _ALT, _QUAL, _FILTER, _INFO, _FORMAT = range(_FIXED)
+_PAD = b".\t\t\t"  # what a sample says that says nothing; and no genotype ends with the text
+_TAB, _LINE, _COLON = b"\t\n:"
+_NOT_ONE = np.int8(-128)
+_ALLELE = np.full(256, _NOT_ONE, dtype=np.int8)
+_ALLELE[list(b"0123456789")] = np.arange(10)
+_ALLELE[ord(".")] = MISSING
+_BASE = np.zeros(256, dtype=bool)
+_BASE[list(b"ACGT")] = True
+_MANY = 16  # samples from which a line's genotypes are copied as a block
+_LAST_POSITION = 2**31 - 1
+_BEYOND = 127  # any allele number that no record can have
+
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+
+def batches(path: Path, *, samples: int) -> Iterator[VariantBatch]:
+    """Yield the variants below the header; memory is bounded by a chunk or a line, not by the file.
+
+    Raises: DamagedRecord.
+    """
+    done = 0
+    chunks = _chunks(path)
+    while True:
+        try:
+            text = next(chunks, None)
+        except (OSError, EOFError, zlib.error, _Endless):
+            raise DamagedRecord(after=done) from None
+        if text is None:
+            return
+        batch = _Lines(text, samples=samples, before=done).batch()
+        done += batch.records
+        yield batch
+
+
+class _Endless(Exception):
+    """A line that does not end."""
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield whole lines below the header, each chunk ended by a line's end."""
+    with path.open("rb") as raw, _unpacked(raw) as file:
+        rest = b""
+        in_header = True
+        while True:
+            more = file.read(CHUNK)
+            end = more.rfind(b"\n")
+            if more and end < 0:
+                rest += more
+                if len(rest) > MAX_LINE:
+                    raise _Endless
+                continue
+            text = rest + more[: end + 1] if more else rest + b"\n" * bool(rest)
+            rest = more[end + 1 :]
+            if b"\r" in text:
+                text = text.replace(b"\r\n", b"\n")
+            if in_header:
+                text = _below_header(text)
+                in_header = not text
+            if text:
+                yield text
+            if not more:
+                return
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    packed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
+
+
+def _below_header(text: bytes) -> bytes:
+    """Return what follows the lines with "#"."""
+    begin = 0
+    while text.startswith(b"#", begin):
+        begin = text.find(b"\n", begin) + 1
+    return text[begin:]
+
+
+class _Lines:
+    """A chunk, cut into fields: `starts` and `ends` are [line, column]."""
+
+    def __init__(self, text: bytes, *, samples: int, before: int) -> None:
+        self._before = before
+        self._samples = samples
+        self._nothing = len(text)
+        self._signs: Bytes = np.frombuffer(text + _PAD, dtype=np.uint8)
+        signs = self._signs[: len(text)]
+        ends = np.flatnonzero((signs - np.uint8(_TAB)) < 2)  # a tab or the end of a line
+        lines = signs[ends] == _LINE
+        columns = _columns_of(samples, first=int(np.argmax(lines)) + 1)
+        self._check_form(lines, columns)
+        self.ends: Ints = ends.reshape(-1, columns)
+        starts = np.empty_like(ends)
+        starts[0] = 0
+        starts[1:] = ends[:-1] + 1
+        self.starts: Ints = starts.reshape(-1, columns)
+        self._count = len(self.ends)
+        self._reason = np.zeros(self._count, dtype=np.int64)
+        self._reasons = [""]
+        self._not_text()
+
+    def _check_form(self, lines: NDArray[np.bool_], columns: int) -> None:
+        whole = len(lines) - len(lines) % columns
+        form = lines[:whole].reshape(-1, columns)
+        good = form[:, -1] & (form.sum(axis=1) == 1)
+        if whole != len(lines) or not good.all():
+            first = int(np.argmin(good)) if not good.all() else len(good)
+            raise DamagedRecord(after=self._before + first)
+
+    def batch(self) -> VariantBatch:
+        alternates = self._alleles_kept()
+        alleles, phased = self._genotypes()
+        beyond = alleles.max(axis=(1, 2), initial=MISSING) > alternates
+        self._away(beyond, "no-such-allele")
+        kept = self._reason == 0
+        record = np.arange(self._before + 1, self._before + self._count + 1)
+        away = np.flatnonzero(~kept)
+        if len(away):
+            alleles, phased = alleles[kept], phased[kept]
+        return VariantBatch(
+            self._table(record, kept),
+            alleles,
+            phased,
+            [
+                TurnedAway(number, "", self._reasons[why], True)
+                for number, why in zip(record[away].tolist(), self._reason[away].tolist(), strict=True)
+            ],
+            self._count,
+        )
+
+    def _away(self, mask: NDArray[np.bool_], reason: str) -> None:
+        """Note a reason for those that have none yet."""
+        self._reason[mask & (self._reason == 0)] = self._number_of(reason)
+
+    def _turn_away(self, line: int, reason: str) -> None:
+        self._reason[line] = self._reason[line] or self._number_of(reason)
+
+    def _number_of(self, reason: str) -> int:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return self._reasons.index(reason)
+
+    def _damaged(self, line: int) -> DamagedRecord:
+        return DamagedRecord(after=self._before + line)
+
+    def _said(self, line: int, column: int) -> bytes:
+        return self._signs[self.starts[line, column] : self.ends[line, column]].tobytes()
+
+    def _not_text(self) -> None:
+        high = np.flatnonzero(self._signs > 127)
+        if len(high) == 0:
+            return
+        line, column = np.divmod(np.searchsorted(self.ends.ravel(), high), self.ends.shape[1])
+        for one in np.unique(line[column <= _FILTER]).tolist():
+            try:
+                self._signs[self.starts[one, _CHROM] : self.ends[one, _FILTER]].tobytes().decode()
+            except UnicodeDecodeError:
+                self._turn_away(one, "not-text")
+
+    # the fixed columns
+
+    def _is(self, column: int, text: bytes) -> NDArray[np.bool_]:
+        """Where a column is one sign."""
+        sign = self._signs[self.starts[:, column]] == text[0]
+        found: NDArray[np.bool_] = sign & (self.ends[:, column] - self.starts[:, column] == 1)
+        return found
+
+    def _is_base(self, column: int) -> NDArray[np.bool_]:
+        base = _BASE[self._signs[self.starts[:, column]]]
+        found: NDArray[np.bool_] = base & (self.ends[:, column] - self.starts[:, column] == 1)
+        return found
+
+    def _alleles_kept(self) -> Ints:
+        """Turn away alleles that are of no use; return how many alternates the others have."""
+        count = np.ones(self._count, dtype=np.int64)
+        empty = self.ends[:, _ALT] == self.starts[:, _ALT]
+        self._away(self._is(_ALT, b".") | empty, "no-alternate")
+        simple = self._is_base(_REF) & self._is_base(_ALT)
+        for line in np.flatnonzero(~simple & (self._reason == 0)).tolist():
+            alternates = self._said(line, _ALT).decode().split(",")
+            reason = unusable(self._said(line, _REF).decode(), alternates)
+            count[line] = len(alternates)
+            if reason is not None:
+                self._turn_away(line, reason)
+        return count
+
+    def _text(self, column: int, kept: NDArray[np.bool_]) -> pa.Array:
+        starts, ends = self.starts[kept, column], self.ends[kept, column]
+        offsets = np.zeros(len(starts) + 1, dtype=np.int64)
+        np.cumsum(ends - starts, out=offsets[1:])
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(self._signs[places])]
+        return pa.Array.from_buffers(pa.string(), len(starts), buffers)
+
+    def _table(self, record: Ints, kept: NDArray[np.bool_]) -> pa.Table:
+        rsid = pa.nulls(int(kept.sum()), pa.string())
+        if not self._is(_ID, b".").all():
+            said = self._text(_ID, kept)
+            rsid = pc.if_else(pc.match_substring_regex(said, RSID), said, pa.scalar(None, pa.string()))
+        alternates = self._text(_ALT, kept)
+        columns = [
+            pa.array(record[kept]),
+            _each(self._text(_CHROM, kept), named),
+            self._positions(kept),
+            rsid,
+            self._text(_REF, kept),
+            pc.split_pattern(alternates, ","),
+            self._qualities(kept),
+            _each(self._text(_FILTER, kept), lambda said: None if said in ("", ".") else said),
+        ]
+        return pa.Table.from_arrays(
+            [column.cast(f.type) for column, f in zip(columns, VARIANTS, strict=True)], schema=VARIANTS
+        )
+
+    def _positions(self, kept: NDArray[np.bool_]) -> pa.Array:
+        try:
+            found = self._text(_POS, np.ones(self._count, dtype=bool)).cast(pa.int32())
+        except pa.ArrowInvalid:
+            said = [_position(self._said(line, _POS)) for line in range(self._count)]
+            found = pa.array(said, pa.int32())
+        wrong = np.asarray(pc.less(found, 0))
+        if wrong.any():
+            raise self._damaged(int(np.argmax(wrong)))
+        return found.filter(pa.array(kept))
+
+    def _qualities(self, kept: NDArray[np.bool_]) -> pa.Array:
+        if self._is(_QUAL, b".").all():
+            return pa.nulls(int(kept.sum()), pa.float32())
+        texts = self._text(_QUAL, kept)
+        texts = pc.if_else(pc.equal(texts, "."), pa.scalar(None, pa.string()), texts)
+        try:
+            return texts.cast(pa.float32())
+        except pa.ArrowInvalid:
+            return _each(texts, _number, pa.float32())
+
+    # genotypes
+
+    def _genotypes(self) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Return [line, sample, copy] and whether phased, of every line; of those turned away nothing."""
+        alleles = np.full((self._count, self._samples, 2), MISSING, dtype=np.int8)
+        phased = np.zeros((self._count, self._samples), dtype=bool)
+        if not self._samples:
+            self._away(np.ones(self._count, dtype=bool), "no-genotype")
+            return alleles, phased
+        formats = self._text(_FORMAT, np.ones(self._count, dtype=bool)).dictionary_encode()
+        said = formats.dictionary.cast(pa.binary()).to_pylist()
+        places = np.array([_place_of_gt(text) for text in said], dtype=np.int64)
+        place = places[formats.indices.to_numpy()]
+        self._away(place < 0, "no-genotype")
+        lines = np.flatnonzero(self._reason == 0)
+        if len(lines) == 0:
+            return alleles, phased
+        starts, ends = self.starts[lines, _FIXED:], self.ends[lines, _FIXED:]
+        if place[lines].any():
+            starts, ends = self._at_place(starts, ends, place[lines])
+        first, mark, second, after = self._around(starts, ends)
+        one, two = _ALLELE[first], _ALLELE[second]
+        is_phased = mark == ord("|")
+        width = ends - starts
+        usual = (
+            (one != _NOT_ONE) & (two != _NOT_ONE) & (is_phased | (mark == ord("/")))
+            & ((width == 3) | ((after == _COLON) & (width > 3)))
+        )  # fmt: skip
+        if not usual.all():
+            single = (one != _NOT_ONE) & ((width == 1) | ((mark == _COLON) & (width > 1)))
+            two = np.where(single, np.int8(ABSENT), two)
+            is_phased &= ~single
+            for row, column in np.argwhere(~(usual | single)).tolist():
+                text = self._signs[starts[row, column] : ends[row, column]].tobytes()
+                call = _call(text.partition(b":")[0])
+                if call is None:
+                    raise self._damaged(int(lines[row]))
+                one[row, column], two[row, column], is_phased[row, column] = call[:2] + call[2:3]
+                if call[3] > 2:
+                    self._turn_away(int(lines[row]), "ploidy")
+        if len(lines) == self._count:
+            return np.stack([one, two], axis=2), is_phased
+        alleles[lines, :, 0], alleles[lines, :, 1], phased[lines] = one, two, is_phased
+        return alleles, phased
+
+    def _around(self, starts: Ints, ends: Ints) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+        """Return the first four signs of each sample."""
+        count = starts.shape[1]
+        if (
+            count >= _MANY
+            and (ends[:, -1] - starts[:, 0] == 4 * count - 1).all()
+            and (ends - starts == 3).all()
+        ):
+            block = np.stack([self._signs[begin : begin + 4 * count] for begin in starts[:, 0].tolist()])
+            signs = block.reshape(len(starts), count, 4)
+            return signs[:, :, 0], signs[:, :, 1], signs[:, :, 2], signs[:, :, 3]
+        signs = self._signs
+        return signs[starts], signs[starts + 1], signs[starts + 2], signs[starts + 3]
+
+    def _at_place(self, starts: Ints, ends: Ints, place: Ints) -> tuple[Ints, Ints]:
+        """Move to GT where other fields go before it, which VCF does not allow and some callers do."""
+        starts, ends = starts.copy(), ends.copy()
+        for row in np.flatnonzero(place).tolist():
+            for column in range(starts.shape[1]):
+                parts = self._signs[starts[row, column] : ends[row, column]].tobytes().split(b":")
+                at = int(place[row])
+                before = sum(len(part) + 1 for part in parts[:at])
+                begin = starts[row, column] + before if at < len(parts) else self._nothing
+                starts[row, column] = begin
+                ends[row, column] = begin + (len(parts[at]) if at < len(parts) else 1)
+        return starts, ends
+
+
+def _columns_of(samples: int, *, first: int) -> int:
+    """A file without samples has a FORMAT column or none: its first line says."""
+    if samples:
+        return _FIXED + samples
+    return _FIXED if first == _FIXED else _FIXED - 1
+
+
+def _each(texts: pa.Array, made: Callable[[str], object], kind: pa.DataType | None = None) -> pa.Array:
+    """Apply a function once to each of the different texts."""
+    coded = texts.dictionary_encode()
+    found = pa.array([made(text) for text in coded.dictionary.to_pylist()], kind or pa.string())
+    return found.take(coded.indices)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _position(text: bytes) -> int:
+    """A position, or a number below 0."""
+    found = int(text) if text.isdigit() and len(text) < 20 else -1
+    return found if found <= _LAST_POSITION else -1
+
+
+def _place_of_gt(said: bytes) -> int:
+    names = said.split(b":")
+    return names.index(b"GT") if b"GT" in names else -1
+
+
+@lru_cache(maxsize=1 << 12)
+def _call(said: bytes) -> tuple[int, int, bool, int] | None:
+    """Return two alleles, whether phased, and how many there are; None if it is no genotype.
+
+    >>> _call(b"10|2"), _call(b"0/1/1"), _call(b"x")
+    ((10, 2, True, 2), (0, 1, False, 3), None)
+    """
+    parts = said.replace(b"|", b"/").split(b"/")
+    found = []
+    for part in parts:
+        if part == b".":
+            found.append(MISSING)
+        elif part.isdigit() and len(part) <= 9:
+            found.append(min(int(part), _BEYOND))
+        else:
+            return None
+    second = found[1] if len(found) > 1 else ABSENT
+    return found[0], second, b"|" in said and len(found) > 1, len(found)
