@@ -19,6 +19,7 @@ BENCHES = (
     "genomes",
     "fhir",
     "hl7v2",
+    "deid",
     "error",
     "count_latency",
     "vectors",

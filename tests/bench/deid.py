@@ -1,0 +1,109 @@
+"""De-identification of notes, side by side: ours, Presidio as shipped, Philter where it could be installed.
+
+`make bench-deid`. The texts are the public marked sets of ../shared/data/deid_text; figures are of the half
+of the documents that nobody looked at while developing (deid.gold_formats.is_dev). All finders read the same
+texts in this one process, one after another in turns, so that a slow machine slows all of them. Where ours
+leaks is written to build/deid-leaks-*.tsv, by document and place.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from deid.evaluation import Report, score
+from deid.evaluation_peers import PresidioAsShipped
+from deid.gold_formats import GoldDocument, is_dev, read
+from deid.spans import DIRECT, Category, Finder, Span
+from tests.bench.deid_philter import Philter, available
+from tests.bench.figure import Figure
+from tests.conftest import SHARED_DATA
+
+SETS = {"OUTIS": "dev_outis_cc0.json", "Presidio synthetic": "dev_presidio_synth_v2.json"}
+TURNS = 4  # each finder reads a quarter, then the next one does
+QUICK = 60  # documents
+LEAKS = Path(__file__).parents[2] / "build" / "deid-leaks.tsv"
+FLOORS = {
+    "char_recall": 0.99,
+    "token_precision": 0.90,
+    "fully_masked_documents": 0.85,
+    "over_redaction": 0.02,
+}
+NAMES, DIRECT_IDS, SPEED = 0.98, 0.99, 3.0
+
+
+def figures(*, quick: bool) -> Iterable[Figure]:
+    """Yield for each set and finder the shares of the test half, and how fast it was against Presidio."""
+    finders: dict[str, Finder] = {"Presidio as shipped": PresidioAsShipped.open()}
+    if available():
+        finders["Philter"] = Philter.open()
+    ours = _ours()
+    if ours is not None:
+        finders = {"ours": ours} | finders
+    for name, file in SETS.items():
+        documents = [one for one in read(SHARED_DATA / "deid_text" / file) if not is_dev(one.id)]
+        documents = documents[: QUICK if quick else None]
+        reports, speeds = _compared(finders, documents)
+        if "ours" in reports:
+            _list_leaks(name, reports["ours"])
+        for finder, report in reports.items():
+            yield from _shares(f"{name}, {finder}", report)
+            speed, presidio = speeds[finder], speeds["Presidio as shipped"]
+            yield Figure(f"{name}, {finder}: speed", speed, "characters/s", presidio, "Presidio as shipped")
+
+
+def _ours() -> Finder | None:
+    try:
+        from deid.notes import NoteFinder
+    except ModuleNotFoundError:
+        return None
+    return NoteFinder.open(language="en")
+
+
+def _compared(
+    finders: dict[str, Finder], documents: list[GoldDocument]
+) -> tuple[dict[str, Report], dict[str, float]]:
+    """Let the finders take turns over the documents; return their reports and characters a second."""
+    spans: dict[str, list[list[Span]]] = {name: [] for name in finders}
+    seconds = dict.fromkeys(finders, 0.0)
+    for finder in finders.values():  # what is loaded on first use is not the speed of reading
+        finder.find([documents[0].text])
+    size = -(-len(documents) // TURNS)
+    for start in range(0, len(documents), size):
+        texts = [document.text for document in documents[start : start + size]]
+        for name, finder in finders.items():
+            began = time.process_time()
+            spans[name] += finder.find(texts)
+            seconds[name] += time.process_time() - began
+    characters = sum(len(document.text) for document in documents)
+    reports = {name: score(documents, found) for name, found in spans.items()}
+    return reports, {name: characters / used for name, used in seconds.items()}
+
+
+def _list_leaks(name: str, report: Report) -> None:
+    """Write where ours leaks, by document and place and without a word of the texts, beside the figures."""
+    LEAKS.parent.mkdir(exist_ok=True)
+    lines = [
+        f"{leak.document}\t{leak.start}\t{leak.end}\t{leak.category.value}\t{leak.label}"
+        for leak in report.leaks
+    ]
+    path = LEAKS.with_stem(f"{LEAKS.stem}-{name.lower().replace(' ', '-')}")
+    path.write_text("\n".join(["document\tstart\tend\tcategory\tlabel", *lines]) + "\n")
+
+
+def _shares(name: str, report: Report) -> Iterable[Figure]:
+    for what, floor in FLOORS.items():
+        share = getattr(report, what)
+        if share.value is not None:
+            goal = "at most" if what == "over_redaction" else "at least"
+            interval = f"95 % {share.low:.4f} to {share.high:.4f}"
+            yield Figure(f"{name}: {what}", share.value, "share", floor, f"{goal}; {interval}")
+    yield Figure(f"{name}: leaks", len(report.leaks), "marks")
+    for group, share in report.by_group.items():
+        if share.value is not None:
+            yield Figure(f"{name}: characters of {group}", share.value, "share")
+    for kind, one in report.by_category.items():
+        floor = NAMES if kind is Category.NAME else DIRECT_IDS if kind in DIRECT else None
+        if one.entity_recall.value is not None:
+            yield Figure(
+                f"{name}: marks of {kind.value}", one.entity_recall.value, "share", floor, "at least"
+            )
