@@ -28,3 +28,11 @@ class MalformedGold(DeidError, ValueError):
         super().__init__(f"{document}: {reason}")
         self.document = document
         self.reason = reason
+
+
+class NotDeidentified(DeidError):
+    """The object cannot be made safe, so it does not pass. `reason` says why and nothing of the content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

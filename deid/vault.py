@@ -13,6 +13,7 @@ import hmac
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,15 @@ class Vault:
         digests = b"".join([digest(name, digest_size=8, key=key).digest() for name in names])
         numbers = (np.frombuffer(digests, dtype=">u8") & np.uint64(_ID_MASK)).astype(np.int64)
         return np.maximum(numbers, 1)
+
+    def uuid_of(self, name: bytes, *, label: str) -> uuid.UUID:
+        """Return a UUID of version 8 (RFC 9562) for a name: the same name always gets the same.
+
+        Guarantee: a keyed hash (HMAC-SHA256), 122 bits of it: not to be computed or undone without the key.
+        """
+        raw = bytearray(self._key.keyed(b"uuid", label.encode(), name)[:16])
+        raw[6], raw[8] = raw[6] & 0x0F | 0x80, raw[8] & 0x3F | 0x80  # version and variant
+        return uuid.UUID(bytes=bytes(raw))
 
     def _derive(self, secret: bytes) -> tuple[int, int]:
         person = int.from_bytes(self._key.keyed(b"person", secret)[:8], "big") & _ID_MASK
