@@ -121,12 +121,17 @@ def stage(cursor: duckdb.DuckDBPyConnection, *, year_only: bool) -> None:
             name = target.removeprefix("fedtwin_held_")
             mapped = "CASE WHEN choices.concept_id <> 0 THEN ' mapped' ELSE '' END" if record else "''"
             cursor.execute(_OTHER_PROVENANCE.format(name=name, kind=kind, moved=moved, mapped=mapped))
-    cursor.execute(_COSTS)
-    cursor.execute(_COST_PROVENANCE)
-    cursor.execute(_COST_LINKS)
+    if Kind.COST in kinds or _told_money(cursor):
+        for statement in (_COSTS, _COST_PROVENANCE, _COST_LINKS):
+            cursor.execute(statement)
     if Kind.LINK in kinds:
         cursor.execute(_LINKS)
         cursor.execute(_OTHER_PROVENANCE.format(name="link", kind=Kind.LINK.value, moved=moved, mapped="''"))
+
+
+def _told_money(cursor: duckdb.DuckDBPyConnection) -> bool:
+    found = cursor.execute("SELECT count(charged) + count(paid) FROM fact").fetchone()
+    return bool(found and found[0])
 
 
 def _case(column: str, cases: dict[str, int]) -> str:
@@ -138,11 +143,15 @@ _KIND_TABLE = (
     "CASE f.kind " + " ".join(f"WHEN '{k.value}' THEN '{t}'" for k, t in KIND_TABLES.items()) + " END"
 )
 _EVENT_KINDS = ", ".join(f"'{kind.value}'" for kind in KIND_TABLES)
+# columns that no event is made of: they cost, above all maps, which are turned row by row
+_NOT_OF_EVENTS = "details, note_text, dose, sex, born, charged, paid, currency, race_choice, ethnicity_choice"
 _ROUTED = f"""
 CREATE OR REPLACE TEMP TABLE routed AS
-SELECT f.* EXCLUDE (unit, type_concept_id),
+SELECT f.* EXCLUDE (unit, type_concept_id, {_NOT_OF_EVENTS}),
   xor(f.base_id, CAST((c.n::HUGEINT * {_SPREAD}) % 9223372036854775807 AS BIGINT)) AS id,
   coalesce(nullif(f.type_concept_id, 0), {EHR}) AS type_id,
+  CASE WHEN f.kind = '{Kind.CONDITION.value}' THEN left(map_extract_value(f.details, 'diagnosis'), 50) END
+    AS diagnosis,
   c.concept_id, c.value_concept_id AS mapped_value, c.source_concept_id, c.source_value,
   coalesce(c.table_name, {_KIND_TABLE}) AS table_name,
   v.concept_id AS value_concept_id, v.source_value AS value_code,
@@ -184,7 +193,7 @@ def _event(prefix: str, *more: str, start: str | None = None, end: str | None = 
 _VALUE = "coalesce(nullif(value_concept_id, 0), mapped_value, value_word)"
 _OPERATOR = f"nullif({_case('value_operator', _OPERATORS)}, 0)"
 _UNITS = ("unit_id AS unit_concept_id", "unit_text AS unit_source_value")
-_WHICH = "left(map_extract_value(details, 'diagnosis'), 50)"
+_WHICH = "diagnosis"
 _AS_WRITTEN = "coalesce(value_operator, '') || CAST(value_number AS VARCHAR)"
 _EVENTS = {
     "condition_occurrence": _event(
