@@ -4,6 +4,10 @@ A pseudonym may not be derived from the patient's own information (45 CFR 164.51
 a random secret when first seen; it is kept here, found again by a keyed hash of the source id, and the person
 id and the date shift are keyed hashes of that secret. Without vault *and* key neither can be computed, not
 even by someone who knows every medical record number.
+
+What leaves for a project gets pseudonyms, shifts and surrogates of that project's own: they are hashes under
+a key drawn for the project, so that two projects' exports cannot be joined, by ids or by dates, without this
+vault. Rotating a project's key makes its next export one that cannot be joined with the last.
 """
 
 from __future__ import annotations
@@ -84,9 +88,14 @@ class Vault:
         connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is written over
         connection.execute("CREATE TABLE IF NOT EXISTS key_check (tag BLOB NOT NULL)")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS patient (lookup BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS project"
+            " (lookup BLOB PRIMARY KEY, secret BLOB NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID"
         )
         tag = key.keyed(b"fedtwin vault key check")
         row = connection.execute("SELECT tag FROM key_check").fetchone()
@@ -105,13 +114,68 @@ class Vault:
         with self._lock:
             return int(self._connection.execute("SELECT count(*) FROM patient").fetchone()[0])
 
-    def pseudonyms(self, source_ids: Sequence[str], *, namespace: str) -> Pseudonyms:
+    def pseudonyms(self, source_ids: Sequence[str], *, namespace: str, project: str = "") -> Pseudonyms:
         """Return the pseudonyms of `source_ids`, drawing secrets for those that are new.
 
         Args:
             source_ids: as the hospital's system writes them; repeats are fine.
             namespace: what kind of id this is ("mrn", "encounter"): the same text elsewhere is somebody else.
+            project: whose export they are for; empty for the hospital's own store.
         """
+        secrets = self._secrets(source_ids, namespace)
+        key = self._key_of(project)
+        ids = np.empty(len(secrets), dtype=np.int64)
+        shifts = np.empty(len(secrets), dtype=np.int64)
+        for place, secret in enumerate(secrets):
+            ids[place], shifts[place] = _derive(key, secret)
+        return Pseudonyms(ids, shifts)
+
+    def surrogate_keys(
+        self, source_ids: Sequence[str], *, namespace: str, project: str = ""
+    ) -> list[PseudonymKey]:
+        """Return for each patient the key that their surrogates (`deid.surrogates`) hang on."""
+        key = self._key_of(project)
+        return [
+            PseudonymKey(key.keyed(b"surrogates", secret)) for secret in self._secrets(source_ids, namespace)
+        ]
+
+    def rotate(self, project: str) -> int:
+        """Draw a new key for a project's exports and forget the old one; return how often that was done.
+
+        Guarantee: afterwards nobody, this hospital included, can join an earlier export with a later one by
+        pseudonym, shift or surrogate.
+        Raises: ValueError for the empty name, which is the hospital's own store.
+        """
+        if not project:
+            raise ValueError("a project has a name; the store's own pseudonyms stay")
+        lookup = self._key.keyed(b"project", project.encode())
+        secret = self._bits.bytes(KEY_BYTES)
+        with self._lock:
+            row = self._connection.execute(
+                "INSERT INTO project VALUES (?, ?, 1) ON CONFLICT (lookup)"
+                " DO UPDATE SET secret = excluded.secret, version = version + 1 RETURNING version",
+                [lookup, secret],
+            ).fetchone()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old one too
+        return int(row[0]) - 1
+
+    def _key_of(self, project: str) -> PseudonymKey:
+        """The key that derives a project's pseudonyms, drawn when the project is first seen."""
+        if not project:
+            return self._key
+        lookup = self._key.keyed(b"project", project.encode())
+        with self._lock:
+            self._connection.execute(
+                "INSERT INTO project VALUES (?, ?, 1) ON CONFLICT (lookup) DO NOTHING",
+                [lookup, self._bits.bytes(KEY_BYTES)],
+            )
+            (secret,) = self._connection.execute(
+                "SELECT secret FROM project WHERE lookup = ?", [lookup]
+            ).fetchone()
+        return PseudonymKey(self._key.keyed(b"project key", secret))
+
+    def _secrets(self, source_ids: Sequence[str], namespace: str) -> list[bytes]:
+        """The patients' secrets; those of new ones are drawn, and durable before they are returned."""
         label = namespace.encode()
         lookups = [self._key.keyed(b"lookup", label, source_id.encode()) for source_id in source_ids]
         secrets: dict[bytes, bytes] = {}
@@ -124,11 +188,7 @@ class Vault:
                 for place, lookup in enumerate(fresh):
                     secrets[lookup] = drawn[place * SECRET_BYTES : (place + 1) * SECRET_BYTES]
                 self._keep([(lookup, secrets[lookup]) for lookup in fresh])
-        ids = np.empty(len(lookups), dtype=np.int64)
-        shifts = np.empty(len(lookups), dtype=np.int64)
-        for place, lookup in enumerate(lookups):
-            ids[place], shifts[place] = self._derive(secrets[lookup])
-        return Pseudonyms(ids, shifts)
+        return [secrets[lookup] for lookup in lookups]
 
     def record_ids(self, names: Sequence[bytes], *, label: str) -> NDArray[np.int64]:
         """Return for each name a number below 2^63, never 0: the same name always gets the same.
@@ -151,10 +211,6 @@ class Vault:
         raw[6], raw[8] = raw[6] & 0x0F | 0x80, raw[8] & 0x3F | 0x80  # version and variant
         return uuid.UUID(bytes=bytes(raw))
 
-    def _derive(self, secret: bytes) -> tuple[int, int]:
-        person = int.from_bytes(self._key.keyed(b"person", secret)[:8], "big") & _ID_MASK
-        return person or 1, shift_of(self._key.keyed(b"date shift", secret))
-
     def _find(self, lookups: list[bytes], secrets: dict[bytes, bytes]) -> None:
         marks = ",".join("?" * len(lookups))
         rows = self._connection.execute(
@@ -171,3 +227,9 @@ class Vault:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _derive(key: PseudonymKey, secret: bytes) -> tuple[int, int]:
+    """The person id and the date shift of the patient with this secret."""
+    person = int.from_bytes(key.keyed(b"person", secret)[:8], "big") & _ID_MASK
+    return person or 1, shift_of(key.keyed(b"date shift", secret))

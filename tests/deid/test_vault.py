@@ -72,3 +72,57 @@ def test_the_key_hides_itself() -> None:
     assert repr(KEY) == str(KEY) == "PseudonymKey(<hidden>)"
     with pytest.raises(ValueError, match="32 bytes"):
         PseudonymKey(b"short")
+
+
+def test_exports_for_two_projects_share_no_id_and_no_shift_and_hang_on_no_key_of_the_store(
+    tmp_path: Path,
+) -> None:
+    vault = opened(tmp_path / "v")
+    people = [str(number) for number in range(500)]
+    store, a, b = (vault.pseudonyms(people, namespace="mrn", project=name) for name in ("", "a", "b"))
+    assert not set(a.ids.tolist()) & set(b.ids.tolist())
+    assert not set(a.ids.tolist()) & set(store.ids.tolist())
+    same = (a.shift_days == b.shift_days).mean()
+    assert same < 0.02  # 1 in 730 by chance
+    assert abs(np.corrcoef(a.shift_days, store.shift_days)[0, 1]) < 0.2
+    again = vault.pseudonyms(people, namespace="mrn", project="a")
+    assert again.ids.tolist() == a.ids.tolist()
+
+
+def test_a_rotated_project_key_gives_other_pseudonyms_and_is_gone_from_the_disk(tmp_path: Path) -> None:
+    vault = opened(tmp_path / "v")
+    before = vault.pseudonyms(["7"], namespace="mrn", project="a")
+    other = vault.pseudonyms(["7"], namespace="mrn", project="b")
+    reader = sqlite3.connect(tmp_path / "v")
+    old = [row[0] for row in reader.execute("SELECT secret FROM project")]
+    reader.close()
+    assert vault.rotate("a") == 1
+    assert vault.rotate("a") == 2
+    assert vault.pseudonyms(["7"], namespace="mrn", project="a").ids != before.ids
+    assert vault.pseudonyms(["7"], namespace="mrn", project="b").ids == other.ids
+    vault.close()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert sorted(secret in left for secret in old) == [False, True]  # b's is still there
+    with pytest.raises(ValueError, match="name"):
+        opened(tmp_path / "v").rotate("")
+
+
+def test_surrogate_keys_are_a_patients_own_and_another_for_each_project(tmp_path: Path) -> None:
+    vault = opened(tmp_path / "v")
+    one, two, again = vault.surrogate_keys(["1", "2", "1"], namespace="mrn")
+    (projects,) = vault.surrogate_keys(["1"], namespace="mrn", project="a")
+    drawn = [key.keyed(b"x") for key in (one, two, again, projects)]
+    assert drawn[0] == drawn[2]
+    assert len(set(drawn)) == 3
+    assert "hidden" in repr(one)
+
+
+def test_a_vault_made_before_projects_is_opened_as_it_is(tmp_path: Path) -> None:
+    vault = opened(tmp_path / "v")
+    before = vault.pseudonyms(["7"], namespace="mrn").ids
+    vault.close()
+    old = sqlite3.connect(tmp_path / "v")
+    old.execute("DROP TABLE project")
+    old.commit()
+    old.close()
+    assert opened(tmp_path / "v").pseudonyms(["7"], namespace="mrn").ids == before
