@@ -34,6 +34,7 @@ READERS: tuple[Entry, ...] = (
     Entry("cgm", "node.ingest.readers.cgm", "Cgm"),
     Entry("claims", "node.ingest.readers.claims_csv", "ClaimsCsv"),
     Entry("x12", "node.ingest.readers.x12", "X12"),
+    Entry("synthea", "node.ingest.readers.synthea_csv", "SyntheaCsv"),
     Entry("wfdb-numerics", "node.ingest.readers.wfdb_numerics", "WfdbNumerics"),
     Entry("dicom", "node.ingest.readers.dicom_files", "DicomReader", "imaging"),
 )
