@@ -36,6 +36,7 @@ class DuckDbWarehouse:
         self._store = store
         self._data_version = data_version
         self._statements = Statements("duckdb")
+        self._tables: NamedTables | None = None
 
     @classmethod
     def open(cls, path: Path, *, schema: str | None, limits: Limits, data_version: int = 0) -> Self:
@@ -56,7 +57,9 @@ class DuckDbWarehouse:
 
     def engine(self, limits: Limits) -> CdmEngine:
         """Return an engine for one question; of the limits only the time is this question's own."""
-        session = _Session(self._store, time_s=limits.time_s)
+        session = _Session(self._store, time_s=limits.time_s, tables=self._tables)
+        if self._store.read_only:  # nobody can write while we hold it, and asking costs 2 ms a question
+            self._tables = session.tables
         return CdmEngine(session, self._statements, epoch=self.epoch)
 
     def epoch(self) -> str:
@@ -73,14 +76,14 @@ class _Session:
 
     dialect = Dialect.DUCKDB
 
-    def __init__(self, store: OmopStore, *, time_s: float) -> None:
-        self._store = store
+    def __init__(self, store: OmopStore, *, time_s: float, tables: NamedTables | None = None) -> None:
+        """Args: tables: those of the store, where they are known."""
         self._connection = store.cursor()
         self._stopper = Stopper(self._connection.interrupt, after_s=time_s)
         try:
             with self._errors():
                 self._connection.execute("BEGIN TRANSACTION READ ONLY")
-                self.tables = _found(self._connection, store.schema)
+                self.tables = tables or _found(self._connection, store.schema)
         except BaseException:
             self.close()
             raise
