@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from node.ingest.ahead import one_ahead
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import FactBatch, TurnedAway
 from node.ingest.readers import hl7v2_reasons as reasons
@@ -43,6 +44,9 @@ class Hl7v2Reader:
         """Yield the messages' facts in order. Raises: UnreadableSource if it begins with no header."""
         if not self.reads(path):
             raise UnreadableSource(path.name, "does not begin with a header of HL7 v2")
+        yield from one_ahead(self._batches(path, batch_records))
+
+    def _batches(self, path: Path, batch_records: int) -> Iterator[FactBatch]:
         batch = _Batch()
         seen: dict[bytes, None] = {}
         with path.open("rb") as file:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 from node.ingest.facts import Action, Kind
 from node.ingest.readers import hl7v2_reasons as reasons
+from node.ingest.readers.hl7v2_lexer import Delimiters, Message
 from node.ingest.readers.hl7v2_record import Order, Record, Segment, details
-from node.ingest.readers.hl7v2_types import Coding, Identifier, concept, identifier
+from node.ingest.readers.hl7v2_types import REMEMBERED_CHARACTERS, Coding, Identifier, concept, identifier
 
 SEXES = {
     "M": "male",
@@ -36,21 +40,15 @@ def pid(record: Record, segment: Segment) -> None:
     """
     record.pid, record.encounter, record.admitted, record.order = segment, None, None, Order()
     record.account = record.message.first(segment, 18)
-    numbers = _numbers(record, segment, 3) or _numbers(record, segment, 2)
-    chosen = _chosen(numbers)
-    if chosen is None:
+    who = _who(record.message, segment)
+    if who is None:
         record.patient = record.namespace = None
         record.turn_away("PID-3", reasons.NO_PATIENT)
         return
-    record.patient, record.namespace = chosen.id, _namespace(chosen)
+    record.patient, record.namespace = who.id, who.namespace
     born = record.time(segment, 7, "PID-7")
     sex = SEXES.get(record.message.first(segment, 8).upper())
     race, ethnicity = _group(record, segment, 10), _group(record, segment, 22)
-    others = {
-        f"identifier.{_namespace(other)}": other.id
-        for other in numbers
-        if other != chosen and other.authority and other.type not in NOT_OF_HOSPITALS
-    }
     if born or sex or race or ethnicity:
         row = record.add(
             Kind.PERSON,
@@ -60,7 +58,7 @@ def pid(record: Record, segment: Segment) -> None:
             sex=sex,
             race=race,
             ethnicity=ethnicity,
-            details=others or None,
+            details=who.others,
         )
         if born:
             row["birth"], row["precision"] = born.day, born.precision
@@ -78,8 +76,37 @@ def _death(record: Record, segment: Segment) -> None:
         record.add(Kind.DEATH, place, "death", start=died)
 
 
-def _numbers(record: Record, segment: Segment, number: int) -> list[Identifier]:
-    found = (identifier(record.message, raw) for raw in record.message.repetitions(segment, number))
+class Who(NamedTuple):
+    """The hospital's own number of a patient, whose numbers these are, and numbers of others for them."""
+
+    id: str
+    namespace: str
+    others: dict[str, str] | None
+
+
+def _who(message: Message, segment: Segment) -> Who | None:
+    raw, old = message.field(segment, 3), message.field(segment, 2)
+    parse = _who_of if len(raw) + len(old) < REMEMBERED_CHARACTERS else _who_of.__wrapped__
+    return parse(message.delimiters, message.encoding, raw, old)
+
+
+@lru_cache(maxsize=8192)  # who is in the hospital now
+def _who_of(signs: Delimiters, encoding: str, raw: str, old: str) -> Who | None:
+    message, fields = Message(signs, [], encoding), [raw, old]
+    numbers = _numbers(message, fields, 0) or _numbers(message, fields, 1)
+    chosen = _chosen(numbers)
+    if chosen is None:
+        return None
+    others = {
+        f"identifier.{_namespace(other)}": other.id
+        for other in numbers
+        if other != chosen and other.authority and other.type not in NOT_OF_HOSPITALS
+    }
+    return Who(chosen.id, _namespace(chosen), others or None)
+
+
+def _numbers(message: Message, segment: Segment, number: int) -> list[Identifier]:
+    found = (identifier(message, raw) for raw in message.repetitions(segment, number))
     return [one for one in found if one.id]
 
 
@@ -114,8 +141,8 @@ def mrg(record: Record, segment: Segment) -> None:
     if record.event not in MERGES:
         return
     pid_segment = record.pid
-    kept = _numbers(record, pid_segment, 3) or _numbers(record, pid_segment, 2)
-    left = _numbers(record, segment, 1) or _numbers(record, segment, 4)
+    kept = _numbers(record.message, pid_segment, 3) or _numbers(record.message, pid_segment, 2)
+    left = _numbers(record.message, segment, 1) or _numbers(record.message, segment, 4)
     hospital = [one for one in left if one.type not in NOT_OF_HOSPITALS]
     if not hospital:
         record.turn_away("MRG-1", reasons.NO_PATIENT)

@@ -120,8 +120,8 @@ class Record:
         row["place"] = place
         row["key"] = key
         row["version"] = self.sent.us if self.sent else None
-        row["action"] = action.value
-        row["kind"] = kind.value
+        row["action"] = action
+        row["kind"] = kind
         row["patient"] = self.patient
         row["patient_namespace"] = self.namespace
         row["encounter"] = self.encounter
@@ -158,7 +158,7 @@ def details(**said: str | None) -> dict[str, str] | None:
 
 def cells(rows: list[Row]) -> list[Cells]:
     """Return rows in the order of the schema: small, until a batch is full."""
-    return [tuple(row.values()) for row in rows]
+    return list(map(tuple, map(dict.values, rows)))
 
 
 def table(rows: list[Cells]) -> pa.Table:

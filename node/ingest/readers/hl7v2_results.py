@@ -191,7 +191,7 @@ class Pending(NamedTuple):
         if self.result.record.code != "MDM" and "\n" not in words and len(words) <= VALUE_CHARACTERS:
             row["value_text"] = words.strip()
             return
-        row["kind"] = Kind.NOTE.value
+        row["kind"] = Kind.NOTE
         row["details"] = details(title=self.result.asked.what.text)
         row["text"] = words
         row["type_concept_id"] = NOTE

@@ -28,6 +28,7 @@ BINARIES = frozenset({"ED", "RP", "NA", "MA", "CD"})
 IDENTITIES = frozenset(
     {"XPN", "XCN", "XAD", "XTN", "XON", "PN", "CN", "AD", "TN", "CX", "CK", "PPN", "EI", "HD", "PL", "EIP"}
 )
+LAST = 11  # OBX-11 is the last field of a form
 KNOWN_LENGTH = 15  # digits of a number that needs no second look
 
 
@@ -46,15 +47,9 @@ class Form(NamedTuple):
 
 def form(message: Message, segment: Segment) -> Form:
     """Return the form of an OBX."""
-    parts = (*segment[2:5], *segment[6:9], *segment[11:12])
-    if len(parts) < 7:
-        padded = [*segment, *[""] * (12 - len(segment))]
-        parts = (*padded[2:5], *padded[6:9], padded[11])
-    long = (
-        len(parts[1]) + len(parts[3]) >= REMEMBERED_CHARACTERS
-        or max(map(len, parts)) >= REMEMBERED_CHARACTERS
-    )
-    parse = _form.__wrapped__ if long else _form
+    said = segment if len(segment) > LAST else [*segment, *[""] * (LAST + 1 - len(segment))]
+    parts = (*said[2:5], *said[6:9], said[LAST])
+    parse = _form if sum(map(len, parts)) < REMEMBERED_CHARACTERS else _form.__wrapped__
     return parse(message.delimiters, message.encoding, *parts)
 
 
