@@ -154,7 +154,7 @@ def test_sleep_beats_and_what_a_person_typed(tmp_path: Path) -> None:
 
 
 def test_a_small_batch_gives_the_same_as_a_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.ingest.readers.apple_health.CHUNK", 512)
+    monkeypatch.setattr("node.ingest.readers.apple_health_xml.CHUNK", 512)
     clocks = [
         (f"{hour:02d}:{minute:02d}:00", 60 + minute) for hour in range(10) for minute in range(0, 60, 5)
     ]
