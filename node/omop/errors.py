@@ -8,6 +8,8 @@ StoreError
 ├── NoVocabulary     the caller's mistake: the question needs the OHDSI vocabulary, and none is loaded
 ├── UnknownStore     the caller's mistake: the URL names no kind of store that we read
 ├── PasswordInUrl    the caller's mistake: the URL holds a password
+├── NotOurCopy       the caller's mistake: the schema to copy into holds what we did not put there
+├── CopyDiffers      a fault: a copy of the store holds something else than the store
 ├── NotAStore        a fault: the file is no DuckDB database, or of another format
 ├── StoreBusy        an outage: another process holds the file
 └── AlreadyLoaded    a refusal: this source was loaded before with other content or another mapping
@@ -81,6 +83,23 @@ class PasswordInUrl(StoreError, ValueError):
 
 class NotAStore(StoreError):
     """The file cannot be opened as a DuckDB database, or the server does not let us in."""
+
+
+class NotOurCopy(StoreError, ValueError):
+    """A schema holds tables that no copy of ours made; they are left alone."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(
+            f"the schema {schema} holds tables that are no copy of this node's: name another one"
+        )
+        self.schema = schema
+
+
+class CopyDiffers(StoreError):
+    """What arrived at the other database is not what left this one. Nothing was put in place."""
+
+    def __init__(self) -> None:
+        super().__init__("the copy differs from the store; the old one was left as it was")
 
 
 class StoreBusy(StoreError):

@@ -146,3 +146,25 @@ def test_a_serving_node_says_why_it_has_no_data(hospital: Path, tmp_path: Path) 
     with pytest.raises(Refused) as own:
         Stores(home).store()
     assert own.value.code is RefusalCode.NO_DATA
+
+
+def test_a_nodes_own_store_is_copied_to_postgresql(
+    fedtwin: Fedtwin, hospital: Path, tmp_path: Path, server: str
+) -> None:
+    where = NodeHome(hospital).store
+    where.parent.mkdir(parents=True, exist_ok=True)
+    make_generated(tmp_path / "omop.duckdb")
+    with OmopStore.open(tmp_path / "omop.duckdb"):
+        pass  # makes the tables that generated stores lack
+    shutil.copyfile(tmp_path / "omop.duckdb", where)
+    command = ("node", "store", "copy", server, "--schema", "twins", "--home", hospital, "--json")
+    first, again = fedtwin(*command), fedtwin(*command)
+    assert (first.json["unchanged"], again.json["unchanged"]) == (False, True)
+    assert first.json["rows"]["person"] == 300
+    assert first.json["digest"] == again.json["digest"]
+    said = fedtwin("node", "store", "set", server, "--schema", "twins", "--home", hospital, "--json")
+    assert (said.json["patients"], said.json["missing_tables"]) == (300, [])
+    for url in ("postgresql://me:sesame@host/db", "elsewhere.duckdb"):
+        refused = fedtwin("node", "store", "copy", url, "--home", hospital)
+        assert refused.code == 2
+        assert "sesame" not in refused.err + refused.out
