@@ -1,8 +1,8 @@
 """A published CDM of 28 Synthea patients, and the Synthea files that it was made from, written again.
 
 The CSV files that lie beside it in ../shared/data are of 27 other patients: none of their ids is in it. But
-the CDM keeps in its source values what each of its rows was made from. Written out as Synthea's files, that is
-the source of which it is the expectation, by OHDSI's ETL-Synthea.
+the CDM keeps in its source values what each of its rows was made from. Written out as Synthea's files, that
+is the source of which it is the expectation, by OHDSI's ETL-Synthea.
 """
 
 import zipfile
@@ -31,7 +31,8 @@ _EVENT = "p.person_source_value AS PATIENT, v.visit_source_value AS ENCOUNTER"
 _SOURCE = {
     "patients": "SELECT person_source_value AS Id, strftime(CAST(birth_datetime AS DATE), '%Y-%m-%d')"
     " AS BIRTHDATE, d.death_date AS DEATHDATE, race_source_value AS RACE,"
-    " ethnicity_source_value AS ETHNICITY, gender_source_value AS GENDER FROM person LEFT JOIN death d USING (person_id) ORDER BY person_id",
+    " ethnicity_source_value AS ETHNICITY, gender_source_value AS GENDER FROM person"
+    " LEFT JOIN death d USING (person_id) ORDER BY person_id",
     "encounters": "SELECT visit_source_value AS Id, visit_start_date AS START, visit_end_date AS STOP,"
     " person_source_value AS PATIENT, CASE visit_concept_id WHEN '9201' THEN 'inpatient'"
     " WHEN '9203' THEN 'emergency' ELSE 'ambulatory' END AS ENCOUNTERCLASS,"
