@@ -1,7 +1,8 @@
 """A hospital's folder: what lies where, and what node.toml says.
 
 node.toml  keys/ (0600)  tls.crt ca.crt  roster.json peers.json  policy.toml  store/omop.duckdb
-ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  logs/  flwr/
+ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  logs/
+flwr/
 """
 
 from __future__ import annotations
@@ -176,6 +177,11 @@ class NodeHome:
     def audit(self) -> Path:
         """The audit trail."""
         return self.path / "audit.jsonl"
+
+    @property
+    def own_parts(self) -> Path:
+        """own_parts/: what models learned of this site alone, which never leaves it."""
+        return self.path / "own_parts"
 
     @property
     def quality(self) -> Path:

@@ -218,8 +218,9 @@ class _Status:
 class _LazyTrainer:
     """The trainer, made when a round first needs it: it loads torch, which a node that answers does not."""
 
-    def __init__(self, parts: Parts, node: RunningNode, *, split_key: bytes) -> None:
+    def __init__(self, parts: Parts, node: RunningNode, *, split_key: bytes, own_parts: Path) -> None:
         self._parts = parts
+        self._own_parts = own_parts
         self._node = node
         self._split_key = split_key
         self._loop = asyncio.get_running_loop()
@@ -235,6 +236,7 @@ class _LazyTrainer:
         """Return the trainer. Raises: Refused(NO_DATA) while there is no store."""
         with self._lock:
             if self._made is None:
+                from node.training.own_part import OwnParts
                 from node.training.rounds import Trainer
 
                 parts = self._parts
@@ -251,6 +253,7 @@ class _LazyTrainer:
                     clock=parts.clock,
                     dataset=parts.dataset,
                     quality=parts.quality,
+                    own_parts=OwnParts(self._own_parts),
                 )
             return self._made
 
@@ -262,7 +265,7 @@ async def _start_flower(
     from node.flower.client_app import make_client_app
     from node.flower.supernode import SuperNode
 
-    trainer = _LazyTrainer(parts, node, split_key=split_key)
+    trainer = _LazyTrainer(parts, node, split_key=split_key, own_parts=home.own_parts)
     supernode = SuperNode(
         make_client_app(trainer, to_code=boundary.to_code),
         folder=home.flwr,

@@ -1,8 +1,9 @@
 """Gradient descent on noisy sums: post-processing, so it costs no privacy, and the same on every machine.
 
 Guarantee: the parameters after a step follow from the plan, the parameters before it and the noisy sum
-alone, bit for bit. Only elementwise IEEE operations on float64 are used (no reductions, no library whose
-result depends on threads), so a coordinator and all nodes that saw the same sums hold the same model.
+alone, bit for bit. Only elementwise IEEE operations on float64 are used, the square root among them (no
+reductions, no library whose result depends on threads), so a coordinator and all nodes that saw the same sums
+hold the same model.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.model_layout import Layout
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
+
+ADAM_SQUARES = 0.98  # runs are tens of steps: 0.999 would still be settling when they end
+ADAM_FLOOR = 1e-8  # Kingma and Ba 2015
 
 
 class NotFinite(ValueError):
@@ -24,30 +29,31 @@ class NotFinite(ValueError):
 def initial(study: Study) -> Vector:
     """Return the parameters every site starts from: they follow from the plan, with no random source.
 
-    A logistic model starts at zero. The weights of an MLP are uniform in ±√(6/(fan-in + fan-out)) (Glorot and
-    Bengio 2010), drawn from SHAKE-256 of the plan's hash; biases are zero. They are public.
+    Biases are zero, and so are the weights of layers that start at zero (a logistic model is one of these).
+    Other weights are uniform in ±√(6/(fan-in + fan-out)) (Glorot and Bengio 2010), drawn from SHAKE-256 of
+    the plan's hash. They are public.
     """
     vector = np.zeros(study.parameters)
-    if not study.hidden:
-        return vector
     stream = hashlib.shake_256(b"fedtwin initial parameters" + study.plan_hash()).digest(8 * study.parameters)
     uniform = (np.frombuffer(stream, dtype="<u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
     at = 0
-    for fan_in, fan_out in zip(study.layers, study.layers[1:], strict=False):
-        weights = fan_in * fan_out
-        limit = np.sqrt(6.0 / (fan_in + fan_out))
-        vector[at : at + weights] = limit * (2.0 * uniform[at : at + weights] - 1.0)
-        at += weights + fan_out
+    for layer in study.layout:
+        if not layer.starts_at_zero:
+            limit = np.sqrt(6.0 / (layer.inputs + layer.outputs))
+            end = at + layer.weights
+            vector[at:end] = limit * (2.0 * uniform[at:end] - 1.0)
+        at += layer.size
     return vector
 
 
-def unpacked(study: Study, params: Vector) -> list[tuple[Vector, Vector]]:
-    """Return (weights [out, in], biases [out]) of each layer, as views of the flat vector."""
-    found, at = [], 0
-    for fan_in, fan_out in zip(study.layers, study.layers[1:], strict=False):
-        end = at + fan_in * fan_out
-        found.append((params[at:end].reshape(fan_out, fan_in), params[end : end + fan_out]))
-        at = end + fan_out
+def unpacked(layout: Layout, params: Vector) -> dict[str, tuple[Vector, Vector]]:
+    """Return (weights [out, in], biases [out]) of each layer by its name, as views of the flat vector."""
+    found, at = {}, 0
+    for layer in layout:
+        end = at + layer.weights
+        weights = params[at:end].reshape(layer.outputs, layer.inputs)
+        found[layer.name] = (weights, params[end : end + layer.outputs])
+        at += layer.size
     return found
 
 
@@ -57,9 +63,11 @@ def digest(params: Vector) -> bytes:
 
 
 class Descent:
-    """The steps of one round. Momentum starts at rest in each round, so a round needs the parameters only.
+    """The steps of one round. Momentum and scales start at rest in each round: it needs the parameters only.
 
-    With `average` in the plan, the round ends at the mean of its iterates, which evens out their noise.
+    "momentum" moves along a velocity; "adam" (Kingma and Ba 2015) along a mean gradient in units of its own
+    recent size, coordinate by coordinate. With `average` in the plan, the round ends at the mean of its
+    iterates, which evens out their noise.
     """
 
     def __init__(self, study: Study, params: Vector) -> None:
@@ -67,6 +75,7 @@ class Descent:
         self._plan = study.training
         self.params: Vector = _checked(params, study.parameters).copy()
         self._velocity = np.zeros(study.parameters)
+        self._square = np.zeros(study.parameters)
         self._mean = np.zeros(study.parameters)
         self.steps_done = 0
 
@@ -86,15 +95,36 @@ class Descent:
         gradient = _checked(noisy_sum, len(self.params)) / float(self._plan.expected_patients)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             gradient = gradient + self._plan.l2 * self.params
-            velocity = self._plan.momentum * self._velocity + gradient
-            params = self.params - self._plan.learning_rate * velocity
+            if self._plan.optimizer == "adam":
+                velocity, square, direction = self._adam(gradient)
+            else:
+                velocity, square = self._plan.momentum * self._velocity + gradient, self._square
+                direction = velocity
+            params = self.params - self._plan.learning_rate * direction
             if self._plan.average:
                 self._mean = self._mean + (params - self._mean) / float(self.steps_done + 1)
             last = self.steps_done + 1 == self._plan.steps_per_round
             params = _checked(self._mean if last and self._plan.average else params, len(params))
-        self._velocity, self.params = velocity, params
+        self._velocity, self._square, self.params = velocity, square, params
         self.steps_done += 1
         return params
+
+    def _adam(self, gradient: Vector) -> tuple[Vector, Vector, Vector]:
+        """Return the new means of the gradient and of its square, and the step's direction."""
+        first = self._plan.momentum
+        velocity = first * self._velocity + (1.0 - first) * gradient
+        square = ADAM_SQUARES * self._square + (1.0 - ADAM_SQUARES) * (gradient * gradient)
+        steps = self.steps_done + 1
+        grown, settled = 1.0 - _power(first, steps), 1.0 - _power(ADAM_SQUARES, steps)
+        return velocity, square, (velocity / grown) / (np.sqrt(square / settled) + ADAM_FLOOR)
+
+
+def _power(base: float, exponent: int) -> float:
+    """Return base^exponent by multiplications alone: a library's pow may differ in the last bit."""
+    found = 1.0
+    for _ in range(exponent):
+        found *= base
+    return found
 
 
 def _checked(vector: Vector, size: int) -> Vector:

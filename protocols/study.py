@@ -4,25 +4,30 @@ A study is written as TOML by a consortium lead, read strictly, and approved by 
 Everything that decides what leaves a hospital stands in it (clip norm, steps, ε), so nothing of that kind is
 ever taken from a message:
 
-    [study]     name, project, model = "logistic" | "mlp", hidden = [16]
+    [study]     name, project, model = "logistic" | "mlp" | "fusion", hidden = [16],
+                local = "none" | "intercept" | "head": a part of each site's own, which never leaves it
+    [fusion]    kind, width, modality_dropout, views (protocols.study_fusion); of a fusion model only
     [cohort]    a cohort form (protocols.cohort): who is in, and each person's index date
-    [outcome]   table, concept_id, kind = "present" | "value" (then at_least), window = [from_day, to_day]
-    [[features]] name, kind = "value" | "present" | "category" | "age" | "sex", ...
+    [outcome]   table, concept_id, kind = "present" | "value" | "class" | "amount" | "time", ...
+                (protocols.study_outcome)
+    [[features]] name, kind = "value" | "present" | "category" | "age" | "sex", ..., modality
     [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
-                train_fraction
+                train_fraction, optimizer = "momentum" | "adam"
     [sites]     minimum, tolerance
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from protocols import canonical
+from protocols import canonical, model_layout
 from protocols.cohort import Cohort, MalformedCohort
-from protocols.study_features import SHORT_NAME, Feature, Outcome, parse_feature, parse_outcome
+from protocols.model_layout import Layout
+from protocols.study_features import SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
     MAX_BYTES,
     Fields,
@@ -34,14 +39,18 @@ from protocols.study_fields import (
     checked_name,
     checked_text,
 )
+from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality, parse_fusion
+from protocols.study_outcome import Outcome, parse_outcome
 
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
-MODELS = ("logistic", "mlp")
-MAX_FEATURES = 256
+MODELS = ("logistic", "mlp", "fusion")
+OPTIMIZERS = ("momentum", "adam")
+MAX_FEATURES = 1024
 MAX_LAYERS = 3
 MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
 MAX_STEPS = 10_000  # of a whole run
 MAX_SITES = 1_000
+MAX_PARAMETERS = 4_000_000  # what a round's request may carry (protocols.round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Training:
     average: bool
     expected_patients: int
     train_fraction: float
+    optimizer: str = "momentum"
 
     @property
     def steps(self) -> int:
@@ -100,24 +110,47 @@ class Study:
     privacy: Privacy
     training: Training
     sites: Sites
+    fusion: Fusion | None = None
+    local: str = "none"
     columns: tuple[str, ...] = field(init=False)
+    modalities: tuple[Modality, ...] = field(init=False)
+    layout: Layout = field(init=False)
+    local_layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(name for f in self.features for name in f.columns))
+        object.__setattr__(self, "modalities", modalities(self.features))
         if len(set(self.columns)) != len(self.columns):
             raise MalformedStudy("features", "two columns share a name")
-        if (self.model == "mlp") != bool(self.hidden):
+        if self.model != "fusion" and (self.model == "mlp") != bool(self.hidden):
             raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
+        self._lay_out()
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Widths from the input to the single output."""
-        return (len(self.columns), *self.hidden, 1)
+    def _lay_out(self) -> None:
+        outputs = self.outcome.outputs
+        if self.fusion is None:
+            layout = model_layout.chain(len(self.columns), self.hidden, outputs)
+            last = layout[-1].inputs
+        else:
+            layout, last = model_layout.fused(self.fusion, self.modalities, self.hidden, outputs)
+        if self.local == "head" and not last:
+            raise MalformedStudy("study.local", "late fusion has no last layer to add a head to")
+        if self.fusion is not None and self.fusion.kind == "late" and self.hidden:
+            raise MalformedStudy("study.hidden", "late fusion adds logits: nothing lies behind them")
+        if model_layout.size(layout) > MAX_PARAMETERS:
+            raise MalformedStudy("study.hidden", f"at most {MAX_PARAMETERS} parameters")
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "local_layout", model_layout.local(self.local, last, outputs))
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has: each layer's weights and biases."""
-        return sum((before + 1) * after for before, after in zip(self.layers, self.layers[1:], strict=False))
+        """How many numbers the shared model has: each layer's weights and biases."""
+        return model_layout.size(self.layout)
+
+    @property
+    def local_parameters(self) -> int:
+        """How many numbers each site has of its own, besides."""
+        return model_layout.size(self.local_layout)
 
     @property
     def tables(self) -> frozenset[str]:
@@ -147,7 +180,9 @@ class Study:
             checked_int(width, "study.hidden", low=1, high=MAX_HIDDEN)
             for width in checked_list(*head.take("hidden", []), at_most=MAX_LAYERS)
         )
+        local = checked_name(*head.take("local", "none"), LOCAL_PARTS)
         head.done()
+        fusion = parse_fusion(top.section("fusion")) if model == "fusion" else None
         try:
             cohort = Cohort.parse(top.take("cohort")[0])
         except MalformedCohort as error:
@@ -155,6 +190,9 @@ class Study:
         features = checked_list(*top.take("features"), at_most=MAX_FEATURES)
         if not features:
             raise MalformedStudy("features", "a study has at least one feature")
+        parsed = tuple(parse_feature(Fields(f, f"features[{n}]")) for n, f in enumerate(features))
+        if fusion is not None:
+            _check_modalities(parsed)
         study = cls(
             name=name,
             project=project,
@@ -162,10 +200,12 @@ class Study:
             hidden=hidden,
             cohort=cohort,
             outcome=parse_outcome(top.section("outcome")),
-            features=tuple(parse_feature(Fields(f, f"features[{n}]")) for n, f in enumerate(features)),
+            features=parsed,
             privacy=_privacy(top.section("privacy")),
             training=_training(top.section("training")),
             sites=_sites(top.section("sites")),
+            fusion=fusion,
+            local=local,
         )
         top.done()
         return study
@@ -175,13 +215,17 @@ class Study:
         head: dict[str, Any] = {"name": self.name, "project": self.project, "model": self.model}
         if self.hidden:
             head["hidden"] = list(self.hidden)
+        if self.local != "none":
+            head["local"] = self.local
+        fusion = {} if self.fusion is None else {"fusion": self.fusion.to_json()}
         return {
             "study": head,
+            **fusion,
             "cohort": self.cohort.to_json(),
             "outcome": self.outcome.to_json(),
             "features": [f.to_json() for f in self.features],
             "privacy": _as_json(self.privacy),
-            "training": _as_json(self.training),
+            "training": _as_json(self.training, but={"optimizer": "momentum"}),
             "sites": _as_json(self.sites),
         }
 
@@ -194,8 +238,20 @@ class Study:
         return canonical.digest({"format": FORMAT, "plan": self.to_json()})
 
 
-def _as_json(part: Privacy | Training | Sites) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in type(part).__slots__}
+def _as_json(part: Privacy | Training | Sites, *, but: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return all fields but those that are as `but` says: keys that came later, at their defaults."""
+    found = {name: getattr(part, name) for name in type(part).__slots__}
+    return {
+        name: value for name, value in found.items() if name not in (but or {}) or value != (but or {})[name]
+    }
+
+
+def _check_modalities(features: tuple[Feature, ...]) -> None:
+    for place, feature in enumerate(features):
+        if not feature.modality:
+            raise MalformedStudy(f"features[{place}].modality", "is missing: a fusion model groups by it")
+    if len({feature.modality for feature in features}) > MAX_MODALITIES:
+        raise MalformedStudy("features", f"at most {MAX_MODALITIES} modalities")
 
 
 def _privacy(fields: Fields) -> Privacy:
@@ -219,6 +275,7 @@ def _training(fields: Fields) -> Training:
         average=checked_flag(*fields.take("average", False)),
         expected_patients=checked_int(*fields.take("expected_patients"), low=1, high=10**9),
         train_fraction=checked_float(*fields.take("train_fraction"), above=0.0, high=1.0),
+        optimizer=checked_name(*fields.take("optimizer", "momentum"), OPTIMIZERS),
     )
     fields.done()
     if found.steps > MAX_STEPS:

@@ -1,69 +1,28 @@
-"""What a study reads of a person: which records, which features they become, what the outcome is."""
+"""What a model sees of a person: the features of a study, each with the columns it becomes."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from protocols.study_fields import (
     Fields,
     MalformedStudy,
     checked_flag,
     checked_float,
-    checked_int,
     checked_list,
     checked_name,
     checked_text,
 )
+from protocols.study_fusion import Modality
+from protocols.study_records import Records, parse_codes, parse_concepts, parse_range, parse_records
 
-EVENT_TABLES = ("condition_occurrence", "drug_exposure", "measurement", "observation", "procedure_occurrence")
-VALUE_TABLES = ("measurement", "observation")  # the two that carry a value and a unit
 KINDS = ("value", "present", "category", "age", "sex")
 PICKS = ("latest", "earliest", "mean", "minimum", "maximum")
-MAX_CONCEPTS = 64  # per feature; larger sets are phenotypes and belong into the cohort
-MAX_CONCEPT_ID = 2**31 - 1
-MAX_WINDOW_DAYS = 36_525  # a century either side
 
+MAX_KNOTS = 33
 SHORT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Days relative to the person's index date, both ends included."""
-
-    from_days: int
-    to_days: int
-
-    @classmethod
-    def parse(cls, value: Any, path: str) -> Self:
-        """Return the window written as `[from, to]`."""
-        ends = checked_list(value, path, at_most=2)
-        if len(ends) != 2:
-            raise MalformedStudy(path, "a window is [from_day, to_day]")
-        first, last = (checked_int(end, path, low=-MAX_WINDOW_DAYS, high=MAX_WINDOW_DAYS) for end in ends)
-        if first > last:
-            raise MalformedStudy(path, "the window ends before it starts")
-        return cls(first, last)
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Which records of a person are meant: one table, these concepts, this unit, this window."""
-
-    table: str
-    concept_ids: tuple[int, ...]
-    unit_concept_id: int | None = None
-    window: Window | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields with defaults left out."""
-        found: dict[str, Any] = {"table": self.table, "concept_id": list(self.concept_ids)}
-        if self.unit_concept_id is not None:
-            found["unit_concept_id"] = self.unit_concept_id
-        if self.window is not None:
-            found["window"] = [self.window.from_days, self.window.to_days]
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +33,10 @@ class Feature:
     its `categories` (concepts in value_as_concept_id) or `codes` (numbers in value_as_number). Values outside
     `plausible` are not believed. A missing value takes `fill` (the midpoint of the range by default); with
     `missing_flag` a column says so. With `exclude_missing`, a person without it is not in the study.
+
+    With public `knots` instead of a range, there is a column for each interval between two of them: how far
+    the value has come through it, from 0 to 1 (a piecewise-linear encoding, Gorishniy et al. 2022), all 0 if
+    it is missing. `modality` names the group that is present or missing together.
     """
 
     name: str
@@ -88,6 +51,8 @@ class Feature:
     categories: tuple[int, ...] = ()
     codes: tuple[float, ...] = ()
     concept_ids: tuple[int, ...] = ()  # of `sex`: which gender concepts count as 1
+    knots: tuple[float, ...] = ()
+    modality: str = ""
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -99,6 +64,8 @@ class Feature:
         """The names of the columns it becomes."""
         if self.kind == "category":
             names = tuple(f"{self.name}={value:.15g}" for value in self.levels)
+        elif self.knots:
+            names = tuple(f"{self.name}>{low:.15g}" for low in self.knots[:-1])
         else:
             names = (self.name,)
         return (*names, f"{self.name}:missing") if self.missing_flag else names
@@ -113,47 +80,15 @@ class Feature:
             found["fill"] = self.fill
         if self.kind in ("value", "category"):
             found["pick"] = self.pick
-        for key in ("plausible", "categories", "codes"):
+        for key in ("plausible", "categories", "codes", "knots"):
             if getattr(self, key):
                 found[key] = list(getattr(self, key))
         if self.concept_ids:
             found["concept_id"] = list(self.concept_ids)
+        if self.modality:
+            found["modality"] = self.modality
         found |= {key: True for key in ("missing_flag", "exclude_missing") if getattr(self, key)}
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is predicted: whether there is such a record, or whether its value is at least `at_least`."""
-
-    records: Records
-    kind: str
-    at_least: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields with defaults left out."""
-        found = {"kind": self.kind, **self.records.to_json()}
-        return found if self.at_least is None else found | {"at_least": self.at_least}
-
-
-def parse_outcome(fields: Fields) -> Outcome:
-    """Return the outcome that a table describes. Raises: MalformedStudy."""
-    kind = checked_name(*fields.take("kind"), ("present", "value"))
-    records = _records(fields, with_value=kind == "value")
-    at_least = checked_float(*fields.take("at_least")) if kind == "value" else None
-    fields.done()
-    return Outcome(records, kind, at_least)
-
-
-def _records(fields: Fields, *, with_value: bool) -> Records:
-    tables = VALUE_TABLES if with_value else EVENT_TABLES
-    found = Records(
-        table=checked_name(*fields.take("table"), tables),
-        concept_ids=_concepts(*fields.take("concept_id")),
-        unit_concept_id=_optional_concept(fields) if with_value else None,
-        window=Window.parse(*fields.take("window")) if "window" in fields else None,
-    )
-    return found
 
 
 def parse_feature(fields: Fields) -> Feature:
@@ -162,58 +97,56 @@ def parse_feature(fields: Fields) -> Feature:
     kind = checked_name(*fields.take("kind"), KINDS)
     found: dict[str, Any] = {}
     if kind in ("value", "present", "category"):
-        found["records"] = _records(fields, with_value=kind != "present")
+        found["records"] = parse_records(fields, with_value=kind != "present")
     if kind in ("value", "category"):
         found["pick"] = checked_name(*fields.take("pick", "latest"), PICKS)
         found["missing_flag"] = checked_flag(*fields.take("missing_flag", False))
         found["exclude_missing"] = checked_flag(*fields.take("exclude_missing", False))
     if kind == "value" and "plausible" in fields:
-        found["plausible"] = _range(*fields.take("plausible"))
+        found["plausible"] = parse_range(*fields.take("plausible"))
     if kind in ("value", "age"):
-        low, high = found["range"] = _range(*fields.take("range"))
-        fill = fields.take("fill", (low + high) / 2)
-        found["fill"] = checked_float(*fill, low=low, high=high)
+        found |= _scale(fields)
     if kind == "category":
-        if "codes" in fields:
-            found["codes"] = _codes(*fields.take("codes"))
-        else:
-            found["categories"] = _concepts(*fields.take("categories"))
+        found |= _levels(fields)
         if found["pick"] not in ("latest", "earliest"):
             raise MalformedStudy(f"{fields.path}.pick", "a category is the latest or the earliest one")
     if kind == "sex":
-        found["concept_ids"] = _concepts(*fields.take("concept_id"))
+        found["concept_ids"] = parse_concepts(*fields.take("concept_id"))
+    if "modality" in fields:
+        found["modality"] = checked_text(*fields.take("modality"), SHORT_NAME)
     fields.done()
     return Feature(name, kind, **found)
 
 
-def _range(value: Any, path: str) -> tuple[float, float]:
-    ends = checked_list(value, path, at_most=2)
-    if len(ends) != 2:
-        raise MalformedStudy(path, "a range is [low, high]")
-    low, high = (checked_float(end, path) for end in ends)
-    if not low < high:
-        raise MalformedStudy(path, "the range is empty")
-    return low, high
+def _scale(fields: Fields) -> dict[str, Any]:
+    if "knots" in fields:
+        return {"knots": _knots(*fields.take("knots"))}
+    low, high = parse_range(*fields.take("range"))
+    fill = fields.take("fill", (low + high) / 2)
+    return {"range": (low, high), "fill": checked_float(*fill, low=low, high=high)}
 
 
-def _codes(value: Any, path: str) -> tuple[float, ...]:
-    codes = tuple(
-        sorted({checked_float(one, path) for one in checked_list(value, path, at_most=MAX_CONCEPTS)})
-    )
-    if not codes:
-        raise MalformedStudy(path, "needs at least one code")
-    return codes
+def _levels(fields: Fields) -> dict[str, Any]:
+    if "codes" in fields:
+        return {"codes": parse_codes(*fields.take("codes"))}
+    return {"categories": parse_concepts(*fields.take("categories"))}
 
 
-def _concepts(value: Any, path: str) -> tuple[int, ...]:
-    several = [value] if isinstance(value, int) else checked_list(value, path, at_most=MAX_CONCEPTS)
-    ids = tuple(sorted({checked_int(one, path, low=1, high=MAX_CONCEPT_ID) for one in several}))
-    if not ids:
-        raise MalformedStudy(path, "needs at least one concept id")
-    return ids
+def modalities(features: tuple[Feature, ...]) -> tuple[Modality, ...]:
+    """Return the groups that features name, in the order of their first features, each with its columns."""
+    columns: dict[str, list[int]] = {}
+    observed: dict[str, list[int]] = {}
+    at = 0
+    for feature in features:
+        count = len(feature.columns)
+        columns.setdefault(feature.modality, []).extend(range(at, at + count))
+        observed.setdefault(feature.modality, []).extend(range(at, at + count - feature.missing_flag))
+        at += count
+    return tuple(Modality(name, tuple(columns[name]), tuple(observed[name])) for name in columns)
 
 
-def _optional_concept(fields: Fields) -> int | None:
-    if "unit_concept_id" not in fields:
-        return None
-    return checked_int(*fields.take("unit_concept_id"), low=1, high=MAX_CONCEPT_ID)
+def _knots(value: Any, path: str) -> tuple[float, ...]:
+    knots = tuple(checked_float(one, path) for one in checked_list(value, path, at_most=MAX_KNOTS))
+    if len(knots) < 2 or list(knots) != sorted(set(knots)):
+        raise MalformedStudy(path, "needs two or more numbers in ascending order")
+    return knots

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
-from node.training.gradient import sum_of_clipped_grads
+from node.training.gradient import clipped_sums
+from node.training.own_part import OwnPart
 from privacy import descent, study_noise
 from privacy.accountant import epsilon
 from privacy.descent import Descent
@@ -40,13 +41,17 @@ class Noise(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What came out. `epsilon` is infinite without noise; `noise_sd` is per coordinate of one total."""
+    """What came out. `epsilon` is infinite without noise; `noise_sd` is per coordinate of one total.
+
+    `own` has each site's own part as its noisy sums left it; in a real network it never leaves the site.
+    """
 
     params: Vector
     epsilon: float
     delta: float
     steps: int
     noise_sd: float
+    own: tuple[Vector, ...] = ()
 
 
 def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits: SecureBits) -> Run:
@@ -59,8 +64,9 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         tolerance=study.sites.tolerance if noise is Noise.SHARES else 0,
     )
     params = descent.initial(study)
+    own = [OwnPart(study, bits=bits) for _ in tables]
     for round_ in range(1, study.training.rounds + 1):
-        params = _round(study, tables, params, round_=round_, noise=noise, plan=plan, bits=bits)
+        params = _round(study, tables, params, own, round_=round_, noise=noise, plan=plan, bits=bits)
     spent = study_noise.event(study, steps=study.training.steps)
     sites_adding = len(tables) if noise is not Noise.NONE else 0
     return Run(
@@ -69,6 +75,7 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         delta=study.privacy.delta,
         steps=study.training.steps,
         noise_sd=float(plan.share_sigma / plan.scale) * sites_adding**0.5,
+        own=tuple(part.values for part in own),
     )
 
 
@@ -76,6 +83,7 @@ def _round(
     study: Study,
     tables: Sequence[FeatureTable],
     params: Vector,
+    own: Sequence[OwnPart],
     *,
     round_: int,
     noise: Noise,
@@ -86,7 +94,13 @@ def _round(
     walk = Descent(study, params)
     sums = MaskedSums(study, len(tables), round_=round_, bits=bits) if noise is Noise.SHARES else None
     for step in range(steps):
-        grads = [sum_of_clipped_grads(study, walk.params, table) for table in tables]
+        both = [
+            clipped_sums(study, walk.params, table, own=part.values)
+            for table, part in zip(tables, own, strict=True)
+        ]
+        grads = [found.shared for found in both]
+        for part, found in zip(own, both, strict=True):
+            part.step(found.own, noisy=noise is not Noise.NONE)
         if sums is not None:
             total = plan.decode(sums.add([plan.contribution(g, bits=bits) for g in grads], step=step))
         elif noise is Noise.PER_SITE:

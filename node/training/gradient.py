@@ -1,25 +1,31 @@
 """One step's contribution of one site: the sum of its patients' clipped gradients.
 
 Guarantee: one patient more or less changes the sum by at most `clip_norm` in L2, whatever their row says and
-whatever the parameters are. A patient whose gradient is not finite counts as zero.
+whatever the parameters are. A patient whose gradient is not finite counts as zero. A site's own part of the
+model is clipped together with the shared one: both sums side by side move by at most `clip_norm`.
 
-Clipping is Opacus' ghost clipping: one backward pass gives each patient's norm without holding the gradients,
-a second one the sum of the loss weighted by min(1, clip_norm/norm). At 100,000 parameters and 250 patients
-that takes 8 ms, against 250 ms with every gradient held.
+One backward pass gives the gradient of the loss at every layer's output. With what went into the layers that
+is all there is to know (book-keeping, Bu et al. 2022): a patient's gradient of a weight matrix is the outer
+product of the two, its norm the product of theirs, and the clipped sum one matrix product. Where a layer is
+used on several tokens or views, a patient's outer products are added up first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from torch import nn
 
 from node.features.table import FeatureTable
-from node.training import models
+from node.training import inputs
+from node.training.losses import losses
+from node.training.models import Layers, Use, forward
+from protocols.model_layout import Layout
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
@@ -27,52 +33,148 @@ Vector = NDArray[np.float64]
 # A patient's gradient is clipped a little below the bound, so that float64 rounding of norms and of sums over
 # a million patients (1e6 · 2^-53 ≈ 1e-10 relative) stays inside it.
 CLIP_MARGIN = 1e-9
-PATIENTS_AT_ONCE = 8192  # activations held at a time: 67 MB at the widest layer a study may have
+PATIENTS_AT_ONCE = 4096  # activations held at a time: 34 MB at the widest layer a study may have
+# Matrix products round the last rows of an odd batch otherwise than those before, which huge parameters would
+# magnify. In whole blocks each row comes out the same wherever it stands (tests/node/test_fusion.py).
+BLOCK = 64
+NUMBERS_AT_ONCE = 8_000_000  # of patients' own gradients, where these must be held: 64 MB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """The sum for the shared parameters, which leaves with noise, and that for the site's own part."""
+
+    shared: Vector
+    own: Vector
 
 
 def sum_of_clipped_grads(study: Study, params: Vector, table: FeatureTable) -> Vector:
-    """Return the sum over the table's patients of the logistic loss' gradient at `params`, each clipped.
+    """Return the sum over the table's patients of the loss' gradient at `params`, each clipped.
 
     No patients: zeros. The same inputs give the same sum, bit for bit, on one machine.
     """
-    total = torch.zeros(study.parameters, dtype=torch.float64)
-    model = models.build(study, params)
-    for rows in _batches(len(table), PATIENTS_AT_ONCE):
-        x = torch.from_numpy(table.x[rows]).double()
-        y = torch.from_numpy(table.y[rows]).double()
-        norms = gradient_norms(model, x, y)
-        usable = torch.isfinite(norms)  # squares may overflow at absurd parameters: then x drops out
-        factors = torch.clamp(study.privacy.clip_norm * (1.0 - CLIP_MARGIN) / norms[usable], max=1.0)
-        total += _weighted_gradient(model, x[usable], y[usable], factors)
-    return total.numpy()
+    return clipped_sums(study, params, table).shared
 
 
-def gradient_norms(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the L2 norm of each patient's gradient."""
-    ghost = GradSampleModuleFastGradientClipping(
-        model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
-    )
-    try:
-        # Opacus' backward hooks want an input that needs a gradient
-        torch.autograd.backward(_losses(ghost, x.clone().requires_grad_(), y).sum())
-        norms: torch.Tensor = ghost.get_norm_sample().detach()
-        return norms
-    finally:
-        ghost.to_standard_module()  # takes its hooks off the model
+def clipped_sums(study: Study, params: Vector, table: FeatureTable, *, own: Vector | None = None) -> Sums:
+    """Return both sums at the shared `params` and the site's `own` (zeros if it is not given)."""
+    shared = torch.zeros(study.parameters, dtype=torch.float64)
+    mine = torch.zeros(study.local_parameters, dtype=torch.float64)
+    seen = inputs.views(study, inputs.presence(study, table), table.person_ids, params)
+    for rows in _batches(len(table), _batch_size(study)):
+        uses, grads = _backward(study, params, own, table, seen, rows)
+        per_layer = _per_layer(uses, grads)
+        factors = _factors(study, per_layer, rows.stop - rows.start)
+        shared += _weighted(study.layout, per_layer, factors)
+        mine += _weighted(study.local_layout, per_layer, factors)
+    return Sums(shared.numpy(), mine.numpy())
 
 
-def _weighted_gradient(
-    model: nn.Sequential, x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor
-) -> torch.Tensor:
-    parameters = list(model.parameters())
-    grads = torch.autograd.grad((_losses(model, x, y) * factors).sum(), parameters)
-    return torch.cat([grad.flatten() for grad in grads])
+def gradient_norms(study: Study, params: Vector, table: FeatureTable) -> Vector:
+    """Return the L2 norm of each patient's gradient, before clipping. Stays at the node."""
+    seen = inputs.views(study, inputs.presence(study, table), table.person_ids, params)
+    found = [np.zeros(0)]
+    for rows in _batches(len(table), _batch_size(study)):
+        per_layer = _per_layer(*_backward(study, params, None, table, seen, rows))
+        squares = torch.stack([layer.squares() for layer in per_layer.values()]).sum(dim=0)
+        found.append(squares.sqrt().numpy()[: rows.stop - rows.start])
+    return np.concatenate(found)
 
 
-def _losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y, reduction="none")
+def _backward(
+    study: Study,
+    params: Vector,
+    own: Vector | None,
+    table: FeatureTable,
+    seen: NDArray[np.bool_],
+    rows: slice,
+) -> tuple[list[Use], tuple[torch.Tensor, ...]]:
+    layers = Layers.of(study, params, own, recording=True)
+    present, x, y = (_padded(values[rows]) for values in (seen, table.x, table.y))
+    x = x[:, None, :].expand(-1, present.shape[1], -1)
+    each = losses(study.outcome, forward(study, layers, x, present), y).mean(dim=1)
+    return layers.uses, torch.autograd.grad(each.sum(), [use.out for use in layers.uses])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Once:
+    """A layer that each patient went through once: the two factors of an outer product are kept."""
+
+    into: torch.Tensor  # [patients, inputs]
+    grad: torch.Tensor  # [patients, outputs]
+
+    def squares(self) -> torch.Tensor:
+        return (self.grad**2).sum(dim=1) * ((self.into**2).sum(dim=1) + 1.0)
+
+    def sum(self, factors: torch.Tensor) -> list[torch.Tensor]:
+        weighted = _scaled(self.grad, factors)
+        return [weighted.T @ _scaled(self.into, (factors > 0).double()), weighted.sum(dim=0)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Often:
+    """A layer used on several tokens or views: each patient's gradient, added up over them."""
+
+    weights: torch.Tensor  # [patients, outputs, inputs]
+    biases: torch.Tensor  # [patients, outputs]
+
+    def squares(self) -> torch.Tensor:
+        return (self.weights**2).sum(dim=(1, 2)) + (self.biases**2).sum(dim=1)
+
+    def sum(self, factors: torch.Tensor) -> list[torch.Tensor]:
+        usable = factors > 0
+        chosen = factors[usable]
+        return [torch.einsum("p,poi->oi", chosen, self.weights[usable]), chosen @ self.biases[usable]]
+
+
+def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> dict[str, _Once | _Often]:
+    found: dict[str, _Once | _Often] = {}
+    for use, grad in zip(uses, grads, strict=True):
+        times = math.prod(grad.shape[1:-1])  # tokens, views
+        into, out = (t.reshape(len(t), times, t.shape[-1]) for t in (use.into, grad))
+        if use.name in found:
+            raise ValueError("a layer takes all its tokens at once")
+        if out.shape[1] == 1:
+            found[use.name] = _Once(into[:, 0], out[:, 0])
+        else:
+            found[use.name] = _Often(torch.einsum("pto,pti->poi", out, into), out.sum(dim=1))
+    return found
+
+
+def _factors(study: Study, per_layer: dict[str, _Once | _Often], patients: int) -> torch.Tensor:
+    """Return what each patient's gradient is multiplied by: at most 1, and 0 if it is not finite."""
+    squares = torch.stack([layer.squares() for layer in per_layer.values()]).sum(dim=0)
+    bound = study.privacy.clip_norm * (1.0 - CLIP_MARGIN)
+    factors = torch.clamp(bound / squares.sqrt(), max=1.0)
+    factors = torch.where(torch.isfinite(squares), factors, torch.zeros_like(factors))
+    factors[patients:] = 0.0  # padding
+    return factors
+
+
+def _scaled(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Return rows times factors; a row of factor 0 is 0 whatever stands in it."""
+    return torch.where(factors[:, None] > 0, rows * factors[:, None], torch.zeros_like(rows))
+
+
+def _weighted(layout: Layout, per_layer: dict[str, _Once | _Often], factors: torch.Tensor) -> torch.Tensor:
+    parts = [part.flatten() for layer in layout for part in per_layer[layer.name].sum(factors)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _batch_size(study: Study) -> int:
+    """Return how many patients' gradients are computed at a time, so that memory stays bounded."""
+    if study.fusion is None or (study.fusion.views == 1 and study.fusion.kind != "attention"):
+        return PATIENTS_AT_ONCE
+    widest = max(layer.size for layer in study.layout)
+    return max(16, min(PATIENTS_AT_ONCE, NUMBERS_AT_ONCE // widest))
+
+
+def _padded(rows: NDArray[Any]) -> torch.Tensor:
+    """Return rows in float64, and rows of zeros up to a whole number of blocks."""
+    padding = np.zeros((-len(rows) % BLOCK, *rows.shape[1:]))
+    return torch.from_numpy(np.concatenate([rows.astype(np.float64), padding]))
 
 
 def _batches(rows: int, size: int) -> Iterator[slice]:
     for start in range(0, rows, size):
-        yield slice(start, start + size)
+        yield slice(start, min(start + size, rows))

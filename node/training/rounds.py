@@ -32,7 +32,8 @@ from node.policy_form import MalformedPolicy
 from node.queries import cohort
 from node.sums import OpenSession
 from node.training.approvals import Approvals, DamagedApprovals
-from node.training.gradient import sum_of_clipped_grads
+from node.training.gradient import clipped_sums
+from node.training.own_part import OwnPart, OwnParts, fitted
 from privacy import descent, study_noise
 from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import Descent, NotFinite
@@ -98,6 +99,7 @@ class Trainer:
         dataset: the name under which this hospital's data is charged.
         split_key: the node's own key (16 bytes or more) for the split into training and test patients.
         quality: of the last report on the data, which the policy may ask for.
+        own_parts: where this site's own parts of models are kept; None: they last as long as the trainer.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Trainer:
         dataset: str = DEFAULT_DATASET,
         step_deadline_s: float = STEP_DEADLINE_S,
         quality: Callable[[], Standing | None] = lambda: None,
+        own_parts: OwnParts | None = None,
     ) -> None:
         self._approvals = approvals
         self._policy = policy
@@ -130,6 +133,8 @@ class Trainer:
         self._dataset = dataset
         self._deadline_s = step_deadline_s
         self._quality = quality
+        self._own_parts = own_parts
+        self._own: dict[bytes, OwnPart] = {}
         self._one_round = threading.Lock()
         self._rows: tuple[tuple[bytes, str], FeatureTable] | None = None
         torch.set_num_threads(1)  # a step is a few milliseconds: more threads would cost more than they give
@@ -244,15 +249,33 @@ class Trainer:
 
     def _steps(self, current: _Round, rows: FeatureTable) -> Descent:
         walk = Descent(current.study, current.request.parameters)
+        own = self._own_part(current.study)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
-            grads = sum_of_clipped_grads(current.study, walk.params, rows)
-            sending = self._send(current, walk.steps_done, current.plan.encode(grads) + noise)
+            sums = clipped_sums(current.study, walk.params, rows, own=own.values)
+            sending = self._send(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
+            own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
             total = sending.result(self._deadline_s + LOOP_GRACE_S)
             walk.apply(current.plan.decode(total))
+        self._keep_own_part(current, walk, own, rows)
         return walk
+
+    def _own_part(self, study: Study) -> OwnPart:
+        plan_hash = study.plan_hash()
+        if plan_hash not in self._own:
+            kept = self._own_parts.load(study) if self._own_parts else None
+            self._own[plan_hash] = OwnPart(study, bits=self._bits, values=kept)
+        return self._own[plan_hash]
+
+    def _keep_own_part(self, current: _Round, walk: Descent, own: OwnPart, rows: FeatureTable) -> None:
+        study = current.study
+        if not study.local_parameters or self._own_parts is None:
+            return
+        self._own_parts.keep(study, own.values)
+        if current.request.round == study.training.rounds:
+            self._own_parts.keep(study, fitted(study, walk.params, rows), final=True)
 
     def _send(self, current: _Round, step: int, vector: Words) -> Future[Words]:
         """Commit one step durably, then let its vector leave."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from opacus import GradSampleModule
+from torch.nn import Linear, Sequential, Tanh
 
 from node.features.table import FeatureTable
 from node.training import models
@@ -38,10 +39,12 @@ def params(study: Study, seed: int, scale: float = 1.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, scale, study.parameters)
 
 
-@pytest.mark.parametrize("study", [LOGISTIC, MLP], ids=["logistic", "mlp"])
-def test_the_sum_equals_opacus_per_patient_gradients_clipped_one_by_one(study: Study) -> None:
-    rows, at = drawn(1, 40), params(study, 2)
-    model = GradSampleModule(models.build(study, at), loss_reduction="sum")
+def test_the_sum_equals_opacus_per_patient_gradients_clipped_one_by_one() -> None:
+    rows, at = drawn(1, 40), params(MLP, 2)
+    layers = [
+        module for pair in descent.unpacked(MLP.layout, at).values() for module in (linear(*pair), Tanh())
+    ]
+    model = GradSampleModule(Sequential(*layers[:-1]), loss_reduction="sum")
     x = torch.from_numpy(rows.x).double().requires_grad_()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
         model(x)[:, 0], torch.from_numpy(rows.y).double(), reduction="sum"
@@ -52,7 +55,15 @@ def test_the_sum_equals_opacus_per_patient_gradients_clipped_one_by_one(study: S
     assert (norms > 1).any()
     assert (norms < 1).any()
     expected = (each * np.minimum(1.0, 1.0 / norms)[:, None]).sum(axis=0)
-    assert np.allclose(sum_of_clipped_grads(study, at, rows), expected, atol=1e-7)
+    assert np.allclose(sum_of_clipped_grads(MLP, at, rows), expected, atol=1e-7)
+
+
+def linear(weights: np.ndarray, biases: np.ndarray) -> Linear:
+    found = Linear(weights.shape[1], weights.shape[0], dtype=torch.float64)
+    with torch.no_grad():
+        found.weight.copy_(torch.from_numpy(weights.copy()))
+        found.bias.copy_(torch.from_numpy(biases.copy()))
+    return found
 
 
 def test_a_logistic_gradient_equals_the_formula() -> None:
@@ -96,10 +107,14 @@ def test_patients_beyond_one_batch_are_all_counted(monkeypatch: pytest.MonkeyPat
     assert np.allclose(sum_of_clipped_grads(MLP, at, rows), whole, atol=1e-12)
 
 
-def test_the_torch_model_and_the_numpy_prediction_agree() -> None:
+def test_a_network_is_what_its_layout_says() -> None:
     rows, at = drawn(7, 20), params(MLP, 8)
-    logits = models.build(MLP, at)(torch.from_numpy(rows.x).double())[:, 0].detach()
-    assert np.allclose(models.probabilities(MLP, at, rows.x), torch.sigmoid(logits).numpy(), atol=1e-12)
+    hidden = rows.x.astype(np.float64)
+    *inner, (weights, biases) = descent.unpacked(MLP.layout, at).values()
+    for inner_weights, inner_biases in inner:
+        hidden = np.tanh(hidden @ inner_weights.T + inner_biases)
+    logits = (hidden @ weights.T + biases)[:, 0]
+    assert np.allclose(models.probabilities(MLP, at, rows.x), 1 / (1 + np.exp(-logits)), atol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1.5])

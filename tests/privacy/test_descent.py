@@ -31,7 +31,7 @@ def test_initial_parameters_are_pinned_so_that_releases_agree() -> None:
 
 
 def test_initial_weights_stay_inside_their_glorot_limits_and_biases_are_zero() -> None:
-    for weights, biases in descent.unpacked(MLP, descent.initial(MLP)):
+    for weights, biases in descent.unpacked(MLP.layout, descent.initial(MLP)).values():
         limit = np.sqrt(6.0 / sum(weights.shape))
         assert np.abs(weights).max() <= limit
         assert np.abs(weights).max() > limit / 4
@@ -98,3 +98,25 @@ def test_a_round_has_no_more_steps_than_its_plan() -> None:
         round_.apply(noisy)
     with pytest.raises(ValueError, match="no further step"):
         round_.apply(np.zeros(7))
+
+
+def test_adam_moves_by_the_learning_rate_whatever_the_size_of_the_gradient() -> None:
+    study = Study.from_json(study_form(training__optimizer="adam", training__learning_rate=0.1))
+    round_ = Descent(study, descent.initial(study))
+    sizes = np.array([1e-3, 1.0, 50.0, -1e-3, -1.0, -50.0, 1e4])
+    assert np.allclose(round_.apply(sizes), -0.1 * np.sign(sizes), rtol=1e-2)
+    again = Descent(study, descent.initial(study))
+    again.apply(sizes)
+    first, second = sums(study, seed=5, count=2)
+    assert np.array_equal(round_.apply(first), again.apply(first))
+    assert np.array_equal(round_.apply(second), again.apply(second))
+
+
+def test_adam_follows_its_published_formula() -> None:
+    study = Study.from_json(study_form(training__optimizer="adam", training__learning_rate=0.1))
+    round_, m, v, at = Descent(study, descent.initial(study)), 0.0, 0.0, np.zeros(study.parameters)
+    for step, noisy in enumerate(sums(study, seed=6), start=1):
+        gradient = noisy / 200
+        m, v = 0.5 * m + 0.5 * gradient, 0.98 * v + 0.02 * gradient**2
+        at = at - 0.1 * (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.98**step)) + 1e-8)
+        assert np.allclose(round_.apply(noisy), at)

@@ -48,3 +48,19 @@ def study_form(**changes: Any) -> dict[str, Any]:
         else:
             form[section] = value
     return form
+
+
+def fusion_form(kind: str, **changes: Any) -> dict[str, Any]:
+    """Return a form of a fusion model over four modalities, with 2, 2, 1 and 2 columns."""
+    form = study_form(study__model="fusion")
+    groups = ("person", "person", "vitals", "history", "habits")
+    for feature, modality in zip(form["features"], groups, strict=True):
+        feature["modality"] = modality
+    form["features"][4]["categories"] = [4188539, 4188540]
+    form["fusion"] = {"kind": kind} if kind == "early" else {"kind": kind, "width": 3}
+    if kind != "late":
+        form["study"]["hidden"] = [4]
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        form[section][name] = value
+    return form

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protocols import canonical
 from protocols.study import Study
 from protocols.study_fields import MalformedStudy
-from tests.protocols.study_forms import study_form
+from tests.protocols.study_forms import fusion_form, study_form
 
 
 def test_a_plan_reads_the_same_from_toml_and_from_its_canonical_form() -> None:
@@ -23,7 +23,7 @@ def test_a_plan_reads_the_same_from_toml_and_from_its_canonical_form() -> None:
 def test_columns_layers_and_parameter_count_follow_from_the_features() -> None:
     study = Study.from_json(study_form(study__model="mlp", study__hidden=[4]))
     assert study.columns == ("age", "male", "sbp", "sbp:missing", "af", "smoker=4188539")
-    assert study.layers == (6, 4, 1)
+    assert [(layer.inputs, layer.outputs) for layer in study.layout] == [(6, 4), (4, 1)]
     assert study.parameters == (6 + 1) * 4 + (4 + 1)
     assert study.tables == {"person", "measurement", "observation", "condition_occurrence"}
 
@@ -123,3 +123,61 @@ def test_bytes_that_are_no_plan_are_refused_and_nothing_else_happens(data: bytes
 def test_no_value_in_any_section_raises_anything_but_a_refusal(value: object, section: str) -> None:
     with pytest.raises(MalformedStudy):
         Study.from_json(study_form(**{section: value}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("early", (7 + 4 + 1) * 4 + 5),
+        ("intermediate", (7 + 4) * 3 + (4 * 3 + 4 + 1) * 4 + 5),
+        ("late", (7 + 4) * 3 + 4 * 4 + 5),
+        ("attention", (7 + 4) * 3 + 4 * (3 + 1) * 3 + (3 + 4 + 1) * 4 + 5),
+    ],
+)
+def test_a_fusion_model_is_laid_out_by_its_plan(kind: str, parameters: int) -> None:
+    study = Study.from_json(fusion_form(kind))
+    assert [(m.name, m.columns, m.observed_by) for m in study.modalities] == [
+        ("person", (0, 1), (0, 1)),
+        ("vitals", (2, 3), (2,)),
+        ("history", (4,), (4,)),
+        ("habits", (5, 6), (5, 6)),
+    ]
+    assert study.parameters == parameters
+    again = Study.from_json(canonical.decode(study.canonical(), max_bytes=100_000))
+    assert again == study
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "path"),
+    [
+        ("fusion__kind", "quantum", "fusion.kind"),
+        ("fusion__modality_dropout", 1.0, "fusion.modality_dropout"),
+        ("fusion__views", 2, "fusion.views"),
+        ("fusion__heads", 2, "fusion.heads"),
+        ("study__model", "mlp", "fusion"),
+        ("study__local", "body", "study.local"),
+        ("training__optimizer", "lion", "training.optimizer"),
+    ],
+)
+def test_a_wrong_fusion_is_refused(change: str, value: object, path: str) -> None:
+    with pytest.raises(MalformedStudy) as refused:
+        Study.from_json(fusion_form("attention", **{change: value}))
+    assert refused.value.path == path
+
+
+def test_late_fusion_has_no_last_layer_and_every_feature_of_a_fusion_a_modality() -> None:
+    with pytest.raises(MalformedStudy, match=r"study\.local"):
+        Study.from_json(fusion_form("late", study__local="head"))
+    form = fusion_form("early")
+    del form["features"][2]["modality"]
+    with pytest.raises(MalformedStudy, match=r"features\[2\]\.modality"):
+        Study.from_json(form)
+
+
+def test_knots_make_a_column_for_each_interval() -> None:
+    form = study_form()
+    form["features"][0] = {"name": "age", "kind": "age", "knots": [40, 60, 80]}
+    assert Study.from_json(form).columns[:2] == ("age>40", "age>60")
+    form["features"][0]["knots"] = [40, 40]
+    with pytest.raises(MalformedStudy, match=r"features\[0\]\.knots"):
+        Study.from_json(form)

@@ -1,0 +1,135 @@
+"""A hospital's own part of a model (an intercept, a head): it never leaves, and costs nothing on top.
+
+While the shared part is trained, what it learns depends on the own part. So that must not say more of a
+patient than the budget covers: it follows noisy sums as well. Its gradients are clipped together with the
+shared ones (node.training.gradient), and its noise has the whole standard deviation of the total, added by
+this site alone. Shared total and own sum together are then one Gaussian mechanism of the plan's sensitivity,
+patients known to several sites included, and GaussianEvent(noise multiplier) is what a step costs.
+
+`fitted` is for afterwards: the own part that suits this site's patients best. It is exact, and stays here;
+nothing that leaves may be computed with it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from node.features.table import FeatureTable
+from node.training import inputs
+from node.training.losses import losses
+from node.training.models import Layers, forward
+from privacy import private_files, study_noise
+from privacy.inversion import Bits
+from privacy.lattice import NoisePlan
+from protocols.study import Study
+
+Vector = NDArray[np.float64]
+RIDGE = 1.0  # of half the sum of squares beside the sum of losses: a site with one outcome stays finite
+FITTING_STEPS = 60
+
+
+class OwnPart:
+    """The own parameters of one run at one site, as its noisy sums move them. Empty if the plan has none."""
+
+    def __init__(self, study: Study, *, bits: Bits, values: Vector | None = None) -> None:
+        self._study = study
+        self._bits = bits
+        self._velocity = np.zeros(study.local_parameters)
+        self.values: Vector = np.zeros(study.local_parameters) if values is None else values.copy()
+        self._plan = noise_plan(study) if study.local_parameters else None
+
+    def step(self, own_sum: Vector, *, noisy: bool = True) -> None:
+        """Take one step along the site's own sum of clipped gradients, to which the noise is added here.
+
+        Without noise (`noisy` False) it is for comparisons on data that is nobody's.
+        """
+        if self._plan is None:
+            return
+        if noisy:
+            own_sum = self._plan.decode(self._plan.contribution(own_sum, bits=self._bits))
+        training = self._study.training
+        patients_here = (
+            training.expected_patients / self._study.sites.minimum
+        )  # public, as the step's scale is
+        self._velocity = training.momentum * self._velocity + own_sum / patients_here
+        self.values = self.values - training.learning_rate * self._velocity
+
+
+def noise_plan(study: Study) -> NoisePlan:
+    """Return how a site's own sum gets all of the noise."""
+    return NoisePlan.for_reals(
+        sigma=study_noise.noise_multiplier(study) * study.privacy.sensitivity,
+        l2_clip_norm=study.privacy.clip_norm,
+        sites_per_patient=study.privacy.max_sites_per_patient,
+        participants=1,
+        tolerance=0,
+        dimension=study.local_parameters,
+        largest=study_noise.PATIENTS_AT_ONE_SITE * study.privacy.clip_norm,
+    )
+
+
+def fitted(study: Study, params: Vector, table: FeatureTable) -> Vector:
+    """Return the own part under which the shared model suits these patients best. It must not leave the site.
+
+    Newton's steps, halved until the loss falls; for `RIDGE` they end at a finite part.
+    """
+    own = torch.zeros(study.local_parameters, dtype=torch.float64)
+    if not study.local_parameters or not len(table):
+        return own.numpy()
+    present = torch.from_numpy(inputs.presence(study, table)[:, None]).double()
+    x, y = torch.from_numpy(table.x).double()[:, None], torch.from_numpy(table.y).double()
+
+    def loss(part: torch.Tensor) -> torch.Tensor:
+        layers = Layers.of(study, params)
+        (layer,) = study.local_layout
+        weights = part[: layer.weights].reshape(layer.outputs, layer.inputs)
+        layers.tensors[layer.name] = (weights, part[layer.weights :])
+        out = forward(study, layers, x, present)
+        return losses(study.outcome, out, y).sum() + 0.5 * RIDGE * (part**2).sum()
+
+    value = loss(own)
+    for _ in range(FITTING_STEPS):
+        part = own.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(part), part)
+        curvature = torch.autograd.functional.hessian(loss, own)  # type: ignore[no-untyped-call] # torch's own
+        step = torch.linalg.solve(curvature, gradient)
+        for halving in range(20):
+            there = own - step / 2.0**halving
+            if (found := loss(there)) < value:
+                break
+        else:
+            break
+        own, value = there, found
+    return own.numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnParts:
+    """The files that keep them, 0600, by plan: the noisy one between rounds, the fitted one at the end."""
+
+    folder: Path
+
+    def load(self, study: Study, *, final: bool = False) -> Vector | None:
+        """Return the part that was kept; None if there is none of the plan's size."""
+        try:
+            found = np.load(io.BytesIO(self._file(study, final).read_bytes()), allow_pickle=False)
+        except (FileNotFoundError, ValueError):
+            return None
+        fits = found.shape == (study.local_parameters,) and found.dtype == np.float64
+        return found if fits and np.isfinite(found).all() else None
+
+    def keep(self, study: Study, values: Vector, *, final: bool = False) -> None:
+        """Keep a part durably."""
+        private_files.make_folder(self.folder)
+        data = io.BytesIO()
+        np.save(data, values, allow_pickle=False)
+        private_files.write(self._file(study, final), data.getvalue())
+
+    def _file(self, study: Study, final: bool) -> Path:
+        return self.folder / f"{study.plan_hash().hex()}{'.final' if final else ''}.npy"
