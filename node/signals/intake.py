@@ -30,9 +30,9 @@ from node.signals import belonging
 from node.signals.belonging import Whose
 from node.signals.clocks import MINUTE, WallClock, offsets_of_utc
 from node.signals.kinds import SIGNALS
-from node.signals.raw import RAW, RawSamples
+from node.signals.raw import RAW, Addition, RawSamples
 from node.signals.samples import SampleBatch, SignalReader
-from node.signals.summaries import DAY, POLICY, Samples, join, samples_of, summaries
+from node.signals.summaries import DAY, POLICY, join, samples_of, summaries
 from node.signals.summary_facts import PersonDay, facts_of
 
 NO_PATIENT = "no-patient"
@@ -184,27 +184,32 @@ class SignalFacts:
 
     def _merged(self, drafts: Path) -> Iterator[pa.Table]:
         """Merge day by day; yield the facts of the touched windows."""
-        groups: list[PersonDay] = []
-        parts: list[Samples] = []
+        held: list[_Day] = []
         rows = 0
         for found in _days(drafts):
-            group = len(groups)
-            groups.append(found.whose)
-            merged = self._raw.add(found.person, found.day, _raw_of(found.rows))
-            self.added += merged.added
-            self.known += len(found.rows) - merged.added
-            stored = merged.samples
-            parts.append(samples_of(stored, np.full(len(stored), group, dtype=np.int64)))
-            record = found.rows["record"].to_numpy()
-            parts.append(samples_of(found.rows, np.full(len(record), group, dtype=np.int64), record))
-            rows += len(stored) + len(record)
+            held.append(found)
+            rows += len(found.rows) + self._raw.rows(found.person, found.day)
             if rows >= ROWS_AT_ONCE:
-                self._raw.settle()
-                yield from _facts(parts, groups)
-                groups, parts, rows = [], [], 0
-        self._raw.settle()
-        if parts:
-            yield from _facts(parts, groups)
+                yield from self._facts(held)
+                held, rows = [], 0
+        if held:
+            yield from self._facts(held)
+
+    def _facts(self, days: list[_Day]) -> Iterator[pa.Table]:
+        merged = self._raw.add([Addition(day.person, day.day, _raw_of(day.rows)) for day in days])
+        rows = pa.concat_tables([day.rows for day in days]).combine_chunks()
+        self.added += merged.added
+        self.known += len(rows) - merged.added
+        touched = np.repeat(np.arange(len(days)), [len(day.rows) for day in days])
+        both = [
+            samples_of(merged.samples, merged.place),
+            samples_of(rows, touched, rows["record"].to_numpy()),
+        ]
+        groups = [day.whose for day in days]
+        tables = [facts_of(summary, groups) for summary in summaries(join(both))]
+        tables = [table for table in tables if len(table)]
+        if tables:
+            yield pa.concat_tables(tables).sort_by([("record", "ascending"), ("place", "ascending")])
 
 
 def _away(samples: pa.Table, good: pa.ChunkedArray, name: str, reason: str) -> list[TurnedAway]:
@@ -215,13 +220,6 @@ def _away(samples: pa.Table, good: pa.ChunkedArray, name: str, reason: str) -> l
 
 
 _BY_END = [name for name, signal in SIGNALS.items() if signal.by_end]
-
-
-def _facts(parts: list[Samples], groups: list[PersonDay]) -> Iterator[pa.Table]:
-    tables = [facts_of(summary, groups) for summary in summaries(join(parts))]
-    tables = [table for table in tables if len(table)]
-    if tables:
-        yield pa.concat_tables(tables).sort_by([("record", "ascending"), ("place", "ascending")])
 
 
 def _raw_of(rows: pa.Table) -> pa.Table:

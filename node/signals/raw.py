@@ -18,7 +18,8 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -47,16 +48,29 @@ RAW = pa.schema(
     ]
 )
 _ORDER = [(name, "ascending") for name in RAW.names if name != "holds"]
+_PLACE = "place"
+_SYNCED_AT_ONCE = 8  # a disk makes many files durable in one go
+_DAYS_AT_ONCE = 100
 _BY_END = [name for name, signal in SIGNALS.items() if signal.by_end]
 _DAY = re.compile(r"\A(-?\d{4,5}-\d{2}-\d{2})\.parquet\Z")
 _PERSON = re.compile(r"\A[0-9a-f]{16}\Z")
 
 
 @dataclass(frozen=True, slots=True)
+class Addition:
+    """Samples (RAW, `holds` ignored) of one person's day; `day` is shifted, days since 1970."""
+
+    person: int
+    day: int
+    samples: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
 class Merged:
-    """A day after samples were added: all of its samples, and how many of them are new."""
+    """Days after samples were added: all of their samples, of which of the days each is, how many are new."""
 
     samples: pa.Table
+    place: NDArray[np.int64]
     added: int
 
 
@@ -65,7 +79,6 @@ class RawSamples:
 
     def __init__(self, folder: Path) -> None:
         self._folder = private_files.make_folder(folder)
-        self._unsettled: set[Path] = set()
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -82,30 +95,50 @@ class RawSamples:
         finally:
             os.close(handle)
 
-    def add(self, person: int, day: int, samples: pa.Table) -> Merged:
-        """Add samples (RAW, `holds` ignored) to a day; return the whole of it.
-
-        day: shifted, days since 1970. Guarantee: after a crash the file is the old or the new one; it is
-        the new one once `settle` has returned.
-        """
+    def rows(self, person: int, day: int) -> int:
+        """Return how many samples a day has, those that do not hold among them."""
         path = self._path(person, day)
-        before = _read(path)
-        merged = _as_set(samples if before is None else pa.concat_tables([before, samples]))
-        added = merged.num_rows - (0 if before is None else before.num_rows)
-        if added:
-            if path.parent not in self._unsettled:
-                private_files.make_folder(path.parent)
-                self._unsettled.add(path.parent)
-            _write(path, merged)
-        return Merged(merged, added)
+        return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
-    def settle(self) -> None:
-        """Make what was added durable."""
-        for folder in sorted(self._unsettled):
+    def add(self, additions: Sequence[Addition]) -> Merged:
+        """Add samples to days, each named once; return the whole of these days, and make them durable.
+
+        Guarantee: after a crash each day's file is the old or the new one; when this returns, all are new.
+        """
+        paths = [self._path(one.person, one.day) for one in additions]
+        before = [_read(path) for path in paths]
+        tables, places = [], []
+        for place, (one, old) in enumerate(zip(additions, before, strict=True)):
+            for table in (old, one.samples):
+                if table is not None:
+                    tables.append(table)
+                    places.append(np.full(len(table), place, dtype=np.int64))
+        if not tables:
+            return Merged(RAW.empty_table(), np.zeros(0, dtype=np.int64), 0)
+        samples, place_of = _as_sets(pa.concat_tables(tables), np.concatenate(places))
+        bounds = np.searchsorted(place_of, np.arange(len(additions) + 1)).tolist()
+        added = 0
+        drafts = []
+        for place, (path, old) in enumerate(zip(paths, before, strict=True)):
+            fresh = bounds[place + 1] - bounds[place] - (0 if old is None else len(old))
+            if fresh:
+                added += fresh
+                private_files.make_folder(path.parent)
+                drafts.append(_draft(path, samples.slice(bounds[place], bounds[place + 1] - bounds[place])))
+        self._settle(drafts)
+        return Merged(samples, place_of, added)
+
+    def _settle(self, drafts: Sequence[Path]) -> None:
+        """Put drafts in place, durably: contents first, then names."""
+        if not drafts:
+            return
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+            list(pool.map(_sync, drafts))
+        for draft in drafts:
+            draft.replace(draft.with_name(draft.name[1:]))
+        for folder in sorted({draft.parent for draft in drafts}):
             private_files.sync_folder(folder)
-        if self._unsettled:
-            private_files.sync_folder(self._folder)
-        self._unsettled.clear()
+        private_files.sync_folder(self._folder)
 
     def day(self, person: int, day: int) -> pa.Table:
         """Return the samples of a (shifted, local) day that hold."""
@@ -130,14 +163,17 @@ class RawSamples:
     def merge(self, person: int, into: int, *, days: int) -> None:
         """Give a person's samples to somebody else, moved by `days` (the one's shift to the other's)."""
         delta = pa.scalar(timedelta(days=days), pa.duration("us"))
-        for day in self.days(person):
-            found = _read(self._path(person, day))
-            if found is not None:
+        days_of = self.days(person)
+        for begin in range(0, len(days_of), _DAYS_AT_ONCE):
+            moved = []
+            for day in days_of[begin : begin + _DAYS_AT_ONCE]:
+                found = _read(self._path(person, day))
+                assert found is not None, "it was listed"
                 for name in ("start", "end", "recorded"):
                     place = found.schema.get_field_index(name)
                     found = found.set_column(place, RAW.field(name), pc.add(found[name], delta))
-                self.add(into, day + days, found)
-        self.settle()
+                moved.append(Addition(into, day + days, found))
+            self.add(moved)
         self.forget(person)
 
     def _person(self, person: int) -> Path:
@@ -147,15 +183,21 @@ class RawSamples:
         return self._person(person) / f"{date(1970, 1, 1) + timedelta(days=day)}.parquet"
 
 
-def _write(path: Path, samples: pa.Table) -> None:
-    """As `private_files.write`, but for the folder, which is synced once for all of its files."""
+def _draft(path: Path, samples: pa.Table) -> Path:
+    """Write what will be at `path` beside it; what a crash leaves of it is no day, and written over."""
     draft = path.with_name(f".{path.name}")  # one process writes, under the lock
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private_files.FILE_MODE)
     with os.fdopen(handle, "wb") as stream:
         pq.write_table(samples, stream, compression="zstd", use_dictionary=["signal", "device"])
-        stream.flush()
-        os.fdatasync(stream.fileno())
-    draft.replace(path)
+    return draft
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> pa.Table | None:
@@ -164,24 +206,36 @@ def _read(path: Path) -> pa.Table | None:
     return pq.read_table(io.BytesIO(path.read_bytes()), schema=RAW)
 
 
-def _as_set(samples: pa.Table) -> pa.Table:
-    """Return each sample once, in one order; of those that contradict one another the last holds."""
-    ordered = samples.select([name for name, _ in _ORDER]).sort_by(_ORDER)
-    fresh = _differs(ordered, ordered.column_names)
+def _as_sets(samples: pa.Table, place: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Return each sample of each place once, in one order; of contradicting ones the last holds."""
+    names = [name for name, _ in _ORDER]
+    ordered = samples.select(names).append_column(_PLACE, pa.array(place))
+    ordered = ordered.sort_by([(_PLACE, "ascending"), *_ORDER]).combine_chunks()
+    differs = {name: _differs(ordered, [name]) for name in (_PLACE, *names)}
+    fresh = np.logical_or.reduce(list(differs.values()))
+    alone = differs[_PLACE] | differs["signal"] | differs["start"] | differs["device"]
     ordered = ordered.filter(pa.array(fresh))
+    if alone[fresh].all():
+        holds = np.ones(len(ordered), dtype=bool)
+    else:
+        ordered, holds = _judged(ordered)
+    table = ordered.select(names).append_column(RAW.field("holds"), pa.array(holds)).cast(RAW)
+    return table, ordered[_PLACE].to_numpy()
+
+
+def _judged(ordered: pa.Table) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Return the rows by their moments, and which of them hold."""
     # Those of one moment on one clock contradict one another; of sleep, those that end together, because
     # an end says to which day it belongs. Nulls of `recorded` sort last, and mean "nobody knows": they yield.
     by_end = pc.is_in(ordered["signal"], value_set=pa.array(_BY_END, pa.string()))
     until = pc.if_else(by_end, ordered["end"], pa.scalar(None, STAMP))
     ordered = ordered.append_column("until", until)
     ordered = ordered.append_column("known", pc.is_valid(ordered["recorded"]))
-    moment = ["signal", "start", "device", "utc_offset_min", "until"]
+    moment = [_PLACE, "signal", "start", "device", "utc_offset_min", "until"]
     order = [*moment, "known", *(name for name, _ in _ORDER if name not in moment)]
-    ordered = ordered.sort_by([(name, "ascending") for name in order])
+    ordered = ordered.sort_by([(name, "ascending") for name in order]).combine_chunks()
     leads = _differs(ordered, moment)
-    ordered = ordered.select([name for name, _ in _ORDER])
-    holds = np.append(leads[1:], True) if len(leads) else leads
-    return ordered.append_column(RAW.field("holds"), pa.array(holds)).cast(RAW)
+    return ordered, np.append(leads[1:], True)
 
 
 def _differs(table: pa.Table, names: list[str]) -> NDArray[np.bool_]:

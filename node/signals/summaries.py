@@ -160,14 +160,16 @@ class _Windows:
         touched = np.zeros(ids.max() + 1, dtype=bool)
         touched[ids[samples.record > 0]] = True
         keep = touched[ids]
-        samples, ids = samples.where(keep), np.unique(ids[keep], return_inverse=True)[1]
-        self.count = int(ids.max()) + 1 if len(ids) else 0
+        samples, ids = samples.where(keep), (np.cumsum(touched) - 1)[ids[keep]]
+        self.count = int(touched.sum())
         marks = samples.record > 0
         self.record = np.full(self.count, np.iinfo(np.int64).max)
         np.minimum.at(self.record, ids[marks], samples.record[marks])
         stored, places = samples.where(~marks), ids[~marks]
-        order = np.lexsort((stored.value, stored.device, stored.at, places))
-        stored, places = stored.where(order), places[order]  # type: ignore[arg-type]
+        ahead = np.diff(places)
+        if not ((ahead > 0) | ((ahead == 0) & (np.diff(stored.at) > 0))).all():
+            order = np.lexsort((stored.value, stored.device, stored.at, places))
+            stored, places = stored.where(order), places[order]  # type: ignore[arg-type]
         first = np.searchsorted(places, np.arange(self.count))
         rows = np.bincount(places, minlength=self.count)
         last = first + rows - 1
@@ -222,8 +224,11 @@ class _Windows:
         width = self.signal.bin_s * SECOND
         if width * 2 > (HOUR if self.window is Window.HOUR else DAY):
             return None
-        bins = np.unique(np.stack([self.places, self.samples.at // width]), axis=1)[0]
-        return np.minimum(100.0, 100.0 * np.bincount(bins, minlength=self.count) * width / self.width)
+        bin_of = self.samples.at // width
+        fresh = np.ones(len(bin_of), dtype=bool)  # each window's samples are in order of time
+        fresh[1:] = (self.places[1:] != self.places[:-1]) | (bin_of[1:] != bin_of[:-1])
+        bins = np.bincount(self.places[fresh], minlength=self.count)
+        return np.minimum(100.0, 100.0 * bins * width / self.width)
 
 
 def _of_windows(windows: _Windows) -> Iterator[Summary]:
@@ -275,11 +280,12 @@ def _levels(windows: _Windows) -> Iterator[Summary]:
 
 def _means_of(windows: _Windows, width: int) -> tuple[Ints, Ints, Floats, Ints]:
     """Return window, number of the part, mean and count of each part (of `width` µs, local clock)."""
-    parts = np.stack([windows.places, windows.samples.local // width])
-    found, places = np.unique(parts, axis=1, return_inverse=True)
-    places = places.reshape(-1)
-    rows = np.bincount(places)
-    return found[0], found[1], np.bincount(places, windows.samples.value) / rows, rows
+    part = windows.samples.local // width
+    ids = _ids([windows.places, part])
+    rows = np.bincount(ids)
+    window_of, part_of = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    window_of[ids], part_of[ids] = windows.places, part
+    return window_of, part_of, np.bincount(ids, windows.samples.value) / rows, rows
 
 
 def _resting(windows: _Windows) -> Floats:
@@ -304,12 +310,13 @@ def _circadian(windows: _Windows) -> tuple[Floats, Floats, Floats]:
 
 def _totals(windows: _Windows) -> Floats:
     """Return per window the sum over its hours of what the device kind that counted most counted."""
-    hours = np.stack([windows.places, windows.samples.local // HOUR, windows.samples.offset])
-    hour_of = _ids(list(hours))
-    of_device, places = np.unique(np.stack([hour_of, windows.samples.device]), axis=1, return_inverse=True)
-    sums = np.bincount(places.reshape(-1), windows.samples.value)
+    hour_of = _ids([windows.places, windows.samples.local // HOUR, windows.samples.offset])
+    counted = _ids([hour_of, windows.samples.device])
+    sums = np.bincount(counted, windows.samples.value)
+    hour_counted = np.zeros(len(sums), dtype=np.int64)
+    hour_counted[counted] = hour_of
     most = np.zeros(int(hour_of.max()) + 1)
-    np.maximum.at(most, of_device[0], sums)
+    np.maximum.at(most, hour_counted, sums)
     window_of = np.zeros(len(most), dtype=np.int64)
     window_of[hour_of] = windows.places
     return np.bincount(window_of, most, minlength=windows.count).astype(np.float64)
@@ -334,14 +341,25 @@ def _beats(windows: _Windows) -> Iterator[Summary]:
 
 
 def _ids(keys: list[Ints]) -> Ints:
-    """Return a number for each row, the same for the same keys."""
-    if len(keys[0]) == 0:
-        return np.zeros(0, dtype=np.int64)
+    """Return a number for each row, the same for the same keys, in the keys' order."""
     ids = np.zeros(len(keys[0]), dtype=np.int64)
     for key in keys:
-        found, codes = np.unique(key, return_inverse=True)
-        ids = np.unique(ids * len(found) + codes, return_inverse=True)[1]
+        codes, found = _ranked(key)
+        ids = _ranked(ids * found + codes)[0]
     return ids
+
+
+def _ranked(numbers: Ints) -> tuple[Ints, int]:
+    """Return the place of each number among the different ones, and how many these are."""
+    ahead = np.diff(numbers, prepend=numbers[:1])
+    if (ahead >= 0).all():
+        ranks = np.cumsum(ahead > 0, dtype=np.int64)
+        return ranks, int(ranks[-1]) + 1 if len(ranks) else 0
+    coded = pa.array(numbers).dictionary_encode()
+    found = coded.dictionary.to_numpy()
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[np.argsort(found)] = np.arange(len(found))
+    return rank[coded.indices.to_numpy()], len(found)
 
 
 def _codes(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
