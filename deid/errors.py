@@ -3,7 +3,8 @@
 DeidError
 ├── WrongKey        a fault: the vault was made with another key
 ├── NotRedacted     a refusal: a text could not be checked, so it does not pass
-└── MalformedGold   the caller's mistake (ValueError): a file of marked texts breaks its form
+├── MalformedGold   the caller's mistake (ValueError): a file of marked texts breaks its form
+└── MalformedRules  the caller's mistake (ValueError): a file of rules for a table breaks its form
 """
 
 from __future__ import annotations
@@ -35,4 +36,13 @@ class NotDeidentified(DeidError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        self.reason = reason
+
+
+class MalformedRules(DeidError, ValueError):
+    """A file of rules for a table breaks its form, or does not fit the table. `key` names the place."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
         self.reason = reason
