@@ -18,6 +18,7 @@ from node.ingest.readers.hl7v2_record import Cells, Row, cells, table
 
 HEADERS = (b"MSH", b"FHS", b"BHS")
 PEEK = 4096
+VERSION = "2"  # of what is made of a message
 ROWS_AT_ONCE = 2048
 REMEMBERED = 1 << 16  # messages that a repetition is looked for among
 
@@ -32,7 +33,7 @@ class Hl7v2Reader:
 
     def __init__(self, *, zone: str = "") -> None:
         self._zone = zone
-        self.version = f"1 {zone}" if zone else "1"
+        self.version = f"{VERSION} {zone}" if zone else VERSION
 
     def reads(self, path: Path) -> bool:
         """Return whether the file begins with a header of HL7 v2, maybe in an MLLP frame."""

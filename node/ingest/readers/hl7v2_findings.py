@@ -78,15 +78,28 @@ def prb(record: Record, segment: Segment) -> None:
     )
 
 
+def performed(record: Record, segment: Segment) -> Concept:
+    """Return what a PR1 says was done."""
+    return _said(record, segment, "PR1", code=3, method=2, words=4)
+
+
+def procedure_key(record: Record, segment: Segment) -> str:
+    """Return the key of the procedure of a PR1: PR1-19, else visit, code and time."""
+    message = record.message
+    if given := entity(message, segment, 19):
+        return given
+    return f"px {record.encounter or ''} {performed(record, segment).name} {message.first(segment, 5)}"
+
+
 def pr1(record: Record, segment: Segment) -> None:
     """Give PROCEDURE. Its key is PR1-19, else visit, code and time; PR1-7 is how long it took."""
     message = record.message
-    what = _said(record, segment, "PR1", code=3, method=2, words=4)
+    what = performed(record, segment)
     if not what.said:
         record.turn_away("PR1-3", reasons.NO_CONTENT)
         return
     when = message.first(segment, 5)
-    key = entity(message, segment, 19) or f"px {record.encounter or ''} {what.name} {when}"
+    key = procedure_key(record, segment)
     place = f"PR1[{record.ordinal}]"
     if message.first(segment, 20).upper() == DELETED:
         record.retract(Kind.PROCEDURE, place, key)

@@ -10,10 +10,11 @@ from node.ingest.readers.hl7v2_documents import Documents
 from node.ingest.readers.hl7v2_drugs import component, order_only, rxa, rxd, rxe, rxr, tq1
 from node.ingest.readers.hl7v2_findings import dg1, pr1, prb
 from node.ingest.readers.hl7v2_lexer import Malformed, check, lex
+from node.ingest.readers.hl7v2_payments import ft1, in1
 from node.ingest.readers.hl7v2_people import al1, iam, mrg, pid
 from node.ingest.readers.hl7v2_record import Record, Row, Segment
 from node.ingest.readers.hl7v2_results import ORDERING, nte, obr, obx, orc
-from node.ingest.readers.hl7v2_visits import evn, pv1
+from node.ingest.readers.hl7v2_visits import evn, pv1, pv2
 
 CLINICAL = ORDERING | {
     *("ADT", "ORU", "OUL", "ORF", "RDE", "RDS", "RAS", "RGV", "VXU", "MDM"),
@@ -29,6 +30,9 @@ HANDLERS: dict[str, Handler] = {
     "AL1": al1,
     "IAM": iam,
     "PV1": pv1,
+    "PV2": pv2,
+    "IN1": in1,
+    "FT1": ft1,
     "DG1": dg1,
     "PRB": prb,
     "PR1": pr1,
@@ -51,15 +55,15 @@ WITHOUT_PATIENT = frozenset({"EVN", "PID"})
 ADMINISTRATIVE = frozenset(
     word
     for line in (
-        "MSH MSA ERR SFT UAC DSC PD1 PV2 NK1 ARV ROL PRT DB1 ACC UB1 UB2 GT1 IN1 IN2 IN3 PDA IAR",
-        "FT1 BLG CTI CTD CON SPM SAC INV SID TQ2 CDO RQ1 AUT PRD RF1 RGS SCH AIS AIG AIL AIP DRG",
+        "MSH MSA ERR SFT UAC DSC PD1 NK1 ARV ROL PRT DB1 ACC UB1 UB2 GT1 IN2 IN3 PDA IAR",
+        "BLG CTI CTD CON SPM SAC INV SID TQ2 CDO RQ1 AUT PRD RF1 RGS SCH AIS AIG AIL AIP DRG",
         "ABS GP1 GP2 PTH VAR GOL PSH PDC IPC OM1 OBS SHP PAC QRD QRF QAK QPD RCP TXA CSR CSP CSS",
         "PCE NPU OVR IPR ARQ OH1 OH2 OH3 OH4 NDS DSP ADD CM0 CM1 CM2 PEO PES PCR FAC ISD IVC IVT",
         "BPO BPX BTX DON DEV",
     )
     for word in line.split()
 )
-"""Segments of HL7 that no fact is made of: who pays, who treats, where, which device and sample."""
+"""Segments of HL7 that no fact is made of: next of kin, who vouches, who treats, where, which sample."""
 SPECIALS = frozenset({"TXA", "OBX"})
 
 

@@ -10,6 +10,7 @@ from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_lexer import Delimiters, Message
 from node.ingest.readers.hl7v2_record import Order, Record, Segment, details
 from node.ingest.readers.hl7v2_types import REMEMBERED_CHARACTERS, Coding, Identifier, concept, identifier
+from node.ingest.readers.hl7v2_visits import MOVED
 
 SEXES = {
     "M": "male",
@@ -29,6 +30,8 @@ NOT_OF_HOSPITALS = frozenset({"SS", "DL", "PPN", "AN", "VN", "ANON", "BC", "CC",
 DEFAULT_NAMESPACE = "mrn"  # of numbers that name no authority
 MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47", "A48"})
 ACCOUNT_MERGES = frozenset({"A35", "A41", "A42", "A43", "A44", "A45", "A49", "A50", "A51"})
+OF_OTHERS = frozenset({"A43", "A44", "A45"})  # moves that may be to another patient
+LINKS = frozenset({"A24", "A37"})
 ERRONEOUS = "E"  # IAM-17, table 0438
 
 
@@ -39,6 +42,9 @@ def pid(record: Record, segment: Segment) -> None:
     not take the place of the registration's. "Not dead" (PID-30 N) takes back a death.
     """
     record.pid, record.encounter, record.admitted, record.order = segment, None, None, Order()
+    record.left = []
+    if record.event in LINKS and record.ordinal == 2:
+        record.turn_away("PID", reasons.LINK)
     record.account = record.message.first(segment, 18)
     who = _who(record.message, segment)
     if who is None:
@@ -136,7 +142,7 @@ def _group(record: Record, segment: Segment, number: int) -> Coding | None:
 def mrg(record: Record, segment: Segment) -> None:
     """Give MERGE from each number of MRG-1 to that of PID-3 with the same authority, else to the chosen."""
     if record.event in ACCOUNT_MERGES:
-        record.turn_away("MRG", reasons.ACCOUNT_MERGE)
+        _moved(record, segment)
         return
     if record.event not in MERGES:
         return
@@ -166,6 +172,22 @@ def mrg(record: Record, segment: Segment) -> None:
         row["patient"], row["patient_namespace"], row["encounter"] = one.id, _namespace(one), None
         if _namespace(other) != _namespace(one):
             row["details"] = {"other_patient_namespace": _namespace(other)}
+
+
+def _moved(record: Record, segment: Segment) -> None:
+    """Note which visits PV1, which follows, takes the place of; accounts that move change nothing.
+
+    A visit may move to another patient. Its results do not: facts have no words for it, so it is noted.
+    """
+    message, patient, namespace = record.message, record.patient, record.namespace
+    if (before := _chosen(_numbers(message, segment, 1))) is not None:
+        patient, namespace = before.id, _namespace(before)
+    if record.event in MOVED and patient and namespace:
+        record.left = [(patient, namespace, one.id) for one in _numbers(message, segment, 5)]
+    if not record.left:
+        record.turn_away("MRG", reasons.ACCOUNT_MERGE)
+    if record.event in OF_OTHERS and (patient, namespace) != (record.patient, record.namespace):
+        record.turn_away("MRG-1", reasons.STAYS_BEHIND)
 
 
 def al1(record: Record, segment: Segment) -> None:

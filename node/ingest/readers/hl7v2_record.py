@@ -17,6 +17,8 @@ from node.ingest.readers.hl7v2_types import NOTHING, Coding, Concept
 
 EHR = 32817  # OMOP type concepts: "EHR"
 ADMINISTRATION = 32818  # "EHR administration record"
+BILLING = 32821  # "EHR billing record"
+CHIEF_COMPLAINT = 32822  # "EHR chief complaint"
 DISPENSING = 32825  # "EHR dispensing record"
 ENCOUNTER_RECORD = 32827  # "EHR encounter record"
 NOTE = 32831  # "EHR note"
@@ -79,6 +81,7 @@ class Record:
         self.namespace: str | None = None
         self.account = ""
         self.encounter: str | None = None
+        self.left: list[tuple[str, str, str]] = []  # patient, namespace, number of visits that PV1 replaces
         self.admitted: Moment | None = None
         self.order = Order()
         self.pending: Lines | None = None

@@ -1,18 +1,34 @@
-"""EVN and PV1: visits, as admissions, transfers, discharges and their cancellations tell them."""
+"""EVN, PV1 and PV2: visits, as admissions, transfers, discharges, moves and their cancellations tell them."""
 
 from __future__ import annotations
 
 from node.ingest.facts import Kind
 from node.ingest.readers import hl7v2_reasons as reasons
-from node.ingest.readers.hl7v2_record import ENCOUNTER_RECORD, Record, Segment, details
-from node.ingest.readers.hl7v2_types import Coding, identifier
+from node.ingest.readers.hl7v2_record import (
+    CHIEF_COMPLAINT,
+    ENCOUNTER_RECORD,
+    Record,
+    Segment,
+    details,
+)
+from node.ingest.readers.hl7v2_times import Moment
+from node.ingest.readers.hl7v2_types import Coding, Concept, concept, identifier
 
-HELD = frozenset({"A01", "A02", "A03", "A04", "A06", "A07", "A08", "A12", "A13"})
+HELD = frozenset(
+    f"A{number:02d}"
+    for number in (1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 15, 16, 17, 21, 22, 25, 26, 32, 33, 52, 53, 54, 55)
+)
+"""Events in a visit that has begun: admitted, moved, on leave, about to go. PV1 is how it now stands."""
+MOVED = frozenset({"A42", "A45", "A50"})  # the visit of MRG-5 is from now on that of PV1-19
 CANCELLED = frozenset({"A11", "A23", "A38"})
-TO_COME = frozenset({"A05", "A14", "A15", "A16"})
+TO_COME = frozenset({"A05", "A14", "A27"})
+OPEN = frozenset(
+    {"A13", "A16", "A25"}
+)  # a discharge did not happen, or not yet: no end, whatever PV1-45 says
 DISCHARGE = "A03"
-CANCEL_DISCHARGE = "A13"
 BEGINS = frozenset({"A01", "A04"})
+VISITS = HELD | MOVED | CANCELLED | TO_COME
+REASON_FOR_VISIT = Concept([("http://loinc.org", "29299-5", "Reason for visit")], None)
 NO_CLASS = frozenset({"N", "U"})  # PV1-2 "not applicable", "unknown"
 ACT_CODES = {"I": "IMP", "O": "AMB", "E": "EMER", "P": "PRENC", "B": "IMP"}
 ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -28,13 +44,13 @@ def pv1(record: Record, segment: Segment) -> None:
     """Set the visit of what follows. ADT gives VISIT: the whole visit as it now stands, keyed by its number.
 
     A11 and A23 take it back. A13 says that a discharge did not happen: the visit is open again. Visits to
-    come (A05, A14) are turned away: CDM's visits are those that were.
+    come (A05, A14) are turned away: CDM's visits are those that were. So is what says of a visit that goes on
+    not when it began: it would take the place of what did.
     """
-    message = record.message
     begun = record.time(segment, 44, "PV1-44")
     record.encounter = _number(record, segment, begun is not None)
     record.admitted = begun
-    if record.code != "ADT" or record.event not in HELD | CANCELLED | TO_COME:
+    if record.code != "ADT" or record.event not in VISITS:
         return
     place = f"PV1[{record.ordinal}]"
     if record.event in TO_COME:
@@ -51,15 +67,27 @@ def pv1(record: Record, segment: Segment) -> None:
     if record.event in CANCELLED:
         record.retract(Kind.VISIT, place, record.encounter)
         return
-    end = None
-    if record.event != CANCEL_DISCHARGE:
-        end = record.time(segment, 45, "PV1-45")
+    if begun is None:
+        record.turn_away("PV1-44", reasons.NO_START)
+        return
+    _visit(record, segment, begun)
+    for patient, namespace, number in record.left:
+        if (patient, namespace, number) != (record.patient, record.namespace, record.encounter):
+            record.retract(Kind.VISIT, f"{place}-19", number)
+            gone = record.rows[-1]
+            gone["patient"], gone["patient_namespace"], gone["encounter"] = patient, namespace, number
+
+
+def _visit(record: Record, segment: Segment, begun: Moment) -> None:
+    """Give VISIT as it now stands."""
+    message = record.message
+    end = None if record.event in OPEN else record.time(segment, 45, "PV1-45")
     if record.event == DISCHARGE:
         end = end or record.happened or record.sent
     row = record.add(
         Kind.VISIT,
-        place,
-        record.encounter,
+        f"PV1[{record.ordinal}]",
+        record.encounter or "",
         start=begun,
         end=end,
         type_concept_id=ENCOUNTER_RECORD,
@@ -75,6 +103,28 @@ def pv1(record: Record, segment: Segment) -> None:
         ),
     )
     row["codes"] = _class(message.first(segment, 2).upper())
+
+
+def pv2(record: Record, segment: Segment) -> None:
+    """Give OBSERVATION: why the patient came (PV2-3), in the code or the words of the hospital."""
+    message, visit = record.message, record.encounter
+    why = concept(message, message.field(segment, 3), where="PV2-3")
+    if not why.said or visit is None or record.event in TO_COME:
+        return
+    place, key = f"PV2[{record.ordinal}]", f"reason for {visit}"
+    if record.event in CANCELLED:
+        record.retract(Kind.OBSERVATION, place, key)
+        return
+    record.add(
+        Kind.OBSERVATION,
+        place,
+        key,
+        start=record.admitted or record.happened or record.sent,
+        concept=REASON_FOR_VISIT,
+        type_concept_id=CHIEF_COMPLAINT,
+        value_codes=why.codings or None,
+        value_text=why.text,
+    )
 
 
 def _number(record: Record, segment: Segment, begun: bool) -> str | None:

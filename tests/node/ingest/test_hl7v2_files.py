@@ -56,7 +56,7 @@ def test_messages_are_found_however_they_are_parted(tmp_path, data):
 
 def test_it_is_a_reader_and_knows_its_files(tmp_path):
     reader: Reader = Hl7v2Reader()
-    assert (reader.name, reader.version) == ("hl7v2", "1")
+    assert (reader.name, reader.version) == ("hl7v2", "2")
     assert Hl7v2Reader(zone="Europe/Berlin").version != reader.version
     for data in (THREE[0], BHS, b"\x0b" + THREE[0], b"\xef\xbb\xbf" + THREE[0], b"\r\n" + THREE[0]):
         assert reader.reads(written(tmp_path, data))
@@ -183,13 +183,16 @@ SIMHOSPITAL_KINDS = {"person": 1014, "measurement": 3259, "note": 1994, "visit":
 SAMPLE_KINDS = {
     "person": 127,
     "death": 74,
-    "visit": 22,
-    "observation": 48,
+    "visit": 35,
+    "observation": 91,  # 48 allergies and results of VXU, 43 reasons for a visit
     "condition": 51,
-    "procedure": 26,
+    "procedure": 30,
+    "coverage": 37,
+    "cost": 4,
     "retract death": 21,
+    "retract observation": 2,
     "measurement": 68,
-    "retract visit": 2,
+    "retract visit": 4,
     "retract person": 2,
     "merge person": 6,
     "note": 90,
@@ -199,8 +202,12 @@ SAMPLE_KINDS = {
 }
 SAMPLE_NOTES = {
     ("OBX-11", "not-final"): 73,
-    ("PV1", "planned"): 8,
-    ("MRG", "account-merge"): 6,
+    ("PV1", "planned"): 6,
+    ("PV1-44", "no-start"): 2,
+    ("IN1-12", "no-start"): 6,
+    ("FT1", "order"): 17,
+    ("MRG", "account-merge"): 3,
+    ("MRG-1", "stays-behind"): 2,
     ("OBX-5", "no-value"): 8,
     ("OBX-5", "value-is-a-time"): 5,
     ("OBR", "order"): 23,

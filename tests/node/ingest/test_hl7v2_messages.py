@@ -47,7 +47,13 @@ def test_an_admission_gives_person_and_visit():
     }
 
 
-@pytest.mark.parametrize("event", ["A02", "A04", "A06", "A07", "A08", "A12"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        *("A02", "A04", "A06", "A07", "A08", "A09", "A10", "A12", "A15", "A16", "A17", "A21", "A22"),
+        *("A25", "A26", "A32", "A33", "A52", "A53", "A54", "A55"),
+    ],
+)
 def test_what_happens_in_a_visit_gives_the_visit_as_it_stands(event):
     rows, _ = read(message(f"ADT^{event}", PID, PV1))
     visit = one(rows, "visit")
@@ -62,6 +68,34 @@ def test_a_discharge_ends_the_visit_when_the_message_says_or_when_it_happened():
     assert (visit["end"], visit["status"]) == (us(2020, 5, 3, 8), "finished")
 
 
+@pytest.mark.parametrize("event", ["A02", "A03", "A08", "A13"])
+def test_what_says_not_when_a_visit_began_does_not_take_the_place_of_what_does(event):
+    pv1 = PV1.replace("20200501080000", "")
+    rows, turned_away = read(message(f"ADT^{event}", "EVN||20200503", PID, pv1))
+    assert kinds(rows) == {"person": 1}
+    assert reasons_of(turned_away) == [("PV1-44", reasons.NO_START, False)]
+    assert one(read(message("ADT^A01", "EVN||20200503", PID, pv1))[0], "visit")["start"] == us(2020, 5, 3)
+
+
+@pytest.mark.parametrize("event", ["A13", "A16", "A25"])
+def test_a_discharge_that_was_not_or_is_not_yet_ends_no_visit(event):
+    visit = one(read(message(f"ADT^{event}", PID, PV1 + "20200502090000+0200"))[0], "visit")
+    assert (visit["action"], visit["end"], visit["status"]) == ("assert", None, "in-progress")
+
+
+def test_why_a_patient_came_is_an_observation_of_the_visit():
+    coded = "PV2|||140004^Chronic pharyngitis^SCT"
+    why = one(read(message("ADT^A01", PID, PV1, coded))[0], "observation")
+    assert why["codes"][0][:2] == ("http://loinc.org", "29299-5")
+    assert why["value_codes"] == [("http://snomed.info/sct", "140004", "Chronic pharyngitis")]
+    assert (why["encounter"], why["start"], why["type_concept_id"]) == ("V1", us(2020, 5, 1, 6), 32822)
+    later = one(read(message("ADT^A08", PID, PV1, "PV2|||^CHEST PAIN"))[0], "observation")
+    assert (later["key"], later["value_text"]) == (why["key"], "CHEST PAIN")
+    gone = one(read(message("ADT^A11", PID, PV1, coded))[0], "observation")
+    assert (gone["action"], gone["key"]) == ("retract", why["key"])
+    assert kinds(read(message("ADT^A05", PID, PV1, coded))[0]) == {"person": 1}
+
+
 def test_a_cancelled_discharge_opens_the_visit_again():
     visit = one(read(message("ADT^A13", PID, PV1 + "20200502090000+0200"))[0], "visit")
     assert (visit["action"], visit["end"]) == ("assert", None)
@@ -73,7 +107,7 @@ def test_a_cancelled_visit_is_taken_back(event):
     assert (visit["action"], visit["key"]) == ("retract", "V1")
 
 
-@pytest.mark.parametrize("event", ["A05", "A14"])
+@pytest.mark.parametrize("event", ["A05", "A14", "A27"])
 def test_a_visit_to_come_is_turned_away_and_the_person_kept(event):
     rows, turned_away = read(message(f"ADT^{event}", PID, PV1))
     assert kinds(rows) == {"person": 1}
@@ -177,10 +211,41 @@ def test_merges_of_several_patients_and_authorities():
     assert reasons_of(turned_away) == [("MRG-1", reasons.SELF_MERGE, False)]
 
 
-def test_a_merge_of_accounts_moves_no_patient():
-    rows, turned_away = read(message("ADT^A41", PID, "MRG|M1^^^GHH^MR||ACC2"))
+@pytest.mark.parametrize("event", ["A35", "A41", "A43", "A44", "A49", "A51"])
+def test_accounts_that_merge_or_move_change_no_patient_and_no_visit(event):
+    rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||ACC2", PV1))
     assert kinds(rows) == {"person": 1}
     assert reasons_of(turned_away) == [("MRG", reasons.ACCOUNT_MERGE, False)]
+
+
+@pytest.mark.parametrize("event", ["A42", "A45", "A50"])
+def test_a_visit_that_gets_another_number_is_that_visit(event):
+    rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||||V0^^^GHH^VN", PV1))
+    assert kinds(rows) == {"person": 1, "visit": 1, "retract visit": 1}
+    new, gone = (row for row in rows if row["kind"] == "visit")
+    assert (new["key"], gone["key"], gone["patient"]) == ("V1", "V0", "M1")
+    assert turned_away == []
+    rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||||V1^^^GHH^VN", PV1))
+    assert kinds(rows) == {"person": 1, "visit": 1}  # its own number: there is nothing to take back
+    no_start = PV1.replace("20200501080000", "")
+    rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||||V0^^^GHH^VN", no_start))
+    assert kinds(rows) == {"person": 1}  # the old one stays until it is known what takes its place
+    assert reasons_of(turned_away) == [("PV1-44", reasons.NO_START, False)]
+
+
+def test_a_visit_that_moves_to_another_patient_leaves_the_wrong_one_and_says_what_stays():
+    rows, turned_away = read(message("ADT^A45", PID, "MRG|M9^^^GHH^MR||||V1^^^GHH^VN", PV1))
+    new, gone = (row for row in rows if row["kind"] == "visit")
+    assert (new["action"], new["patient"], new["key"]) == ("assert", "M1", "V1")
+    assert (gone["action"], gone["patient"], gone["key"]) == ("retract", "M9", "V1")
+    assert reasons_of(turned_away) == [("MRG-1", reasons.STAYS_BEHIND, False)]
+
+
+@pytest.mark.parametrize("event", ["A24", "A37"])
+def test_patients_that_are_linked_are_not_merged(event):
+    rows, turned_away = read(message(f"ADT^{event}", PID, PID.replace("M1", "M2")))
+    assert [(row["patient"], row["action"]) for row in rows] == [("M1", "assert"), ("M2", "assert")]
+    assert reasons_of(turned_away) == [("PID", reasons.LINK, False)]
 
 
 def test_allergies_of_al1_and_iam():
@@ -505,7 +570,7 @@ def test_documents_are_replaced_and_cancelled():
 
 
 def test_local_and_unknown_segments_are_counted():
-    rows, turned_away = read(message("ADT^A28", PID, "ZPI|1|secret", "ZZZ|2", "QQQ|3", "NK1|1"))
+    rows, turned_away = read(message("ADT^A28", PID, "ZPI|1|secret", "ZZZ|2", "QQQ|3", "NK1|1|Roe", "IN2|1"))
     assert kinds(rows) == {"person": 1}
     assert reasons_of(turned_away) == [("Z", "local-segment", False)] * 2 + [
         ("segment", "unknown-segment", False)

@@ -86,6 +86,23 @@ def test_a_visit_is_admitted_discharged_opened_again_and_cancelled(feed: Feed) -
     assert feed.rows(visits) == []
 
 
+def test_an_update_without_the_admissions_time_leaves_the_visit_as_it_is(feed: Feed) -> None:
+    visits = "SELECT visit_concept_id FROM visit_occurrence"
+    feed.take("ADT^A01", PID, PV1, day=1)
+    feed.take("ADT^A08", PID, PV1.replace("20200501080000", ""), day=2)
+    assert feed.rows(visits) == [(9201,)]
+
+
+def test_a_visit_of_the_wrong_patient_moves_to_the_right_one(feed: Feed) -> None:
+    feed.take("ADT^A01", PID.replace("M1", "M9"), PV1, day=1)
+    feed.take("ADT^A28", PID, day=1)
+    feed.take("ADT^A45", PID, "MRG|M9^^^GHH^MR||||V1^^^GHH^VN", PV1, day=2)
+    ((visitor,),) = feed.rows("SELECT person_id FROM visit_occurrence")
+    assert feed.rows("SELECT count(*) FROM person") == [(2,)]
+    feed.take("ORU^R01", SHORT_PID, PV1, OBR, SODIUM.format(value=140, status="F"), day=3)
+    assert feed.rows("SELECT person_id FROM measurement") == [(visitor,)]
+
+
 def test_merged_patients_are_one_person_with_the_records_of_both(feed: Feed) -> None:
     feed.take("ORU^R01", SHORT_PID, OBR, SODIUM.format(value=140, status="F"), day=2)
     feed.take("ADT^A28", SHORT_PID.replace("M1", "M2"), day=3)
