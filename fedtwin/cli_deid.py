@@ -5,9 +5,13 @@ from __future__ import annotations
 import typer
 
 from fedtwin.cli_deid_evaluate import evaluate
+from fedtwin.cli_deid_table import table
+from fedtwin.cli_deid_text import text
 
 deid = typer.Typer(
     no_args_is_help=True,
     help="Take identity out of texts, tables and images, and measure how well. Works without a node.",
 )
+deid.command("text")(text)
+deid.command("table")(table)
 deid.command("evaluate")(evaluate)

@@ -104,7 +104,8 @@ def open_finder(name: FinderName, language: str) -> Finder:
         return PresidioAsShipped.open()
     from deid.notes import NoteFinder
 
-    return NoteFinder.open(language=language)
+    ours: Finder = NoteFinder.open(language=language)
+    return ours
 
 
 def found_in(finder: Finder, documents: list[GoldDocument]) -> tuple[list[list[Span]], float]:
