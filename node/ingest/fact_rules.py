@@ -10,6 +10,8 @@ A small TOML, `ingest.toml` in the node's home, may change it; what it leaves ou
     [text]
     values = "words"                # or "redacted": results in words, through deid.text
     notes = "none"                  # or "redacted"
+    [time]
+    zone = "Europe/Berlin"          # of HL7 v2 times that say no offset; without it they stand as written
 
 Whatever is "entered-in-error" is retracted, whatever the lists say. A fact without a state counts.
 """
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from node.ingest.errors import MalformedMapping
 from node.ingest.facts import Kind
@@ -84,6 +87,7 @@ class FactRules:
     intent: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_INTENT))
     values: TextPolicy = TextPolicy.WORDS
     notes: TextPolicy = TextPolicy.NONE
+    zone: str = field(default="", repr=False)  # in the version of readers that have use for it
 
     def counts(self, kind: str, status: str | None, intent: str | None) -> bool:
         """Return whether a fact of this kind, state and intent gives a record."""
@@ -102,16 +106,28 @@ def read_rules(path: Path) -> FactRules:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise MalformedMapping(path.name, "$", "is not TOML") from None
     text = whole.section("text", None)
+    times = whole.section("time", None)
     rules = FactRules(
         status=_STATUS | _words(whole, "status"),
         intent=_INTENT | _words(whole, "intent"),
         values=text.choice("values", TextPolicy, TextPolicy.WORDS) if text else TextPolicy.WORDS,
         notes=text.choice("notes", TextPolicy, TextPolicy.NONE) if text else TextPolicy.NONE,
+        zone=_zone(times) if times else "",
     )
     if text:
         text.done()
     whole.done()
     return rules
+
+
+def _zone(times: Section) -> str:
+    name: str = times.text("zone")
+    times.done()
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        times.fail("zone", "is not a time zone of IANA, such as Europe/Berlin")
+    return name
 
 
 def _words(whole: Section, name: str) -> dict[str, tuple[str, ...]]:

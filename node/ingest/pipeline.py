@@ -200,7 +200,10 @@ class Pipeline:
                 raw.forget(person)
 
     def _bound(self, reader: Reader) -> Reader:
-        """Tell a reader that keeps something beside the store (raw samples, series) where, and who is who."""
+        """Tell a reader whose clock a time is by, and one that keeps raw samples where, and who is who."""
+        zoned = getattr(reader, "in_zone", None)
+        if zoned is not None and self.rules.zone:
+            reader = zoned(self.rules.zone)
         bind = getattr(reader, "bind", None)
         if bind is None:
             return reader

@@ -35,6 +35,10 @@ class Hl7v2Reader:
         self._zone = zone
         self.version = f"{VERSION} {zone}" if zone else VERSION
 
+    def in_zone(self, zone: str) -> Hl7v2Reader:
+        """Return the reader of a hospital in this zone."""
+        return Hl7v2Reader(zone=zone)
+
     def reads(self, path: Path) -> bool:
         """Return whether the file begins with a header of HL7 v2, maybe in an MLLP frame."""
         with path.open("rb") as file:

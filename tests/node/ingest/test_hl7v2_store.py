@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from deid.vault import PseudonymKey, Vault
+from node.ingest.errors import MalformedMapping
+from node.ingest.fact_rules import FactRules, read_rules
 from node.ingest.pipeline import Pipeline, SourceReport
+from node.ingest.readers.hl7v2 import Hl7v2Reader
 from node.omop import starter
 from node.omop.store import OmopStore
 from privacy.rng import SecureBits
@@ -27,15 +30,17 @@ class Feed:
     def __init__(self, folder: Path, store: OmopStore, vault: Vault) -> None:
         self._folder = folder
         self._store = store
-        self._pipeline = Pipeline(store, vault, SystemClock())
+        self._vault = vault
+        self.rules = FactRules()
         self._loads = 0
 
-    def take(self, kind: str, *segments: str, day: int) -> SourceReport:
+    def take(self, kind: str, *segments: str, day: int, offset: str = "+0200") -> SourceReport:
         """Load a message that was sent on a day of May."""
         self._loads += 1
         path = self._folder / f"messages{self._loads}.hl7"
-        path.write_bytes(message(kind, *segments, sent=f"202005{day:02d}120000+0200"))
-        (source,) = self._pipeline.ingest([path]).sources
+        path.write_bytes(message(kind, *segments, sent=f"202005{day:02d}120000{offset}"))
+        pipeline = Pipeline(self._store, self._vault, SystemClock(), rules=self.rules)
+        (source,) = pipeline.ingest([path]).sources
         assert source.records_in == source.stored + source.quarantined == 1
         return source
 
@@ -122,3 +127,40 @@ def test_dates_keep_their_distance_and_no_number_of_the_hospital_is_stored(feed:
     ((number, source),) = feed.rows("SELECT person_id, person_source_value FROM person")
     assert "M1" not in str(source)
     assert number > 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset", "minutes"),
+    [
+        ("", "", None),
+        ("Europe/Berlin", "", 120),
+        ("America/New_York", "", -240),
+        ("Europe/Berlin", "+0000", 0),
+    ],
+)
+def test_a_time_without_an_offset_is_by_the_hospitals_clock(feed: Feed, zone, offset, minutes) -> None:
+    feed.rules = FactRules(zone=zone)
+    feed.take("ORU^R01", SHORT_PID, OBR, SODIUM.format(value=140, status="F"), day=2, offset=offset)
+    assert feed.rows(
+        "SELECT utc_offset_min, hour(measurement_datetime), minute(measurement_datetime)"
+        " FROM measurement JOIN fedtwin_provenance ON record_id = measurement_id"
+        " WHERE table_name = 'measurement'"
+    ) == [(minutes, 7, 0)]
+
+
+def test_a_load_by_another_clock_is_another_load(feed: Feed, tmp_path: Path) -> None:
+    assert Hl7v2Reader().in_zone("Europe/Berlin").version != Hl7v2Reader().version
+    path = tmp_path / "ingest.toml"
+    path.write_text('[time]\nzone = "Europe/Berlin"\n')
+    assert read_rules(path).zone == "Europe/Berlin"
+    for wrong in (
+        'zone = "Mars/Olympus"',
+        'zone = "../../etc/passwd"',
+        'zone = ""',
+        "zone = 1",
+        'zone = "UTC"\nx = 1',
+        "",
+    ):
+        path.write_text(f"[time]\n{wrong}\n")
+        with pytest.raises(MalformedMapping):
+            read_rules(path)
