@@ -211,7 +211,7 @@ class Load:
             "INSERT INTO cdm_source BY NAME SELECT 'fedtwin node' AS cdm_source_name,"
             " 'fedtwin' AS cdm_source_abbreviation, 'this hospital' AS cdm_holder, ? AS source_release_date,"
             " ? AS cdm_release_date, ? AS cdm_version, ? AS cdm_version_concept_id,"
-            " 'none' AS vocabulary_version",
+            " coalesce((SELECT version FROM fedtwin_vocabulary), 'none') AS vocabulary_version",
             [today, today, CDM_VERSION, CDM_VERSION_CONCEPT_ID],
         )
 

@@ -20,7 +20,7 @@ from node.omop.starter_files import concepts, diagnosis_codes
 from node.omop.store import OmopStore
 from node.omop.tables import LOCAL_CONCEPTS_ABOVE
 
-VERSION = "fedtwin-starter-1"
+VERSION = "fedtwin-starter-2"
 PREFIX = "fedtwin-starter-"
 _ENGLISH = 4180186  # the language of synonyms
 
@@ -106,3 +106,4 @@ def _fill(writer: duckdb.DuckDBPyConnection, *, now: datetime) -> None:
         "INSERT INTO fedtwin_vocabulary VALUES (?, ?, ?, ?)",
         [VERSION, digest, now.astimezone(UTC).replace(tzinfo=None), len(found)],
     )
+    writer.execute("UPDATE cdm_source SET vocabulary_version = ?", [VERSION])

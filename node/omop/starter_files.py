@@ -5,11 +5,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from importlib import resources
 
 from node.omop.code_map import CodeMapping
 from node.omop.tables import STARTER_VOCABULARY
+
+
+class Checked(StrEnum):
+    """Where a concept's number and name have been seen together."""
+
+    CDM = "cdm"  # in the vocabulary of a public CDM: a test holds them against it
+    PUBLISHED = "published"  # in a public mapping or list
+    NOT = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class StarterConcept:
     code: str
     synonyms: tuple[str, ...] = ()
     standard: bool = True
+    checked: Checked = Checked.NOT
 
 
 @cache
@@ -46,13 +56,13 @@ def _concepts() -> Iterator[StarterConcept]:
     for row in _rows("basics"):
         yield StarterConcept(
             int(row["concept_id"]), row["name"], row["domain_id"], row["vocabulary_id"], row["class_id"],
-            row["code"], standard=row["standard"] == "S",
+            row["code"], standard=row["standard"] == "S", checked=Checked(row["checked"]),
         )  # fmt: skip
     kinds = (
         ("units", "Unit", "UCUM", "Unit", "ucum"),
         ("ingredients", "Drug", "RxNorm", "Ingredient", "rxcui"),
         ("vaccines", "Drug", "CVX", "CVX", "cvx"),
-        ("measurements", "Measurement", "LOINC", "Clinical Observation", "loinc"),
+        ("measurements", "Measurement", "LOINC", "", "loinc"),
         ("conditions", "Condition", STARTER_VOCABULARY, "Plain words", "concept_id"),
     )
     for file, domain, vocabulary, kind, code in kinds:
@@ -62,9 +72,10 @@ def _concepts() -> Iterator[StarterConcept]:
                 row["name"],
                 domain,
                 vocabulary,
-                kind,
+                row.get("class", kind),
                 row[code],
                 _split(row.get("synonyms")),
+                checked=Checked(row["checked"]),
             )
 
 

@@ -106,6 +106,7 @@ def load(
             "INSERT INTO fedtwin_vocabulary VALUES (?, ?, ?, ?)",
             [version, digest, now.astimezone(UTC).replace(tzinfo=None), rows["concept"]],
         )
+        writer.execute("UPDATE cdm_source SET vocabulary_version = ?", [version])
     return VocabularyReport(version, rows, quarantined, unchanged=False)
 
 

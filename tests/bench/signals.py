@@ -1,8 +1,8 @@
 """How fast a phone's export comes in: read alone, and with raw samples stored and their windows summarized.
 
 Rates are per second of processor time (others may use the machine); `elapsed` is by the clock on the wall,
-disk and all. The baseline of a parse is expat alone, with a handler that does nothing: the floor of any reader of
-XML in Python that makes a call for each element.
+disk and all. The baseline of a parse is expat alone, with a handler that does nothing: the floor of any
+reader of XML in Python that makes a call for each element.
 """
 
 import tempfile
