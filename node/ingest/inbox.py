@@ -10,6 +10,7 @@ The files are MLLP frames, which the HL7 reader reads.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -23,6 +24,7 @@ from protocols.clock import Clock
 OPEN, CLOSED = ".part", ".hl7"
 FRAME_END = END + b"\r"
 MAX_FILE = 8 << 20  # a load each: some seven thousand messages
+RESERVED = 256 << 20  # bytes of the disk that are left to the rest of the node: its ledger must never fail
 
 
 class InboxBusy(Exception):
@@ -32,8 +34,9 @@ class InboxBusy(Exception):
 class Inbox:
     """One listener's inbox. `append` and `rotate` may be called from any thread."""
 
-    def __init__(self, folder: Path, lock: int, *, clock: Clock, max_file: int) -> None:
+    def __init__(self, folder: Path, lock: int, *, clock: Clock, max_file: int, reserved: int) -> None:
         self._folder = folder
+        self._reserved = reserved
         self._lock = lock
         self._clock = clock
         self._max_file = max_file
@@ -44,7 +47,7 @@ class Inbox:
         self._last = max((int(path.stem) for path in self.ready()), default=0)
 
     @classmethod
-    def open(cls, folder: Path, *, clock: Clock, max_file: int = MAX_FILE) -> Inbox:
+    def open(cls, folder: Path, *, clock: Clock, max_file: int = MAX_FILE, reserved: int = RESERVED) -> Inbox:
         """Open the inbox, making whole what a crash left. Raises: InboxBusy."""
         private_files.make_folder(folder)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, private_files.FILE_MODE)
@@ -56,12 +59,18 @@ class Inbox:
         for path in sorted(folder.glob(f"*{OPEN}")):
             _made_whole(path)
         private_files.sync_folder(folder)
-        return cls(folder, lock, clock=clock, max_file=max_file)
+        return cls(folder, lock, clock=clock, max_file=max_file, reserved=reserved)
 
     def append(self, messages: Sequence[bytes]) -> None:
-        """Write messages and wait until the disk has them. Raises: OSError; then none of them counts."""
+        """Write messages and wait until the disk has them. Raises: OSError; then none of them counts.
+
+        So it does while the disk has less than `reserved` bytes left.
+        """
         data = b"".join(part for message in messages for part in (START, message, FRAME_END))
         with self._guard:
+            disk = os.statvfs(self._folder)
+            if disk.f_bavail * disk.f_frsize < self._reserved + len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._file is None:
                 self._begin()
             try:

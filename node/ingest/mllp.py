@@ -4,8 +4,9 @@ Guarantee: AA is sent only after `Inbox.append` returned. Messages that arrive w
 written together (group commit), so that thousands a second cost a few dozen waits for the disk.
 
 Limits, each with a reason: the size of a message (memory), messages of one connection that wait for the disk
-(a sender that does not read answers), connections, seconds without a whole message (dead peers, dribblers),
-and the addresses that may send. A log line names counts and codes, never a peer's message.
+(a sender that does not read answers), bytes of all that wait, connections, seconds without a whole message
+(dead peers, dribblers), seconds of a TLS handshake, and the addresses that may send. So memory is bounded by
+`waiting_bytes` and one message a connection. A log line names counts and codes, never a peer's message.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from pathlib import Path
 
 from node.boundary import described
 from node.ingest.inbox import FRAME_END, Inbox
-from node.ingest.mllp_reply import ACCEPT, ERROR, Verdict, failed, judge, reply
+from node.ingest.mllp_reply import ACCEPT, ERROR, Verdict, code_of, failed, judge, reply
 from node.ingest.readers.hl7v2_files import MAX_MESSAGE, START
 from protocols.clock import Clock
 
 LOG = logging.getLogger(__name__)
 BETWEEN = b"\r\n\t \x1c"  # bytes between frames that are no fault
 TOO_LONG = Verdict(ERROR, 102, "MSH-1")
+
+HANDSHAKE_S = 10.0  # of TLS: who takes longer holds a socket for nothing
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,8 +41,8 @@ class Limits:
     """What a listener takes. allowed: the networks that may send; none named means loopback only."""
 
     message_bytes: int = MAX_MESSAGE
-    waiting_messages: int = 512
-    waiting_bytes: int = 64 << 20
+    waiting_messages: int = 512  # of one connection
+    waiting_bytes: int = 64 << 20  # of all
     connections: int = 64
     idle_s: float = 300.0
     allowed: tuple[Network, ...] = ()
@@ -63,6 +66,7 @@ class Listener:
         self.counts: Counter[str] = Counter()  # AA, AE, AR, refused peers
         self.connections: set[_Connection] = set()
         self.port = 0
+        self.waiting = 0  # bytes of messages of all connections that are not answered
         self._inbox = inbox
         self._clock = clock
         self._queue: list[_Slot] = []
@@ -70,9 +74,11 @@ class Listener:
         self._number = 0
 
     def answer(self, verdict: Verdict) -> bytes:
-        """Return the frame of an answer."""
+        """Return the frame of an answer, empty where the sender wants none."""
         self._number += 1
         self.counts[verdict.code] += 1
+        if code_of(verdict) is None:
+            return b""
         return START + reply(verdict, number=self._number, now=self._clock.now()) + FRAME_END
 
     def store(self, slot: _Slot) -> None:
@@ -97,6 +103,8 @@ class Listener:
                 slot.settle(self.answer(slot.verdict))
             for connection in {slot.connection for slot in group}:
                 connection.send()
+            for connection in self.connections:  # others may have waited for the same memory
+                connection.flow()
 
 
 class _Slot:
@@ -126,7 +134,6 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._searched = 0
         self._slots: deque[_Slot] = deque()
-        self._waiting = 0
         self._reading = True
         self._writable = True
         self._timer: asyncio.TimerHandle | None = None
@@ -147,37 +154,39 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
+        self._listener.waiting -= sum(slot.size for slot in self._slots)
+        self._slots.clear()
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         self._buffer += data
         while (message := self._next()) is not None:
             self._take(message)
         if self._transport is not None and len(self._buffer) > self._limits.message_bytes + 2:
             self._refuse_and_close()
-        self._flow()
+        self.flow()
 
     def pause_writing(self) -> None:
         self._writable = False
-        self._flow()
+        self.flow()
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._flow()
+        self.flow()
 
     def send(self) -> None:
         """Send the answers that are ready and whose predecessors were sent."""
         ready = []
         while self._slots and (answer := self._slots[0].answer) is not None:
             ready.append(answer)
-            self._waiting -= self._slots.popleft().size
+            self._listener.waiting -= self._slots.popleft().size
         if ready and self._transport is not None:
             self._transport.write(b"".join(ready))
-        self._flow()
+        self.flow()
 
     def close(self) -> None:
         """Drop the connection; what was not answered the sender sends again."""
@@ -211,7 +220,7 @@ class _Connection(asyncio.Protocol):
         verdict = TOO_LONG if too_long else judge(message)
         slot = _Slot(self, message, verdict)
         self._slots.append(slot)
-        self._waiting += slot.size
+        self._listener.waiting += slot.size
         if verdict.code == ACCEPT:
             self._listener.store(slot)
         else:
@@ -223,9 +232,8 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(self._listener.answer(TOO_LONG))
             self._transport.close()
-            self._transport = None
 
-    def _flow(self) -> None:
+    def flow(self) -> None:
         """Read only while answers go out and not too much waits for the disk."""
         if self._transport is None or self._transport.is_closing():
             return
@@ -233,7 +241,7 @@ class _Connection(asyncio.Protocol):
         wanted = (
             self._writable
             and len(self._slots) < limits.waiting_messages
-            and self._waiting < limits.waiting_bytes
+            and self._listener.waiting < limits.waiting_bytes
         )
         if wanted and not self._reading:
             self._transport.resume_reading()
@@ -247,8 +255,10 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(self._limits.idle_s, self._idle)
 
     def _idle(self) -> None:
+        """Drop a sender without a whole message, also one who does not take the answers that are left."""
         self._listener.counts["idle"] += 1
-        self.close()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 @asynccontextmanager
@@ -267,7 +277,15 @@ async def listening(
     """
     listener = Listener(inbox, limits=limits or Limits(), clock=clock)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(listener), host, port, ssl=tls)
+    patience_s = HANDSHAKE_S if tls else None
+    server = await loop.create_server(
+        lambda: _Connection(listener),
+        host,
+        port,
+        ssl=tls,
+        ssl_handshake_timeout=patience_s,
+        ssl_shutdown_timeout=patience_s,
+    )
     writer = asyncio.create_task(listener.run())
     listener.port = server.sockets[0].getsockname()[1]
     try:

@@ -1,8 +1,13 @@
 """What a listener answers to an HL7 v2 message: AA, AE or AR with MSA and ERR. Never a word of its content.
 
-Original mode: one answer, which says that the message is stored. AE: repair it and send it again. AR: this
-receiver will never take it. What a reply repeats is MSH-3 to MSH-6 (swapped), MSH-10, MSH-11 and MSH-12 of
-the message, to who sent them.
+Original mode: one answer, which says that the message is stored. AE: repair it and send it again. AR: what is
+wrong is not what it says; this receiver does not take such messages (200, 203), or cannot now (207).
+
+Enhanced mode, which a sender asks for in MSH-15 and MSH-16: where MSH-15 wants an accept acknowledgement (AL,
+of errors ER, of successes SU) CA, CE and CR say the same; where it is NE, MSH-16 says when AA, AE and AR are
+wanted, and NE there too: never.
+
+What a reply repeats is MSH-3 to MSH-6 (swapped), MSH-10, MSH-11 and MSH-12, to who sent them.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from datetime import datetime
 from node.ingest.readers.hl7v2_lexer import VERSION, Delimiters, Malformed, decoded
 
 ACCEPT, ERROR, REJECT = "AA", "AE", "AR"
+ALWAYS, ON_ERROR, ON_SUCCESS, NEVER = "AL", "ER", "SU", "NE"  # table 0155
+COMMIT = {ACCEPT: "CA", ERROR: "CE", REJECT: "CR"}
 TEXTS = {
     100: "Segment sequence error",
     101: "Required field missing",
@@ -84,8 +91,21 @@ def _header(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def failed(verdict: Verdict) -> Verdict:
-    """Return the verdict on a message that is right but could not be stored."""
-    return Verdict(ERROR, 207, "", verdict.signs, verdict.header)
+    """Return the verdict on a message that is right but could not be stored now."""
+    return Verdict(REJECT, 207, "", verdict.signs, verdict.header)
+
+
+def code_of(verdict: Verdict) -> str | None:
+    """Return what MSA-1 says to this sender, or None where they want no answer."""
+    accept, application = (verdict.field(number).strip().upper() for number in (15, 16))
+    wanted, code = application, verdict.code
+    if accept in (ALWAYS, ON_ERROR, ON_SUCCESS):
+        wanted, code = accept, COMMIT[verdict.code]
+    elif accept != NEVER:
+        return code
+    good = verdict.code == ACCEPT
+    silent = wanted == NEVER or (wanted == ON_ERROR and good) or (wanted == ON_SUCCESS and not good)
+    return None if silent else code
 
 
 def reply(verdict: Verdict, *, number: int, now: datetime) -> bytes:
@@ -110,7 +130,7 @@ def reply(verdict: Verdict, *, number: int, now: datetime) -> bytes:
             version,
         ]
     )
-    lines = [header, sign.join(["MSA", verdict.code, verdict.field(10)])]
+    lines = [header, sign.join(["MSA", code_of(verdict) or verdict.code, verdict.field(10)])]
     if verdict.error:
         lines.append(_err(verdict, version))
     return ("\r".join(lines) + "\r").encode("utf-8", "replace")

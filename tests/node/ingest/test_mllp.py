@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from node.ingest.inbox import Inbox, InboxBusy
 from node.ingest.mllp import Limits, Listener, listening, load_once, networks, tls_context
-from node.ingest.mllp_reply import judge, reply
+from node.ingest.mllp_reply import code_of, judge, reply
 from protocols.clock import FixedClock, SystemClock
 from tests.bench.hl7v2_messages import oru
 from tests.bench.mllp_client import END, START, send
@@ -297,7 +297,7 @@ def test_a_full_disk_is_answered_and_the_listener_goes_on(tmp_path, caplog):
         assert isinstance(inbox, _FullInbox)
         async with listener(tmp_path, inbox=inbox) as found:
             _, (answer,) = await send(found.port, [GOOD], unanswered=1)
-            assert answered(answer) == "AE"
+            assert answered(answer) == "AR"  # nothing is wrong with the message: it may come again
             assert b"207^Application internal error" in answer
             inbox.full = False
             _, (answer,) = await send(found.port, [GOOD], unanswered=1)
@@ -305,6 +305,171 @@ def test_a_full_disk_is_answered_and_the_listener_goes_on(tmp_path, caplog):
 
     asyncio.run(main())
     assert "inbox cannot be written" in caplog.text
+
+
+def test_the_last_of_the_disk_is_left_to_the_rest_of_the_node(tmp_path):
+    async def main() -> None:
+        async with listener(tmp_path, inbox=opened(tmp_path, reserved=1 << 60)) as found:
+            _, (answer,) = await send(found.port, [GOOD], unanswered=1)
+            assert (answered(answer), stored(tmp_path)) == ("AR", [])
+
+    asyncio.run(main())
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from node.ingest.inbox import Inbox
+from node.ingest.mllp import listening
+from protocols.clock import SystemClock
+
+async def main():
+    inbox = Inbox.open(Path(sys.argv[1]) / "inbox", clock=SystemClock(), max_file=100_000)
+    async with listening(inbox, host="127.0.0.1", port=0, clock=SystemClock()) as found:
+        print(found.port, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+"""
+
+
+def test_on_a_disk_that_fills_up_what_was_acknowledged_stays_and_the_rest_is_refused(tmp_path):
+    script = FULL + SERVER.replace("max_file=100_000", "max_file=10_000_000")
+    server = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        messages = [oru(i) for i in range(100)]
+        _, answers = asyncio.run(send(port, messages, unanswered=3))
+    finally:
+        server.kill()
+        server.wait()
+        if server.stdout:
+            server.stdout.close()
+    codes = [answered(answer) for answer in answers]
+    taken = codes.count("AA")
+    assert 10 < taken < 90
+    assert codes.count("AR") == 100 - taken
+    inbox = Inbox.open(tmp_path / "inbox", clock=SystemClock())
+    inbox.close()
+    assert stored(tmp_path) == [one for one, code in zip(messages, codes, strict=True) if code == "AA"]
+
+
+def mode(accept: str, application: str, message: bytes = GOOD) -> bytes:
+    """The message with MSH-15 and MSH-16."""
+    header, _, rest = message.partition(b"\r")
+    return header[: header.index(b"|2.5|")] + f"|2.5|||{accept}|{application}\r".encode() + rest
+
+
+@pytest.mark.parametrize(
+    ("accept", "application", "good", "bad"),
+    [
+        ("", "", "AA", "AR"),
+        ("", "AL", "AA", "AR"),
+        ("NE", "AL", "AA", "AR"),
+        ("NE", "", "AA", "AR"),
+        ("NE", "ER", None, "AR"),
+        ("NE", "SU", "AA", None),
+        ("NE", "NE", None, None),
+        ("AL", "NE", "CA", "CR"),
+        ("AL", "AL", "CA", "CR"),
+        ("ER", "NE", None, "CR"),
+        ("SU", "", "CA", None),
+        ("what?", "NE", "AA", "AR"),
+    ],
+)
+def test_a_sender_says_which_answers_it_wants(accept, application, good, bad):
+    query = message("QRY^Q01", PID)
+    assert code_of(judge(mode(accept, application))) == good
+    assert code_of(judge(mode(accept, application, query))) == bad
+    assert code_of(judge(mode("AL", "NE", GOOD.replace(b"|C1|", b"||")))) == "CE"
+
+
+def test_a_message_that_wants_no_answer_is_stored_and_the_next_is_answered(tmp_path):
+    silent, loud = mode("NE", "NE"), mode("AL", "NE")
+
+    async def main() -> None:
+        async with listener(tmp_path) as found:
+            _, (answer,) = await send(found.port, [silent + b"\x0d\x1c\r\x0b" + loud], unanswered=1)
+            assert answered(answer) == "CA"
+            assert [one.strip(b"\r") for one in stored(tmp_path)] == [silent.strip(b"\r"), loud.strip(b"\r")]
+
+    asyncio.run(main())
+
+
+def test_a_sender_that_takes_no_answers_is_dropped_and_its_memory_is_free_again(tmp_path):
+    async def main() -> None:
+        limits = Limits(idle_s=0.4, connections=1, waiting_messages=64)
+        async with listener(tmp_path, limits=limits) as found:
+            _reader, writer = await asyncio.open_connection("127.0.0.1", found.port, limit=1024)
+            writer.transport.pause_reading()
+            frames = b"".join(START + b"bad" + END for _ in range(2000))
+            stuck = asyncio.create_task(_flood(writer, frames))
+            for _ in range(200):
+                await asyncio.sleep(0.05)
+                if found.counts["idle"] and not found.connections:
+                    break
+            assert not found.connections
+            assert found.waiting == 0
+            stuck.cancel()
+            writer.transport.abort()
+            assert (await send(found.port, [GOOD], unanswered=1))[1]  # its place is free
+
+    asyncio.run(main())
+
+
+async def _flood(writer: asyncio.StreamWriter, frames: bytes) -> None:
+    try:
+        while True:
+            writer.write(frames)
+            await writer.drain()
+    except ConnectionError:
+        return
+
+
+def test_all_senders_together_hold_no_more_than_the_limit_and_one_chunk_each(tmp_path):
+    async def main() -> None:
+        inbox = _SlowInbox.open(tmp_path / "inbox", clock=CLOCK)
+        limits = Limits(waiting_bytes=200_000)
+        async with listener(tmp_path, inbox=inbox, limits=limits) as found:
+            sending = [
+                asyncio.create_task(send(found.port, [oru(1000 * k + i) for i in range(300)], unanswered=300))
+                for k in range(8)
+            ]
+            most = 0
+            while not all(task.done() for task in sending):
+                most = max(most, found.waiting)
+                await asyncio.sleep(0.01)
+            for task in sending:
+                _, answers = task.result()
+                assert [answered(answer) for answer in answers] == ["AA"] * 300
+            assert found.waiting == 0
+            assert 200_000 <= most < 200_000 + 8 * 300_000
+
+    asyncio.run(main())
+
+
+def test_a_tls_handshake_that_does_not_go_on_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr("node.ingest.mllp.HANDSHAKE_S", 0.3)
+    certificate, key = made_certificate(tmp_path)
+
+    async def main() -> None:
+        async with listener(tmp_path, tls=tls_context(str(certificate), str(key))) as found:
+            reader, writer = await asyncio.open_connection("127.0.0.1", found.port)
+            began = time.monotonic()
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert time.monotonic() - began < 5
+            writer.close()
+
+    asyncio.run(main())
 
 
 def made_certificate(folder: Path) -> tuple[Path, Path]:
@@ -407,23 +572,6 @@ def test_what_cannot_be_loaded_is_kept(tmp_path, caplog):
     assert asyncio.run(load_once(inbox, lambda paths: [])) == 0
     assert len(inbox.ready()) == 1
     inbox.close()
-
-
-SERVER = """
-import asyncio, sys
-from pathlib import Path
-from node.ingest.inbox import Inbox
-from node.ingest.mllp import listening
-from protocols.clock import SystemClock
-
-async def main():
-    inbox = Inbox.open(Path(sys.argv[1]) / "inbox", clock=SystemClock(), max_file=100_000)
-    async with listening(inbox, host="127.0.0.1", port=0, clock=SystemClock()) as found:
-        print(found.port, flush=True)
-        await asyncio.sleep(600)
-
-asyncio.run(main())
-"""
 
 
 @pytest.mark.parametrize("after", [1, 40, 333])
