@@ -51,6 +51,8 @@ def examine(home: Path, *, clock: Clock) -> Iterator[Finding]:
     if not (home / "node.toml").is_file():
         yield Finding("home", Health.FAIL, f"{home} is no node", "fedtwin node join TOKEN")
         return
+    from fedtwin import doctor_data
+
     checks: tuple[tuple[str, Callable[[Path, Clock], Finding]], ...] = (
         ("keys", _keys),
         ("certificate", _certificate),
@@ -59,8 +61,12 @@ def examine(home: Path, *, clock: Clock) -> Iterator[Finding]:
         ("coordinator", _coordinator),
         ("policy", _policy),
         ("store", _store),
+        ("quality", doctor_data.quality),
+        ("mapping", doctor_data.mapped),
+        ("key-holder", doctor_data.key_holder),
         ("ledger", _ledger),
         ("audit", _audit),
+        ("leftovers", doctor_data.leftovers),
         ("disk", _disk),
     )
     for name, check in checks:

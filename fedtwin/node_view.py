@@ -49,6 +49,7 @@ def status(home: Path, *, clock: Clock) -> dict[str, Any]:
         "fingerprint": fingerprint(NodeKeys.load(where.keys).identity_public),
         "policy": where.policy.is_file(),
         "patients": patients(home),
+        "data": data(home),
         "epsilon_left": left,
         "studies_pending": sum(plan["status"] == "pending" for plan in plans),
         "studies_approved": sum(plan["status"] == "approved" for plan in plans),
@@ -77,6 +78,20 @@ def patients(home: Path) -> int | None:
             return look(stores.open(), time_s=LOOK_S).persons
         except (StoreError, Refused):
             return None
+
+
+def data(home: Path) -> dict[str, Any]:
+    """Return how good the data were found to be, and whether studies are joined with them."""
+    from fedtwin.doctor_data import last_report
+    from fedtwin.node_quality import verdict
+
+    report = last_report(home)
+    return {
+        "checked_at": report and report["made_at"],
+        "pass_rate": report and report["summary"]["pass_rate"],
+        "mapped": report and report["mapping"]["share"],
+        "joins_studies": verdict(home, report)["joins_studies"] if report else None,
+    }
 
 
 def ledger_entries(home: Path, *, clock: Clock) -> int:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import hashlib
 import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from node.ingest.mapping import Mapping
 from node.ingest.mapping_parts import Kind
 
 BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
+DAMAGED = "damaged: cannot be unpacked"
 _HEADER_BYTES = 1 << 20  # a header line of ten thousand columns
 
 
@@ -74,6 +76,8 @@ class Delimited:
                 raise UnreadableSource(
                     self.path.name, f"not {self.mapping.encoding} text delimited as the mapping says"
                 ) from None  # Arrow's message quotes the row
+            except (OSError, EOFError, zlib.error):
+                raise UnreadableSource(self.path.name, DAMAGED) from None
 
     def _numbered(
         self, reader: pyarrow.csv.CSVStreamingReader, raw: io.BufferedReader, batch_rows: int
@@ -97,10 +101,13 @@ class Delimited:
         return "skip"
 
     def _only_header(self) -> bool:
-        with _opened(self.path) as raw:
-            if self.mapping.header:
-                raw.readline()
-            return not raw.read(_HEADER_BYTES).strip()
+        try:
+            with _opened(self.path) as raw:
+                if self.mapping.header:
+                    raw.readline()
+                return not raw.read(_HEADER_BYTES).strip()
+        except (OSError, EOFError, zlib.error):
+            return False
 
 
 def open_delimited(path: Path, mapping: Mapping) -> Delimited:
@@ -128,8 +135,11 @@ def sha256_of(path: Path) -> str:
 
 
 def _header(path: Path, mapping: Mapping) -> tuple[str, ...]:
-    with _opened(path) as raw:
-        line = raw.readline(_HEADER_BYTES)
+    try:
+        with _opened(path) as raw:
+            line = raw.readline(_HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        raise UnreadableSource(path.name, DAMAGED) from None
     try:
         encoding = "utf-8-sig" if codecs.lookup(mapping.encoding).name == "utf-8" else mapping.encoding
         text = line.decode(encoding)

@@ -1,6 +1,6 @@
 """The store's CDM once more, in a schema of a PostgreSQL server.
 
-Guarantee: whoever reads the schema sees all of the old copy or all of the new one, within one transaction too.
+Guarantee: whoever reads the schema sees all of the old copy or all of the new one, in one transaction too.
 The copy is built beside it, and takes its place while nobody has the old one in use; a digest of every table,
 made by both databases from their own rows, was compared before. The same content a second time is compared
 and changes nothing. A schema that this module did not make is never touched. Rights to read are carried over.
