@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fedtwin.cli_deid_evaluate import evaluate
+from fedtwin.cli_deid_report import report
 from fedtwin.cli_deid_table import table
 from fedtwin.cli_deid_text import text
 
@@ -14,4 +15,5 @@ deid = typer.Typer(
 )
 deid.command("text")(text)
 deid.command("table")(table)
+deid.command("report")(report)
 deid.command("evaluate")(evaluate)
