@@ -102,15 +102,15 @@ def approve(
     json: Json = False,
 ) -> None:
     """Approve one training plan, exactly as it is; a changed plan has another hash."""
+    from fedtwin.study_file import read_study
     from node.audit_events import AuditEvent
     from node.training.approvals import Approvals, NoSuchPlan
     from protocols.clock import SystemClock
-    from protocols.study import Study
 
     require_node(home)
     clock, approvals, path = SystemClock(), Approvals(home), Path(study)
     if path.is_file():
-        plan = Study.parse(path.read_bytes())
+        plan = read_study(path)
         approvals.approve(plan, clock=clock)
     else:
         try:

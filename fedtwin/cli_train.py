@@ -24,10 +24,10 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, as `t
 @train.command("propose")
 def propose_study(study: StudyFile, home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """Sign a study and send it to the hospitals, for them to approve."""
+    from fedtwin.study_file import read_study
     from fedtwin.training_run import propose
-    from protocols.study import Study
 
-    plan = Study.parse(study.read_bytes())
+    plan = read_study(study)
     approved, pending = propose(plan, home=home)
     fields = {"plan_hash": plan.plan_hash().hex(), "approved": approved, "pending": pending}
     if json:
@@ -47,10 +47,10 @@ def run(
 ) -> None:
     """Run a study to its end across the hospitals that approved it."""
     from fedtwin.progress import bar
+    from fedtwin.study_file import read_study
     from fedtwin.training_run import run_study
-    from protocols.study import Study
 
-    plan = Study.parse(study.read_bytes())
+    plan = read_study(study)
     with bar("starting", total=plan.training.rounds, unit="rounds") as line:
 
         def watch(done: int, of: int) -> None:

@@ -11,6 +11,8 @@ ever taken from a message:
     [outcome]   table, concept_id, kind = "present" | "value" | "class" | "amount" | "time", ...
                 (protocols.study_outcome)
     [[features]] name, kind = "value" | "present" | "category" | "age" | "sex", ..., modality
+                or, instead of features: feature_set = a set (protocols.feature_set); in a file, the name of
+                the set's own file, which `fedtwin train` reads in its place
     [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
                 train_fraction, optimizer = "momentum" | "adam"
@@ -26,6 +28,7 @@ from typing import Any, Self
 
 from protocols import canonical, model_layout
 from protocols.cohort import Cohort, MalformedCohort
+from protocols.feature_set import FeatureSet
 from protocols.model_layout import Layout
 from protocols.study_features import SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
@@ -112,6 +115,7 @@ class Study:
     sites: Sites
     fusion: Fusion | None = None
     local: str = "none"
+    feature_set: FeatureSet | None = None
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -156,6 +160,10 @@ class Study:
     def tables(self) -> frozenset[str]:
         """The CDM tables that features and outcome read (the cohort's come on top)."""
         named = {f.records.table for f in self.features if f.records is not None}
+        if self.feature_set is not None:
+            named |= self.feature_set.tables
+        if self.outcome.task == "survival":
+            named.add("observation_period")
         return frozenset({"person", self.outcome.records.table} | named)
 
     @classmethod
@@ -187,10 +195,7 @@ class Study:
             cohort = Cohort.parse(top.take("cohort")[0])
         except MalformedCohort as error:
             raise MalformedStudy(f"cohort.{error.path}", error.reason) from error
-        features = checked_list(*top.take("features"), at_most=MAX_FEATURES)
-        if not features:
-            raise MalformedStudy("features", "a study has at least one feature")
-        parsed = tuple(parse_feature(Fields(f, f"features[{n}]")) for n, f in enumerate(features))
+        parsed, features_from = _features(top)
         if fusion is not None:
             _check_modalities(parsed)
         study = cls(
@@ -206,7 +211,10 @@ class Study:
             sites=_sites(top.section("sites")),
             fusion=fusion,
             local=local,
+            feature_set=features_from,
         )
+        if features_from is not None:
+            _check_after(study.outcome, features_from)
         top.done()
         return study
 
@@ -218,12 +226,15 @@ class Study:
         if self.local != "none":
             head["local"] = self.local
         fusion = {} if self.fusion is None else {"fusion": self.fusion.to_json()}
+        features: dict[str, Any] = {"features": [f.to_json() for f in self.features]}
+        if self.feature_set is not None:
+            features = {"feature_set": self.feature_set.to_json()}
         return {
             "study": head,
             **fusion,
             "cohort": self.cohort.to_json(),
             "outcome": self.outcome.to_json(),
-            "features": [f.to_json() for f in self.features],
+            **features,
             "privacy": _as_json(self.privacy),
             "training": _as_json(self.training, but={"optimizer": "momentum"}),
             "sites": _as_json(self.sites),
@@ -244,6 +255,24 @@ def _as_json(part: Privacy | Training | Sites, *, but: Mapping[str, Any] | None 
     return {
         name: value for name, value in found.items() if name not in (but or {}) or value != (but or {})[name]
     }
+
+
+def _features(top: Fields) -> tuple[tuple[Feature, ...], FeatureSet | None]:
+    if "feature_set" in top:
+        found = FeatureSet.from_json(*top.take("feature_set"))
+        return found.features, found
+    features = checked_list(*top.take("features"), at_most=MAX_FEATURES)
+    if not features:
+        raise MalformedStudy("features", "a study has at least one feature")
+    return tuple(parse_feature(Fields(f, f"features[{n}]")) for n, f in enumerate(features)), None
+
+
+def _check_after(outcome: Outcome, features: FeatureSet) -> None:
+    """Refuse an outcome of days that features look at: they would tell it."""
+    window = outcome.records.window
+    first = 0 if outcome.task == "survival" else None if window is None else window.from_days
+    if first is None or first <= features.last_day:
+        raise MalformedStudy("outcome.window", f"begins after day {features.last_day}, the features' last")
 
 
 def _check_modalities(features: tuple[Feature, ...]) -> None:

@@ -25,6 +25,7 @@ from protocols.study_fields import (
     checked_name,
 )
 from protocols.study_records import (
+    EVENT_TABLES,
     VALUE_TABLES,
     Records,
     parse_codes,
@@ -83,9 +84,14 @@ def parse_outcome(fields: Fields) -> Outcome:
     kind = checked_name(*fields.take("kind"), KINDS)
     found: dict[str, Any] = {}
     valued = kind in ("value", "class", "amount")
-    records = parse_records(fields, with_value=valued, also=() if valued else (DEATH,))
-    if valued and records.table not in VALUE_TABLES:
-        raise MalformedStudy(f"{fields.path}.table", "carries no value")
+    records = parse_records(
+        fields,
+        with_value=valued,
+        tables=VALUE_TABLES if valued else (*EVENT_TABLES, DEATH),
+        any_concept=(DEATH,),
+    )
+    if records.table == DEATH and records.concept_ids:
+        raise MalformedStudy(f"{fields.path}.concept_id", "whatever the cause: a death has no concept here")
     if kind == "value":
         found["at_least"] = checked_float(*fields.take("at_least"))
     if kind == "class":

@@ -15,6 +15,9 @@ from protocols.study_fields import (
 )
 
 EVENT_TABLES = ("condition_occurrence", "drug_exposure", "measurement", "observation", "procedure_occurrence")
+UTILIZATION_TABLES = ("visit_occurrence", "device_exposure")  # may be counted, whatever their concepts
+NOTE_TABLES = ("note_nlp",)  # concepts found in notes; those the text denies do not count
+COUNTED_TABLES = EVENT_TABLES + UTILIZATION_TABLES + NOTE_TABLES
 VALUE_TABLES = ("measurement", "observation")  # the two that carry a value and a unit
 MAX_CONCEPTS = 64  # per feature; larger sets are phenotypes and belong into the cohort
 MAX_CONCEPT_ID = 2**31 - 1
@@ -61,15 +64,25 @@ class Records:
         return found
 
 
-def parse_records(fields: Fields, *, with_value: bool, also: tuple[str, ...] = ()) -> Records:
-    """Return the records that a table's keys name. A table of `also` has no concepts to name.
+def parse_records(
+    fields: Fields,
+    *,
+    with_value: bool,
+    tables: tuple[str, ...] | None = None,
+    any_concept: tuple[str, ...] = (),
+) -> Records:
+    """Return the records that a table's keys name.
 
+    Args:
+        tables: which may be named; by default those with values, or all events.
+        any_concept: of which no concepts need be named: then every record counts.
     Raises: MalformedStudy.
     """
-    table = checked_name(*fields.take("table"), (VALUE_TABLES if with_value else EVENT_TABLES) + also)
+    table = checked_name(*fields.take("table"), tables or (VALUE_TABLES if with_value else EVENT_TABLES))
+    named = table not in any_concept or "concept_id" in fields
     return Records(
         table=table,
-        concept_ids=() if table in also else parse_concepts(*fields.take("concept_id")),
+        concept_ids=parse_concepts(*fields.take("concept_id")) if named else (),
         unit_concept_id=_optional_concept(fields) if with_value else None,
         window=Window.parse(*fields.take("window")) if "window" in fields else None,
     )
