@@ -189,6 +189,11 @@ class NodeHome:
         return self.path / "quality.json"
 
     @property
+    def deid(self) -> Path:
+        """deid.json: the last evaluation and canary (`fedtwin deid evaluate`, `fedtwin deid canary`)."""
+        return self.path / "deid.json"
+
+    @property
     def snapshots(self) -> Path:
         """Manifests, and rows where they were kept, of sets of data that can be made again."""
         return self.path / "snapshots"

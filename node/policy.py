@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from node import policy_form as form
+from node.deid_standing import DeidStanding
 from node.policy_form import EVERY, MalformedPolicy
 from privacy.budget import Account, Caps
 from protocols.refusal import RefusalCode, Refused
@@ -83,6 +84,32 @@ class QualityDemand:
                 raise Refused(RefusalCode.DATA_QUALITY)
 
 
+@dataclass(frozen=True, slots=True)
+class DeidDemand:
+    """What a hospital asks to know of how identity is taken out before it takes part in studies."""
+
+    min_char_recall: float
+    max_over_redaction: float
+    canary: bool  # whether planted identities must have come out nowhere
+    max_age: timedelta  # of the evaluation and of the canary
+
+    def check(self, standing: DeidStanding, *, now: datetime) -> None:
+        """Refuse studies while it is not known that identity is taken out well enough.
+
+        Raises: Refused(DEIDENTIFICATION).
+        """
+        recall, removed = standing.char_recall, standing.over_redaction
+        if recall is None or removed is None or not self._recent(standing.evaluated_at, now):
+            raise Refused(RefusalCode.DEIDENTIFICATION)
+        if recall < self.min_char_recall or removed > self.max_over_redaction:
+            raise Refused(RefusalCode.DEIDENTIFICATION)
+        if self.canary and not (self._recent(standing.canary_at, now) and standing.canary_leaks == 0):
+            raise Refused(RefusalCode.DEIDENTIFICATION)
+
+    def _recent(self, made_at: datetime | None, now: datetime) -> bool:
+        return made_at is not None and timedelta(0) <= now - made_at <= self.max_age
+
+
 class Standing(Protocol):
     """How good the data were found to be; None: nothing there to judge."""
 
@@ -122,6 +149,7 @@ class Policy:
     max_epsilon_per_study: float
     max_delta_per_study: float
     quality: QualityDemand | None  # None: no demand
+    deid: DeidDemand | None  # None: no demand
 
     def __post_init__(self) -> None:
         # besides up to `tolerance` colluders another honest hospital: else the sum is this one's value
@@ -173,6 +201,7 @@ class Policy:
             max_epsilon_per_study=form.epsilon(training["max_epsilon"], "training.max_epsilon"),
             max_delta_per_study=form.delta(training["max_delta"], "training.max_delta"),
             quality=_quality(sections.get("quality")),
+            deid=_deid(sections.get("deid")),
         )
 
     def caps(self, account: Account, *, now: datetime) -> Caps:
@@ -273,6 +302,15 @@ class Policy:
         if self.quality is not None:
             self.quality.check(standing(), now=now)
 
+    def check_deid(self, standing: Callable[[], DeidStanding], *, now: datetime) -> None:
+        """Refuse studies while it is not known that identity is taken out as well as this hospital asks.
+
+        Args: standing, of the last evaluation and canary; asked for only if there is a demand.
+        Raises: Refused(DEIDENTIFICATION).
+        """
+        if self.deid is not None:
+            self.deid.check(standing(), now=now)
+
     def check_participants(self, fingerprints: Collection[str], *, tolerance: int) -> None:
         """Refuse a secure-sum session among too few sites, with too little noise, or with a stranger.
 
@@ -332,6 +370,17 @@ def _quality(found: Mapping[str, Any] | None) -> QualityDemand | None:
         form.share(found, "quality.min_pass_rate"),
         form.share(found, "quality.min_mapping_coverage"),
         timedelta(days=form.integer(found, "quality.max_age_days", 1, OLDEST_REPORT_DAYS)),
+    )
+
+
+def _deid(found: Mapping[str, Any] | None) -> DeidDemand | None:
+    if found is None:
+        return None
+    return DeidDemand(
+        form.share(found, "deid.min_char_recall"),
+        form.share(found, "deid.max_over_redaction"),
+        form.flag(found, "deid.canary"),
+        timedelta(days=form.integer(found, "deid.max_age_days", 1, OLDEST_REPORT_DAYS)),
     )
 
 

@@ -26,6 +26,7 @@ from node.answering import Answering
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.data_epoch import data_epoch
+from node.deid_standing import DeidStanding
 from node.key_holder import encrypted
 from node.omop.store import OmopStore
 from node.policy import Policy, Standing
@@ -89,6 +90,7 @@ class Parts:
     bits: SecureBits
     trusted_key_holder: Callable[[], str] = lambda: ""
     quality: Callable[[], Standing | None] = lambda: None  # of the last report on the data
+    deid: Callable[[], DeidStanding] = DeidStanding  # of the last evaluation and canary
 
 
 class RunningNode:
@@ -301,6 +303,7 @@ class RunningNode:
         """Judge a plan by the policy, and by what it asks of this hospital's data. Raises: Refused."""
         policy = self._parts.policy()
         policy.check_quality(self._parts.quality, now=self._parts.clock.now())
+        policy.check_deid(self._parts.deid, now=self._parts.clock.now())
         policy.check_study(
             project=study.project,
             tables=study.tables | cohort_tables(study.cohort),

@@ -26,6 +26,7 @@ from node import boundary, key_holder
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.data_epoch import epoch_key
+from node.deid_standing import deid_standing
 from node.home import NodeHome
 from node.keys import NodeKeys
 from node.policy import Policy
@@ -97,6 +98,7 @@ async def serving(
             bits=SecureBits(),
             trusted_key_holder=lambda: key_holder.trusted(home.path),
             quality=lambda: standing(home.quality),
+            deid=lambda: deid_standing(home.deid, version=SOFTWARE_VERSION),
         )
         node = make(parts)
         audit.record(AuditEvent.NODE_STARTED, version=SOFTWARE_VERSION)
@@ -253,6 +255,7 @@ class _LazyTrainer:
                     clock=parts.clock,
                     dataset=parts.dataset,
                     quality=parts.quality,
+                    deid=parts.deid,
                     own_parts=OwnParts(self._own_parts),
                 )
             return self._made

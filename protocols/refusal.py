@@ -33,6 +33,7 @@ class RefusalCode(StrEnum):
     KEY_HOLDER_AWAY = "key-holder-away"
     DOES_NOT_FIT = "does-not-fit"
     DATA_QUALITY = "data-quality"
+    DEIDENTIFICATION = "de-identification"
     INTERNAL = "internal"
 
     @property
@@ -69,6 +70,8 @@ _HELP = {
     RefusalCode.DOES_NOT_FIT: "The values are larger than the consortium's encrypted sums can add.",
     RefusalCode.DATA_QUALITY: "The hospital's data are not known to be as good as its policy asks; "
     "its staff look with `fedtwin node quality`.",
+    RefusalCode.DEIDENTIFICATION: "It is not known that identity is taken out as well as the hospital's policy "
+    "asks; its staff run `fedtwin deid evaluate --home` and `fedtwin deid canary --home`.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
+from node.deid_standing import DeidStanding
 from node.features.splitting import in_training
 from node.features.study_rows import feature_table
 from node.features.table import FeatureTable
@@ -99,6 +100,7 @@ class Trainer:
         dataset: the name under which this hospital's data is charged.
         split_key: the node's own key (16 bytes or more) for the split into training and test patients.
         quality: of the last report on the data, which the policy may ask for.
+        deid: of the last evaluation and canary, which the policy may ask for.
         own_parts: where this site's own parts of models are kept; None: they last as long as the trainer.
     """
 
@@ -118,6 +120,7 @@ class Trainer:
         dataset: str = DEFAULT_DATASET,
         step_deadline_s: float = STEP_DEADLINE_S,
         quality: Callable[[], Standing | None] = lambda: None,
+        deid: Callable[[], DeidStanding] = DeidStanding,
         own_parts: OwnParts | None = None,
     ) -> None:
         self._approvals = approvals
@@ -133,6 +136,7 @@ class Trainer:
         self._dataset = dataset
         self._deadline_s = step_deadline_s
         self._quality = quality
+        self._deid = deid
         self._own_parts = own_parts
         self._own: dict[bytes, OwnPart] = {}
         self._one_round = threading.Lock()
@@ -196,6 +200,7 @@ class Trainer:
         policy = self._policy()
         study, approved = self._approvals.find(request.plan_hash)
         policy.check_quality(self._quality, now=self._clock.now())
+        policy.check_deid(self._deid, now=self._clock.now())
         policy.check_study(
             project=study.project,
             tables=study.tables | cohort.tables(study.cohort),

@@ -75,7 +75,7 @@ def test_a_section_that_breaks_a_rule_allows_nothing(old: str, new: str) -> None
 
 def test_the_section_in_the_starter_file_is_one_when_its_marks_are_taken_away() -> None:
     text = starter("cautious").decode()
-    keys = ("[quality]", "min_pass_rate", "min_mapping_coverage", "max_age_days")
+    keys = ("[quality]", "min_pass_rate", "min_mapping_coverage", "max_age_days = 30")
     lines = [
         line.removeprefix("# ") if line.removeprefix("# ").startswith(keys) else line
         for line in text.splitlines()
