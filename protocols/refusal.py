@@ -70,7 +70,7 @@ _HELP = {
     RefusalCode.DOES_NOT_FIT: "The values are larger than the consortium's encrypted sums can add.",
     RefusalCode.DATA_QUALITY: "The hospital's data are not known to be as good as its policy asks; "
     "its staff look with `fedtwin node quality`.",
-    RefusalCode.DEIDENTIFICATION: "It is not known that identity is taken out as well as the hospital's policy "
+    RefusalCode.DEIDENTIFICATION: "It is not known that identity is taken out as well as the policy here "
     "asks; its staff run `fedtwin deid evaluate --home` and `fedtwin deid canary --home`.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
