@@ -14,6 +14,7 @@ import click
 import typer
 from rich.markup import escape
 
+from fedtwin.cli_audit import audit
 from fedtwin.cli_coordinator import coordinator
 from fedtwin.cli_deid import deid
 from fedtwin.cli_demo import demo
@@ -41,6 +42,7 @@ app.add_typer(node, name="node")
 app.add_typer(deid, name="deid")
 app.add_typer(query, name="query")
 app.add_typer(train, name="train")
+app.command("audit")(audit)
 app.command("demo")(demo)
 
 

@@ -30,6 +30,7 @@ BENCHES = (
     "gradient_step",
     "flower_round",
     "heart",
+    "train_audit",
 )
 
 

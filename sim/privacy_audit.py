@@ -1,0 +1,248 @@
+"""Attacks on a study's own training path: its gradients, clipping, noise shares and descent.
+
+The attacker is the one the claim is made against: they know the plan and every patient but the canary, see
+each step's noisy total, and collude with as many sites as the plan tolerates, whose noise they know. The
+patients here are made up from the plan alone; what is attacked is the mechanism, whose guarantee does not
+depend on who the patients are. Masks are left out of repeated runs: they cancel exactly, which tests/privacy
+shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.features.table import FeatureTable
+from node.training.gradient import sum_of_clipped_grads
+from privacy import descent, study_noise
+from privacy.accountant import gaussian_epsilon
+from privacy.audit import bounds
+from privacy.descent import Descent
+from privacy.lattice import NoisePlan
+from privacy.rng import SecureBits
+from protocols.study import Study
+
+Vector = NDArray[np.float64]
+Totals = Callable[[NoisePlan, Sequence[Vector], SecureBits], Vector]  # sites' sums to one noisy total
+
+PATIENTS_PER_SITE = 4  # besides the canaries: the guarantee is the same for any number
+DRAWN = 0.5  # a canary's chance to be in, in the audit of one run
+
+
+def noisy_total(plan: NoisePlan, sums: Sequence[Vector], bits: SecureBits) -> Vector:
+    """Return what the secure sum opens, less the noise of the colluding sites: as many as are tolerated."""
+    words = np.zeros(plan.dimension, dtype=np.uint64)
+    for site, vector in enumerate(sums):
+        colludes = site >= len(sums) - plan.tolerance
+        words += plan.encode(vector) if colludes else plan.contribution(vector, bits=bits)
+    return plan.decode(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit of one plan showed. All bounds hold at `confidence`, each by itself."""
+
+    epsilon: float  # what the plan claims
+    delta: float
+    confidence: float
+    runs: int  # with the canary, and as many without
+    gaussian: float  # lower bound on ε, given that the noise is Gaussian
+    any_mechanism: float  # lower bound on ε, whatever the mechanism
+    attainable: float  # what the Gaussian bound tends to with ever more runs: the canary's own ε
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the claim is shown to be wrong."""
+        return max(self.gaussian, self.any_mechanism) > self.epsilon
+
+
+def audit(
+    study: Study,
+    *,
+    runs: int,
+    sites: int,
+    confidence: float,
+    bits: SecureBits,
+    generator: np.random.Generator,
+    totals: Totals = noisy_total,
+    watch: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Train `runs` times with a canary and `runs` times without, and see how well they can be told apart.
+
+    The score is the likelihood ratio of an attacker who sees all noisy totals and knows all others: the
+    strongest there is against this mechanism.
+
+    Args: totals, how sites' sums become one noisy total: a test puts a broken one here; watch, told how many
+    of all runs are done.
+    Raises: ValueError for fewer than 20 runs or fewer sites than the study needs.
+    """
+    if runs < 20:
+        raise ValueError("an audit needs at least 20 runs of either kind")
+    if sites < study.sites.minimum:
+        raise ValueError(f"the study needs {study.sites.minimum} sites")
+    tables = made_up(study, sites=sites, patients=PATIENTS_PER_SITE, generator=generator)
+    canary = loud(study, generator)
+    # half of what the canary moves the score by, as a run that is not counted shows it
+    _, expected = _attacked(study, tables, canary, inside=True, bits=bits, totals=noisy_total)
+    scores = np.zeros((2, runs))
+    for run in range(runs):
+        for inside in (0, 1):
+            scores[inside, run], _ = _attacked(
+                study, tables, canary, inside=bool(inside), bits=bits, totals=totals
+            )
+            if watch is not None:
+                watch(2 * run + inside + 1, 2 * runs)
+    found = bounds.errors(scores[1], scores[0], threshold=expected / 2.0, confidence=confidence)
+    privacy = study.privacy
+    return Audit(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        confidence=confidence,
+        runs=runs,
+        gaussian=found.gaussian_epsilon(delta=privacy.delta),
+        any_mechanism=found.epsilon(delta=privacy.delta),
+        attainable=gaussian_epsilon(expected**2, 1, privacy.delta),
+    )
+
+
+def _attacked(
+    study: Study,
+    tables: Sequence[FeatureTable],
+    canary: FeatureTable,
+    *,
+    inside: bool,
+    bits: SecureBits,
+    totals: Totals,
+) -> tuple[float, float]:
+    """Run the plan once. Return the attacker's score, and how far the canary moved it in units of noise.
+
+    A patient may be at `max_sites_per_patient` sites, and the canary is.
+    """
+    plan = _plan(study, len(tables))
+    appearances = study.privacy.max_sites_per_patient
+    params = descent.initial(study)
+    score = squares = 0.0
+    for _ in range(study.training.rounds):
+        walk = Descent(study, params)
+        while not walk.finished:
+            others = [sum_of_clipped_grads(study, walk.params, table) for table in tables]
+            moved = sum_of_clipped_grads(study, walk.params, canary)
+            sums = [
+                other + moved if inside and site < appearances else other for site, other in enumerate(others)
+            ]
+            total = totals(plan, sums, bits)
+            score += float((total - np.sum(others, axis=0)) @ moved) * appearances
+            squares += float(moved @ moved) * appearances**2
+            walk.apply(total)
+        params = walk.params
+    length = squares**0.5
+    return (score / length / plan.sigma, length / plan.sigma) if length else (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OneRun:
+    """What the audit of a single run showed: of `guesses` about canaries, `right` were right."""
+
+    epsilon: float
+    delta: float
+    confidence: float
+    canaries: int
+    guesses: int
+    right: int
+    bound: float
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the claim is shown to be wrong."""
+        return self.bound > self.epsilon
+
+
+def audit_in_one_run(
+    study: Study,
+    *,
+    canaries: int,
+    sites: int,
+    confidence: float,
+    bits: SecureBits,
+    generator: np.random.Generator,
+    totals: Totals = noisy_total,
+) -> OneRun:
+    """Train once with about half of `canaries`, each in or out by a coin, and guess which were in.
+
+    The attacker guesses the tenth that scores highest to be in, the lowest tenth to be out. The more
+    parameters a model has, the better canaries can be told from one another.
+    Raises: ValueError for fewer than 30 canaries or fewer sites than the study needs.
+    """
+    if canaries < 30:
+        raise ValueError("an audit in one run needs at least 30 canaries")
+    if sites < study.sites.minimum:
+        raise ValueError(f"the study needs {study.sites.minimum} sites")
+    drawn = made_up(study, sites=1, patients=canaries, generator=generator)[0]
+    inside = generator.random(canaries) < DRAWN
+    place = generator.integers(sites, size=canaries)
+    tables = [drawn.rows(inside & (place == site)) for site in range(sites)]
+    plan = _plan(study, sites)
+    scores = np.zeros(canaries)
+    params = descent.initial(study)
+    for _ in range(study.training.rounds):
+        walk = Descent(study, params)
+        while not walk.finished:
+            each = _each(study, walk.params, drawn)
+            total = totals(plan, [sum_of_clipped_grads(study, walk.params, table) for table in tables], bits)
+            scores += each @ (total - DRAWN * each.sum(axis=0))
+            walk.apply(total)
+        params = walk.params
+    tenth = canaries // 10
+    order = np.argsort(scores)
+    right = int(inside[order[-tenth:]].sum() + (~inside[order[:tenth]]).sum())
+    privacy = study.privacy
+    bound = bounds.one_run_epsilon(
+        canaries=canaries, guesses=2 * tenth, right=right, delta=privacy.delta, confidence=confidence
+    )
+    return OneRun(privacy.epsilon, privacy.delta, confidence, canaries, 2 * tenth, right, bound)
+
+
+def _plan(study: Study, sites: int) -> NoisePlan:
+    return study_noise.noise_plan(study, participants=sites, tolerance=study.sites.tolerance)
+
+
+def _each(study: Study, params: Vector, table: FeatureTable) -> Vector:
+    """Return each patient's clipped gradient: [patients, parameters]."""
+    rows = np.eye(len(table), dtype=bool)
+    return np.stack([sum_of_clipped_grads(study, params, table.rows(row)) for row in rows])
+
+
+def made_up(study: Study, *, sites: int, patients: int, generator: np.random.Generator) -> list[FeatureTable]:
+    """Return tables of patients whose features are -1 or 1 and whose outcome is drawn, for any study."""
+    shape = (sites * patients, len(study.columns))
+    x = np.where(generator.random(shape) < 0.5, -1.0, 1.0).astype(np.float32)
+    y = _outcomes(study, sites * patients, generator)
+    ids = np.arange(1, sites * patients + 1, dtype=np.int64)
+    whole = FeatureTable(ids, x, np.ones(shape, dtype=bool), y)
+    return [whole.rows((ids - 1) // patients == site) for site in range(sites)]
+
+
+def loud(study: Study, generator: np.random.Generator) -> FeatureTable:
+    """Return one patient whose gradient at the start is as large as patients' are: of 64, the loudest."""
+    drawn = made_up(study, sites=1, patients=64, generator=generator)[0]
+    sizes = [
+        float(np.linalg.norm(sum_of_clipped_grads(study, descent.initial(study), drawn.rows(row))))
+        for row in np.eye(len(drawn), dtype=bool)
+    ]
+    chosen = np.arange(len(drawn)) == int(np.argmax(sizes))
+    found = drawn.rows(chosen)
+    return FeatureTable(np.array([2**62], dtype=np.int64), found.x, found.mask, found.y)
+
+
+def _outcomes(study: Study, patients: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    outcome = study.outcome
+    if outcome.task == "survival":
+        lived = generator.integers(outcome.outputs, size=patients)
+        return np.column_stack([lived, np.ones(patients)]).astype(np.float32)
+    if outcome.task == "multiclass":
+        return generator.integers(outcome.outputs, size=patients).astype(np.float32)
+    low = -1.0 if outcome.task == "regression" else 0.0
+    return np.where(generator.random(patients) < 0.5, low, 1.0).astype(np.float32)

@@ -1,0 +1,98 @@
+"""What attacks on training show, beside what is claimed: lower bounds on ε, and membership by the model.
+
+Membership inference is told on the UCI heart data, by the plan of `python -m tests.bench heart` at ε = 8,
+where the data is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from node.features.table import FeatureTable
+from privacy.rng import SecureBits
+from protocols.study import Study
+from sim.federation import Noise
+from sim.privacy_attacks import membership_auc
+from sim.privacy_audit import audit, audit_in_one_run
+from tests.bench.figure import Figure
+from tests.bench.heart import SHARED_HEART
+from tests.bench.heart_data import FLAMBY_SEED, heart_study, sites
+from tests.protocols.study_forms import study_form
+
+CLAIMS = (1.0, 3.0, 8.0)
+CONFIDENCE = 0.95
+SITES = 4
+
+
+def figures(*, quick: bool) -> Iterable[Figure]:
+    """Yield each bound beside the claim, and the attack's AUC beside that on a model without noise."""
+    torch.set_num_threads(1)
+    runs, canaries, models = (40, 100, 12) if quick else (1000, 1000, 32)
+    for epsilon in CLAIMS:
+        found = audit(
+            _plan(epsilon, columns=24),
+            runs=runs,
+            sites=SITES,
+            confidence=CONFIDENCE,
+            bits=SecureBits(),
+            generator=np.random.default_rng(1),
+        )
+        name = f"audit.epsilon_{epsilon:g}"
+        yield Figure(f"{name}.many_runs", found.gaussian, "ε", epsilon, f"claimed; {2 * runs} runs")
+        one = audit_in_one_run(
+            _plan(epsilon, columns=1000),
+            canaries=canaries,
+            sites=SITES,
+            confidence=CONFIDENCE,
+            bits=SecureBits(),
+            generator=np.random.default_rng(1),
+        )
+        yield Figure(f"{name}.one_run", one.bound, "ε", epsilon, f"claimed; {canaries} canaries")
+    if SHARED_HEART.is_dir():
+        study = heart_study()
+        private = dataclasses.replace(study.privacy, epsilon=8.0)
+        study = dataclasses.replace(study, privacy=private)
+        everyone = _everyone(study)
+        found_by = {
+            noise: membership_auc(
+                study,
+                everyone,
+                models=models,
+                sites=SITES,
+                noise=noise,
+                bits=SecureBits(),
+                generator=np.random.default_rng(3),
+            )
+            for noise in (Noise.SHARES, Noise.NONE)
+        }
+        yield Figure(
+            "audit.membership_auc",
+            found_by[Noise.SHARES],
+            "AUC",
+            found_by[Noise.NONE],
+            "without noise; heart",
+        )
+
+
+def _plan(epsilon: float, *, columns: int) -> Study:
+    features = [
+        {"name": f"f{i}", "kind": "present", "table": "condition_occurrence", "concept_id": 1000 + i}
+        for i in range(columns)
+    ]
+    form = study_form(features=features, privacy__epsilon=epsilon, training__rounds=2)
+    return Study.from_json(form)
+
+
+def _everyone(study: Study) -> FeatureTable:
+    tables = [site.train for site in sites(SHARED_HEART, study, seed=FLAMBY_SEED)]
+    count = sum(len(table) for table in tables)
+    return FeatureTable(
+        np.arange(1, count + 1, dtype=np.int64),
+        np.concatenate([table.x for table in tables]),
+        np.concatenate([table.mask for table in tables]),
+        np.concatenate([table.y for table in tables]),
+    )
