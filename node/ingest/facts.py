@@ -75,7 +75,7 @@ SCHEMA = pa.schema(
         pa.field("other_patient", pa.string()),  # of a merge: who they really are
         pa.field("encounter", pa.string()),
         pa.field("start", UTC),
-        pa.field("end", UTC),
+        pa.field("end", UTC),  # by the clock of `utc_offset_min`: the day and time that the source shows
         pa.field("precision", pa.string()),  # of start
         pa.field("utc_offset_min", pa.int16()),  # what the local clock showed, null if not said
         # what

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from node.ingest.facts import CODING, SCHEMA, Action, Kind
+from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision
 from node.ingest.readers.fhir_elements import CodeableConcept, Coding
-from node.ingest.readers.fhir_times import Moment
+from node.ingest.readers.fhir_times import FIRST_US, LAST_US, Moment
 
 NONE = Coding()
 EPOCH_DAY = date(1970, 1, 1)
@@ -103,7 +103,7 @@ class Rows:
                 other_patient,
                 encounter,
                 start.us if start else None,
-                end.us if end else None,
+                _on_the_clock_of(start, end) if end else None,
                 at.precision if at else None,
                 start.offset_min if start else None,
                 codings,
@@ -155,6 +155,16 @@ class Rows:
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
         arrays = [_column(field, values, len(rows)) for field, values in zip(SCHEMA, columns, strict=True)]
         return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _on_the_clock_of(start: Moment | None, end: Moment) -> int:
+    """The end, as long after 1970 as makes it show its own day and time by the offset that the start has.
+
+    Clocks change between the two, and an end may be a day where the start is a moment.
+    """
+    ahead = start.offset_min or 0 if start is not None and start.precision == Precision.SECOND else 0
+    shown = end.us + ((end.offset_min or 0) - ahead) * 60_000_000
+    return min(max(shown, FIRST_US), LAST_US)
 
 
 def _column(field: pa.Field, values: Sequence[Any], rows: int) -> pa.Array:

@@ -62,6 +62,13 @@ def utc(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
+def until(start: str, end: str | None) -> datetime | None:
+    """Return an end with the day and time that its source shows, by the clock of the start."""
+    if end is None:
+        return None
+    return datetime.fromisoformat(end).replace(tzinfo=datetime.fromisoformat(start).tzinfo).astimezone(UTC)
+
+
 def code(concept: dict[str, Any]) -> str:
     """Return the first code."""
     return str(concept["coding"][0]["code"])
@@ -73,7 +80,7 @@ def expected(one: dict[str, Any]) -> tuple[Any, ...] | None:
     visit = f"Encounter/{last(one['encounter'])}" if "encounter" in one else None
     period = one.get("performedPeriod", one.get("period", {}))
     if kind == "Condition":
-        ended = utc(one.get("abatementDateTime"))
+        ended = until(one["onsetDateTime"], one.get("abatementDateTime"))
         return (
             last(one["subject"]),
             "condition",
@@ -90,10 +97,10 @@ def expected(one: dict[str, Any]) -> tuple[Any, ...] | None:
         given = utc(one["occurrenceDateTime"])
         return last(one["patient"]), "drug", key, visit, code(one["vaccineCode"]), given, None
     if kind == "Procedure" and one["status"] == "completed":
-        start, end = utc(period["start"]), utc(period.get("end"))
+        start, end = utc(period["start"]), until(period["start"], period.get("end"))
         return last(one["subject"]), "procedure", key, visit, code(one["code"]), start, end
     if kind == "Encounter":
-        start, end = utc(period["start"]), utc(period.get("end"))
+        start, end = utc(period["start"]), until(period["start"], period.get("end"))
         return last(one["subject"]), "visit", key, visit, one["class"]["code"], start, end
     if kind == "Observation" and "valueQuantity" in one:
         start, value = utc(one["effectiveDateTime"]), one["valueQuantity"]
