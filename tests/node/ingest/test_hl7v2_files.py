@@ -157,6 +157,7 @@ def test_simhospitals_messages(shared_data):
 
 def test_the_sample_messages_of_every_type(shared_data):
     rows, notes, files = [], [], 0
+    by_type: dict[str, Counter[str]] = {}
     for path in sorted((shared_data / "hl7v2").glob("*.hl7")):
         found, turned_away, records = read_file(path)
         assert records == 1, path.name
@@ -164,15 +165,27 @@ def test_the_sample_messages_of_every_type(shared_data):
         rows += found
         notes += turned_away
         files += 1
+        by_type.setdefault(type_of(path), Counter()).update(said_of(found))
     assert files == 139
-    kinds = Counter(
-        row["kind"] if row["action"] == "assert" else f"{row['action']} {row['kind']}" for row in rows
-    )
-    assert kinds == SAMPLE_KINDS
+    assert said_of(rows) == SAMPLE_KINDS
+    assert by_type == SAMPLE_TYPES
     assert Counter((note.field, note.reason) for note in notes if note.whole_record) == {
         ("MSH-9", "not-clinical"): 15  # appointments
     }
     assert Counter((note.field, note.reason) for note in notes if not note.whole_record) == SAMPLE_NOTES
+
+
+def said_of(rows: list[dict]) -> Counter[str]:
+    return Counter(
+        row["kind"] if row["action"] == "assert" else f"{row['action']} {row['kind']}" for row in rows
+    )
+
+
+def type_of(path: Path) -> str:
+    """MSH-9 of a file: the type, and of merges of patients the event."""
+    data = path.read_bytes()
+    parts = data[data.index(b"MSH") :].split(b"|")[8].decode().split("^")
+    return "ADT^A40" if parts[1:2] == ["A40"] else parts[0]
 
 
 SIMHOSPITAL_FACTS = 6828
@@ -219,3 +232,38 @@ SAMPLE_NOTES = {
     ("OBX-3", "no-content"): 9,
     ("RXC", "component"): 15,
 }
+SAMPLE_TYPES = {
+    "ADT": {
+        "person": 57, "death": 43, "visit": 35, "observation": 37, "condition": 14, "procedure": 12,
+        "coverage": 14, "retract death": 11, "measurement": 4, "retract visit": 4, "retract observation": 2,
+        "retract person": 2, "merge person": 3, "note": 5,
+    },
+    "ADT^A40": {"person": 3, "merge person": 3},
+    "BAR": {"person": 8, "death": 8, "observation": 6, "condition": 6, "procedure": 5, "coverage": 3},
+    "DFT": {
+        "person": 4, "death": 4, "cost": 4, "procedure": 9, "condition": 11, "coverage": 5, "observation": 2,
+        "note": 8, "measurement": 1,
+    },
+    "MDM": {"person": 13, "note": 19, "retract note": 4},
+    "OMG": {
+        "person": 2, "death": 2, "observation": 7, "coverage": 2, "note": 11, "condition": 3, "measurement": 12,
+    },
+    "OML": {
+        "person": 4, "retract death": 2, "note": 11, "condition": 4, "death": 2, "coverage": 2,
+        "observation": 5, "measurement": 7,
+    },
+    "ORM": {"person": 8, "death": 7, "note": 9, "condition": 7, "observation": 5, "coverage": 1},
+    "ORU": {"person": 5, "measurement": 40, "note": 2},
+    "OUL": {"person": 6, "note": 8},
+    "PPR": {"person": 3, "retract death": 3, "condition": 2, "retract condition": 1, "note": 1},
+    "RDE": {"person": 4, "death": 4, "observation": 4, "coverage": 4, "drug": 6},
+    "RDS": {"person": 2, "death": 2, "observation": 2, "drug": 6},
+    "REF": {
+        "person": 4, "retract death": 4, "coverage": 4, "condition": 4, "observation": 8, "procedure": 4,
+        "note": 15, "measurement": 4,
+    },
+    "SIU": {},
+    "VXU": {
+        "person": 4, "drug": 8, "observation": 15, "death": 2, "coverage": 2, "note": 1, "retract death": 1,
+    },
+}  # fmt: skip
