@@ -246,7 +246,8 @@ SAMPLE_TYPES = {
     },
     "MDM": {"person": 13, "note": 19, "retract note": 4},
     "OMG": {
-        "person": 2, "death": 2, "observation": 7, "coverage": 2, "note": 11, "condition": 3, "measurement": 12,
+        "person": 2, "death": 2, "observation": 7, "coverage": 2, "note": 11, "condition": 3,
+        "measurement": 12,
     },
     "OML": {
         "person": 4, "retract death": 2, "note": 11, "condition": 4, "death": 2, "coverage": 2,
