@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from deid.vault import PseudonymKey, Vault
-from node.ingest.errors import NoMapping
 from node.ingest.pipeline import Pipeline
 from node.ingest.readers import hl7v2_reasons
 from node.omop import starter
@@ -81,48 +80,37 @@ def damaged(rng: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize(
     ("seed", "files"),
-    [(7, 40), *(pytest.param(seed, 300, marks=pytest.mark.slow) for seed in range(100, 105))],
+    [(7, 40), *(pytest.param(seed, 100, marks=pytest.mark.slow) for seed in range(100, 115))],
 )
 def test_damaged_files_are_stored_or_quarantined_and_tell_nobody_of_whom(tmp_path: Path, caplog, seed, files):
     rng = np.random.default_rng(seed)
     caplog.set_level(logging.DEBUG)
-    found: Counter[str] = Counter()
-    said: list[str] = []
-    slowest_s = 0.0
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for number in range(files):
+        (folder / f"messages{number}.hl7").write_bytes(damaged(rng))
+    began = time.process_time()
     vault = Vault.open(tmp_path / "vault.sqlite", key=PseudonymKey(bytes(32)), bits=SecureBits())
     with closing(vault), OmopStore.open(tmp_path / "omop.duckdb") as store:
         starter.ensure(store, now=SystemClock().now())
-        pipeline = Pipeline(store, vault, SystemClock())
-        for number in range(files):
-            path = tmp_path / f"messages{number}.hl7"
-            path.write_bytes(damaged(rng))
-            began = time.process_time()
-            try:
-                report = pipeline.ingest([path])
-            except NoMapping as error:  # nobody reads a file that does not begin like HL7
-                found["no reader"] += 1
-                said.append(f"{error!r} {error}")
-                continue
-            slowest_s = max(slowest_s, time.process_time() - began)
-            (source,) = report.sources
-            said.append(repr(report))
-            assert source.records_in == source.stored + source.quarantined, path.name
-            found["stored"] += source.stored
-            found["quarantined"] += source.quarantined
-            assert source.unreadable or source.records_in
-        notes = store.connection.con.execute(
-            "SELECT source_name, field, reason FROM fedtwin_quarantine"
-        ).fetchall()
-        rows = store.connection.con.execute("SELECT count(*) FROM person").fetchone()
+        report = Pipeline(store, vault, SystemClock()).ingest([folder])
+        con = store.connection.con
+        notes = con.execute("SELECT source_name, field, reason FROM fedtwin_quarantine").fetchall()
+        persons = con.execute("SELECT person_id FROM person").fetchall()
+    found: Counter[str] = Counter()
+    for source in report.sources:
+        assert source.records_in == source.stored + source.quarantined, source.source
+        assert source.unreadable or source.records_in, source.source
+        found["stored"] += source.stored
+        found["quarantined"] += source.quarantined
+    assert len(report.sources) + len(report.without_reader) == files  # those that no longer begin like HL7
     reasons = {reason for _, _, reason in notes}
     assert hl7v2_reasons.FAULT not in reasons
     assert reasons <= hl7v2_reasons.ALL | HARMONIZERS
-    assert SECRET not in "".join(said)
+    assert SECRET not in repr(report)
     assert SECRET not in repr(notes)
     assert SECRET not in caplog.text
     assert min(found["stored"], found["quarantined"]) > files / 4
-    assert found["no reader"] > 0
-    assert rows is not None
-    assert rows[0] > 0
+    assert persons
     assert len(reasons) > 8
-    assert slowest_s < 30
+    assert time.process_time() - began < 2 * files
