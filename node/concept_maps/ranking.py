@@ -2,7 +2,8 @@
 
 A concept is known by its name and its synonyms; it is as good as the best of them. A label that is written
 exactly as one of them comes first. Else the score is the mean of the lexical likeness (as written and with
-abbreviations spelled out, the better one) and of the likeness of meaning, if the embedding model is there.
+abbreviations spelled out, the better one) and of the likeness of meaning, if the embedding model is there;
+of a drug, the mean of that and of how well ingredient, form, brand and strengths agree (`drug_names`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from node.concept_maps.drug_names import DrugIndex
 from node.concept_maps.embedding import Embedder
 from node.concept_maps.lexical import LexicalIndex
 from node.concept_maps.wording import plain, spelled_out
@@ -44,7 +46,7 @@ class Ranked:
 class Ranker:
     """Ranks concepts for labels. Without an embedder it goes by the writing alone."""
 
-    def __init__(self, names: Sequence[Named], *, embedder: Embedder | None) -> None:
+    def __init__(self, names: Sequence[Named], *, embedder: Embedder | None, drugs: bool = False) -> None:
         self._names = sorted(set(names), key=lambda one: (one.concept_id, one.name))  # ties fall the same way
         self._concepts = np.array([one.concept_id for one in self._names], np.int64)
         self._exact: dict[str, list[int]] = {}
@@ -52,6 +54,7 @@ class Ranker:
             for form in {plain(one.name), spelled_out(one.name)}:
                 self._exact.setdefault(form, []).append(place)
         self._index = LexicalIndex([spelled_out(one.name) for one in self._names])
+        self._drugs = DrugIndex([one.name for one in self._names]) if drugs else None
         self._embedder = embedder
         self._vectors: dict[int, NDArray[np.float32]] = {}
         if embedder is not None and len(self._names) <= EMBEDDED_NAMES:
@@ -73,6 +76,8 @@ class Ranker:
         )
         if self._embedder is not None:
             scores = (scores + self._meaning(spelled, scores)) / 2
+        if self._drugs is not None:
+            scores = (scores + self._drugs.scores(labels)) / 2
         for row, label in enumerate(labels):
             for form in (plain(label), spelled[row]):
                 for place in self._exact.get(form, ()):

@@ -40,7 +40,7 @@ def suggest(store: OmopStore, *, codes: int, candidates_each: int, model: bool =
     found: dict[Unmapped, list[Ranked]] = {}
     for table in dict.fromkeys(one.table for one in wanted):
         here = [one for one in wanted if one.table == table]
-        ranker = Ranker(candidates(store, table), embedder=embedder)
+        ranker = Ranker(candidates(store, table), embedder=embedder, drugs=table == "drug_exposure")
         found.update(zip(here, ranker.best([one.label for one in here], most=candidates_each), strict=True))
     names = described(store, sorted({ranked.concept_id for best in found.values() for ranked in best}))
     return Suggestions(

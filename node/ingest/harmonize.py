@@ -22,6 +22,7 @@ from deid.dates import DatePractice, stored_days, year_of
 from deid.errors import NotRedacted
 from deid.vault import Vault
 from node.ingest import cdm_areas
+from node.ingest.code_words import CodeWords, instead_of_codes
 from node.ingest.columns import moment_at
 from node.ingest.errors import Unaccounted
 from node.ingest.event_values import Redact
@@ -81,6 +82,7 @@ class Harmonizer:
         self._texts: dict[str, str | None] = {}
         self._units: dict[str, int] = {}
         self._rank = int(source_sha256[:16], 16) >> (64 - _RANK_BITS)
+        self.words = CodeWords()
         self.count = Count()
 
     def take(self, batch: FactBatch) -> None:
@@ -504,7 +506,8 @@ class _Columns:
     def _stage_records(self, load: FactLoad, there: np.ndarray) -> None:
         facts = self._facts
         take = pa.array(there)
-        choices, choice = self._choices(facts["codes"].combine_chunks(), there)
+        choices, choice = self._choices(facts["codes"].combine_chunks(), there, words=True)
+        self._owner.words.add(facts, there, choices, choice, self.person[there])
         values, value = self._choices(facts["value_codes"].combine_chunks(), there)
         routes, route = self._coding("route", there)
         races, race = self._coding("race", there)
@@ -570,10 +573,12 @@ class _Columns:
             for name in (*tables, "conversions"):
                 cursor.unregister(name)
 
-    def _choices(self, codes: pa.Array, there: np.ndarray) -> tuple[list[Choice], np.ndarray]:
+    def _choices(
+        self, codes: pa.Array, there: np.ndarray, *, words: bool = False
+    ) -> tuple[list[Choice], np.ndarray]:
         """The distinct codings of the facts as choices, and each fact's place among them."""
         codes = codes.take(pa.array(there))
-        if codes.null_count == len(codes):
+        if codes.null_count == len(codes) and not words:
             return self._owner._concepts.choices([""]), np.zeros(len(there), np.int32)
         flat = codes.flatten()
         pairs = pc.binary_join_element_wise(
@@ -582,7 +587,7 @@ class _Columns:
         lengths = pc.fill_null(pc.list_value_length(codes), 0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         texts = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), pairs), RECORD)
-        return self._chosen(texts)
+        return self._chosen(instead_of_codes(texts, self._facts, there) if words else texts)
 
     def _coding(self, name: str, there: np.ndarray) -> tuple[list[Choice], np.ndarray]:
         column = self._facts[name].combine_chunks().take(pa.array(there))

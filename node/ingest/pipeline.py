@@ -21,7 +21,7 @@ from pathlib import Path
 from deid.dates import DatePractice
 from deid.text import Redactor
 from deid.vault import Vault
-from node.ingest import intake
+from node.ingest import code_words, intake
 from node.ingest.delimited import sha256_of
 from node.ingest.errors import NoMapping, UnreadableSource
 from node.ingest.event_values import Redact
@@ -173,6 +173,7 @@ class Pipeline:
                                 file.name, min(batch.bytes_done, size), size, count.records_in, count.stored
                             )
                         )
+                harmonizer.words.note(load.cursor, self.vault)
                 count = harmonizer.count
                 load.records, load.records_quarantined = count.records_in, count.quarantined
                 load.seconds = time.monotonic() - began
@@ -189,7 +190,9 @@ class Pipeline:
         )
 
     def _forget(self) -> None:
-        """Remove the raw samples of persons who withdrew."""
+        """Remove the raw samples of persons who withdrew, and whose words they were."""
+        with self.store.writing() as writer:
+            code_words.forget(writer)
         folder = self.store.path.parent / SIGNALS
         if not folder.is_dir():
             return

@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 UNIT, RECORD = "\x1f", "\x1e"  # between a coding's system and code, between codings
+WORDS_SYSTEM = "local:text"  # words that stand where a code should (node.ingest.code_words)
 ANYWHERE = "any"  # the source_vocabulary_id of a mapping that holds in every system (node.omop.code_map)
 SOURCE_VALUE_CHARACTERS = 50  # OMOP: varchar(50)
 _UNDOTTED = {
@@ -222,8 +223,8 @@ def _choice(
         return Choice(value, source, tuple(own))
     if elsewhere and not (known and (targets.get(known[0]) or known[2])):
         return Choice(value, source, tuple(elsewhere))
-    if known is None:
-        return Choice(value, 0, (Target(),))
+    if known is None:  # words may hold identity: they are stored once somebody has mapped them
+        return Choice(None if coding[0] == WORDS_SYSTEM else value, 0, (Target(),))
     concept, domain, standard = known
     found = targets.get(concept)
     if found:

@@ -1,7 +1,8 @@
 """How often the right concept is first, or among the first five, of the suggestions for a label.
 
 Labels with a known concept: those of an intensive care unit as OHDSI/MIMIC maps them (`icu_labels.csv`
-beside this file; Apache-2.0), those of Synthea's measurements, and of Synthea's and FHIR's drugs.
+beside this file; Apache-2.0), those of Synthea's measurements, of Synthea's and FHIR's drugs, and, as those
+are few, generated ones: RxNorm's own names rewritten as wards write them (drawn by the name).
 Candidates: every standard concept of the domain in the public CDMs of ../shared/data, by the names that
 those have, and our starter synonyms; labels whose concept is in none of them do not count. It is a smaller
 field than a whole vocabulary. Our synonyms and
@@ -13,7 +14,9 @@ over words, which is about what OHDSI's Usagi does.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -50,6 +53,7 @@ def figures(*, quick: bool) -> Iterable[Figure]:
             GOAL_LABELS,
         ),
         ("drugs", ("Drug",), _by_code("RxNorm", _drugs(), known), GOAL_DRUGS),
+        ("drugs, generated", ("Drug",), _rewritten(known), GOAL_DRUGS),
     ):
         names = [Named(concept, text) for concept, text, domain, _, _ in known if domain in domains]
         there = {one.concept_id for one in names}
@@ -61,9 +65,10 @@ def figures(*, quick: bool) -> Iterable[Figure]:
             for word in one.synonyms
         ]
         field = f"{name}: {len(asked)} labels among {len(there)} concepts"
-        hybrid = Ranker([*names, *own], embedder=embedder)
-        lexical = Ranker([*names, *own], embedder=None)
-        unaided = Ranker(names, embedder=embedder)
+        is_drugs = domains == ("Drug",)
+        hybrid = Ranker([*names, *own], embedder=embedder, drugs=is_drugs)
+        lexical = Ranker([*names, *own], embedder=None, drugs=is_drugs)
+        unaided = Ranker(names, embedder=embedder, drugs=is_drugs)
         yield from _told(f"{field}, suggestions", asked, _ranked(hybrid), goal)
         yield from _told(f"{field}, without our synonyms", asked, _ranked(unaided), goal)
         yield from _told(f"{field}, without the model", asked, _ranked(lexical), goal)
@@ -156,6 +161,48 @@ def _drugs() -> set[tuple[str, str]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             found |= set(_codings(json.loads(line)))
     return found - MISLABELLED
+
+
+_FORMS = {
+    "Oral Tablet": ("TAB", "tablet", "tabs PO"),
+    "Oral Capsule": ("CAP", "capsule", "caps PO"),
+    "Injectable Solution": ("inj", "vial", "inj soln"),
+    "Oral Solution": ("soln", "oral sol"),
+    "Extended Release": ("ER", "XR"),
+    "Delayed Release": ("DR", "EC"),
+}
+
+
+def _rewritten(known: list[tuple[int, str, str, str, str]]) -> Pairs:
+    """Names of clinical drugs as wards write them: short forms, no salts, other units, another case."""
+    found = []
+    for concept, name, domain, vocabulary, _ in known:
+        if domain == "Drug" and vocabulary == "RxNorm" and re.search("[0-9]", name) and "{" not in name:
+            label = _as_a_ward_writes(name, hashlib.sha256(name.encode()).digest())
+            if label.lower() != name.lower():
+                found.append((label, concept))
+    return sorted(found)
+
+
+def _as_a_ward_writes(name: str, draw: bytes) -> str:
+    text = re.sub(r"\s*\[.*\]$", "", name) if draw[1] % 2 else name.replace("[", "").replace("]", "")
+    for form, short in _FORMS.items():
+        text = text.replace(form, short[draw[2] % len(short)])
+    if draw[3] % 2:
+        text = re.sub(r"(\d) (MG|UNT|MEQ|ML)\b", r"\1\2", text)
+    if draw[4] % 3 == 0:
+        text = re.sub(r"\bhydrochloride\b", "HCL", text, flags=re.IGNORECASE)
+    elif draw[4] % 3 == 1:
+        text = re.sub(
+            r" (hydrochloride|sodium|sulfate|tartrate|maleate|besylate)\b", "", text, flags=re.IGNORECASE
+        )
+    per_ml = re.search(r"(\d+(?:\.\d+)?) ?MG/ML", text)
+    if per_ml and draw[5] % 3 == 0:
+        text = text.replace(per_ml[0], f"{float(per_ml[1]) * 5:g} mg/5 mL")
+    below_one = re.search(r"\b(0\.\d+) ?MG\b(?!/)", text)
+    if below_one and draw[6] % 2:
+        text = text.replace(below_one[0], f"{float(below_one[1]) * 1000:g} mcg")
+    return text.upper() if draw[0] % 2 else text.lower() if draw[0] % 3 == 0 else text
 
 
 def _columns(name: str) -> set[tuple[str, str]]:
