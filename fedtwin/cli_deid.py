@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from fedtwin.cli_deid_canary import canary
 from fedtwin.cli_deid_evaluate import evaluate
 from fedtwin.cli_deid_report import report
 from fedtwin.cli_deid_table import table
@@ -17,3 +18,4 @@ deid.command("text")(text)
 deid.command("table")(table)
 deid.command("report")(report)
 deid.command("evaluate")(evaluate)
+deid.command("canary")(canary)
