@@ -144,17 +144,34 @@ class GenomeStore:
         found = 0
         for name in self.names():
             with pq.ParquetFile(self._path(name)) as file:
-                stays = _persons(file) != person_id
-                if stays.all():
-                    continue
-                about = replace(self.about(name), persons=int(stays.sum()))
-                with self._replacing(name) as part, _writer(part) as writer:
-                    for some in self.genotypes(name):
-                        alleles, phased = some.alleles[:, stays], some.phased[:, stays]
-                        writer.write_table(_packed(some.variants, alleles, phased))
-                    _describe(writer, about, some_persons=_persons(file)[stays])
-            found += 1
+                persons = _persons(file)
+            if person_id in persons:
+                self._rewrite(name, persons != person_id, persons)
+                found += 1
         return found
+
+    def merge(self, person_id: int, into: int) -> int:
+        """Give a person's genotypes to somebody else, who they turned out to be; return in how many files.
+
+        Guarantee: idempotent; of a load that has both, those of `into` stay, and the other ones are removed.
+        """
+        found = 0
+        for name in self.names():
+            with pq.ParquetFile(self._path(name)) as file:
+                persons = _persons(file)
+            if person_id in persons and person_id != into:
+                stays = persons != person_id if into in persons else np.ones(len(persons), dtype=bool)
+                self._rewrite(name, stays, np.where(persons == person_id, into, persons))
+                found += 1
+        return found
+
+    def _rewrite(self, name: str, stays: NDArray[np.bool_], persons: NDArray[np.int64]) -> None:
+        """Write a load anew, with the columns that stay, whose they are by `persons`."""
+        about = replace(self.about(name), persons=int(stays.sum()))
+        with self._replacing(name) as part, _writer(part) as writer:
+            for some in self.genotypes(name):
+                writer.write_table(_packed(some.variants, some.alleles[:, stays], some.phased[:, stays]))
+            _describe(writer, about, some_persons=persons[stays])
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.parquet"

@@ -1,4 +1,4 @@
-"""What sources call things reaches the review file once eleven patients had it, and no single patient's words."""
+"""What sources call things reaches the review file once eleven patients had it, and nobody's own words do."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -141,6 +141,75 @@ def test_a_person_can_be_forgotten(tmp_path: Path, vault: Vault, genomes: Genome
     assert [file.suffix for file in (tmp_path / "genomes").iterdir()] == [".parquet"]
 
 
+def test_genotypes_follow_a_person_who_turns_out_to_be_another(
+    tmp_path: Path, vault: Vault, genomes: GenomeStore
+) -> None:
+    load = genomes.add(write_vcf(tmp_path / "a.vcf"), vault, namespace="mrn")
+    first, second, other = ids(vault, "M1", "M2", "elsewhere")
+    assert (genomes.merge(first, other), genomes.merge(first, other), genomes.merge(other, other)) == (
+        1,
+        0,
+        0,
+    )
+    (some,) = genomes.genotypes(load.name)
+    assert some.persons.tolist() == [other, second, *ids(vault, "M3")]
+    assert some.written(1, 0) == "0/2"
+    assert genomes.merge(second, other) == 1  # both are there: one stays
+    (some,) = genomes.genotypes(load.name)
+    assert some.persons.tolist() == [other, *ids(vault, "M3")]
+    assert some.written(1, 0) == "0/2"
+    assert genomes.about(load.name).persons == 2
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[GenomeStore, str, list[str]]:
+    """Forty persons, some hundred variants, everything called; and a score of all of them."""
+    rng = np.random.default_rng(2)
+    folder = tmp_path_factory.mktemp("many")
+    lines, weights = [], []
+    for number in range(150):
+        reference, alternate = rng.choice(["AC", "AG", "CA", "CT", "GA", "GT", "TC", "TG"])
+        calls = "\t".join(rng.choice(["0/0", "0/1", "1/1", "1|0"], 40).tolist())
+        lines.append(f"chr1\t{100 + number}\t.\t{reference}\t{alternate}\t.\t.\t.\tGT\t{calls}")
+        effect, other = (alternate, reference) if rng.random() < 0.5 else (reference, alternate)
+        weights.append(f"1 {100 + number} {effect} {other} {rng.normal():.4f}")
+    vault = Vault.open(folder / "vault.sqlite", key=PseudonymKey(bytes(32)), bits=SeededBits(4))
+    genomes = GenomeStore(folder / "genomes")
+    path = write_vcf(folder / "many.vcf", lines, samples=[f"S{number}" for number in range(40)])
+    return genomes, genomes.add(path, vault, namespace="mrn").name, weights
+
+
+def scored(many: tuple[GenomeStore, str, list[str]], path: Path, weights: list[str]) -> np.ndarray:
+    found = score(many[0], many[1], read_scoring_file(write_score(path, *weights)))
+    assert found.variants == {"matched": len(weights)}
+    return found.values
+
+
+def test_a_score_is_the_same_on_the_other_strand_and_in_another_order(
+    tmp_path: Path, many: tuple[GenomeStore, str, list[str]]
+) -> None:
+    weights = many[2]
+    as_is = scored(many, tmp_path / "a.txt", weights)
+    turned = []
+    for line in weights:
+        place, alleles, weight = line[: line.index(" ", 2)], line.split()[2:4], line.split()[4]
+        turned.append(
+            " ".join((place, *(text.translate(str.maketrans("ACGT", "TGCA")) for text in alleles), weight))
+        )
+    assert np.allclose(scored(many, tmp_path / "b.txt", turned[::-1]), as_is)
+    assert as_is.std() > 1
+
+
+def test_weights_of_the_other_allele_mirror_a_score(
+    tmp_path: Path, many: tuple[GenomeStore, str, list[str]]
+) -> None:
+    weights = many[2]
+    swapped = [" ".join((*line.split()[:2], *line.split()[3:1:-1], line.split()[4])) for line in weights]
+    whole = 2 * sum(float(line.split()[4]) for line in weights)
+    both = scored(many, tmp_path / "a.txt", weights) + scored(many, tmp_path / "b.txt", swapped)
+    assert np.allclose(both, whole)
+
+
 def test_a_score_counts_effect_alleles_on_either_strand(
     tmp_path: Path, vault: Vault, genomes: GenomeStore
 ) -> None:
