@@ -1,0 +1,239 @@
+"""Writing in pixels: found and blanked, nothing else changed; refused where it could not be."""
+
+import shutil
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from deid.dicom.burned_in import text_mask
+from deid.dicom.ocr import Box, Tesseract
+from deid.dicom.pixels import Scan, TextBlanker
+from deid.errors import NotDeidentified
+from tests.bench.deid_dicom import COVERED, measured
+from tests.deid.dicom.burned_in_images import Written, image
+from tests.deid.dicom.objects import CR, CT, SC, US, US_MULTI, base, with_pixels
+
+CLEANING = TextBlanker(cleans=True, ocr=None)
+
+
+class Blind:
+    """An OCR (deid.dicom.ocr.Ocr) that reads nothing: for images at risk whose writing has strokes."""
+
+    def words(self, image: NDArray[np.uint8]) -> list[Box]:
+        assert image.dtype == np.uint8
+        return []
+
+
+def grey(written: Written, top: int = 255) -> NDArray[np.integer]:
+    return (written.pixels * top).astype(np.uint8 if top < 256 else np.uint16)
+
+
+def pixels(dataset: Dataset) -> NDArray[np.generic]:
+    return np.asarray(dataset.pixel_array)
+
+
+def lettered(kind: str, seed: int = 11) -> Written:
+    return image(kind, np.random.default_rng(seed), lines=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sop_class", "modality"),
+    [("CR", CR, "CR"), ("CT", CT, "CT"), ("US", US, "US"), ("SC", SC, "OT")],
+)
+def test_writing_goes_and_every_other_pixel_stays(kind: str, sop_class: str, modality: str) -> None:
+    written = lettered(kind)
+    before = grey(written, 4095 if kind in ("CR", "CT") else 255)
+    dataset = with_pixels(base(sop_class, modality=modality), before)
+    TextBlanker(cleans=True, ocr=Blind()).clean(dataset)
+    after = pixels(dataset)
+    changed = after != before
+    assert np.all(after[changed] == before.min())
+    assert changed.mean() < 0.12
+    for line in written.lines:
+        dark = before[line.ink] == before.min()
+        assert (changed[line.ink] | dark).mean() >= COVERED, line.text
+    assert dataset.BurnedInAnnotation == "NO"
+
+
+def test_an_image_without_writing_is_not_touched() -> None:
+    written = image("CR", np.random.default_rng(4), lines=0)
+    dataset = with_pixels(base(CR, modality="CR"), grey(written, 4095))
+    before = bytes(dataset.PixelData)
+    CLEANING.clean(dataset)
+    assert (np.frombuffer(dataset.PixelData, "u2") != np.frombuffer(before, "u2")).mean() < 0.01
+
+
+def test_colour_and_planes() -> None:
+    written = lettered("SC", 12)
+    before = np.repeat(grey(written)[..., None], 3, axis=2)
+    before[..., 0] //= 2
+    for planar in (0, 1):
+        dataset = with_pixels(base(SC, modality="OT"), before)
+        if planar:
+            dataset.PlanarConfiguration = 1
+            dataset.PixelData = np.moveaxis(before, -1, 0).tobytes()
+        TextBlanker(cleans=True, ocr=Blind()).clean(dataset)
+        after = pixels(dataset)
+        changed = (after != before).any(axis=-1)
+        assert changed.any()
+        assert np.all(after[changed] == 0)
+
+
+def test_what_is_written_on_one_frame_goes_from_all() -> None:
+    written = lettered("US", 13)
+    plain = image("US", np.random.default_rng(13), lines=0)
+    frames = np.stack([grey(plain)] * 7)
+    frames[3] = grey(written)
+    dataset = with_pixels(base(US_MULTI, modality="US"), frames)
+    TextBlanker(cleans=True, ocr=Blind()).clean(dataset)
+    after = pixels(dataset)
+    mask = (after[3] != frames[3]) | (frames[3] == 0)
+    for line in written.lines:
+        assert mask[line.ink].mean() >= COVERED, line.text
+    changed = after != frames
+    assert np.array_equal(
+        changed.any(axis=0) | (frames == 0).all(axis=0), changed.any(axis=0) | (frames == 0).all(0)
+    )
+    assert (after[0][after[3] != frames[3]] == 0).all()
+
+
+def test_a_dark_is_bright_in_inverted_images() -> None:
+    written = lettered("CR", 14)
+    dataset = with_pixels(base(CR, modality="CR"), grey(written, 4095))
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    before = pixels(dataset)
+    CLEANING.clean(dataset)
+    after = pixels(dataset)
+    assert np.all(after[after != before] == before.max())
+
+
+def at_risk() -> list[FileDataset]:
+    """Objects whose pixels may show who it is."""
+    plain = np.zeros((64, 64), np.uint8)
+    found = [
+        with_pixels(base(kind, modality=modality), plain)
+        for kind, modality in ((US, "US"), (SC, "CT"), (CT, "XA"), (CT, "OT"), (CT, "ES"))
+    ]
+    said = with_pixels(base(CT), plain)
+    said.BurnedInAnnotation = "YES"
+    screen = with_pixels(base(CR, modality="CR"), plain)
+    screen.ImageType = ["DERIVED", "SECONDARY"]
+    return [*found, said, screen]
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_images_at_risk_are_refused_without_ocr_and_without_cleaning(place: int) -> None:
+    with pytest.raises(NotDeidentified, match="no-ocr"):
+        CLEANING.clean(at_risk()[place])
+    with pytest.raises(NotDeidentified, match="burned-in-text"):
+        TextBlanker(cleans=False, ocr=Blind()).clean(at_risk()[place])
+    TextBlanker(cleans=True, ocr=Blind()).clean(at_risk()[place])
+
+
+def test_an_image_that_says_it_shows_nothing_passes_without_ocr() -> None:
+    dataset = at_risk()[0]
+    dataset.BurnedInAnnotation = "NO"
+    CLEANING.clean(dataset)
+    TextBlanker(cleans=False, ocr=None).clean(dataset)
+
+
+def test_only_images_at_risk_are_looked_at_where_that_is_asked() -> None:
+    written = lettered("CT")
+    dataset = with_pixels(base(CT), grey(written, 4095))
+    before = bytes(dataset.PixelData)
+    TextBlanker(cleans=True, ocr=None, scan=Scan.AT_RISK).clean(dataset)
+    assert dataset.PixelData == before
+
+
+def test_compressed_images_are_decoded_and_what_cannot_be_is_refused() -> None:
+    written = lettered("CT")
+    before = grey(written, 4095)
+    dataset = with_pixels(base(CT), before)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    CLEANING.clean(dataset)
+    after = pixels(dataset)
+    assert not dataset.file_meta.TransferSyntaxUID.is_compressed
+    assert np.all(after[after != before] == before.min())
+    assert (after != before).any()
+    broken = with_pixels(base(CT), before)
+    broken.compress(RLELossless, generate_instance_uid=False)
+    broken.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    with pytest.raises(NotDeidentified, match="no-decoder"):
+        CLEANING.clean(broken)
+
+
+def test_a_compressed_image_without_writing_stays_compressed() -> None:
+    dataset = with_pixels(base(CT), np.zeros((64, 64), np.uint16))
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    before = bytes(dataset.PixelData)
+    CLEANING.clean(dataset)
+    assert dataset.PixelData == before
+    assert dataset.file_meta.TransferSyntaxUID == RLELossless
+
+
+def test_overlays_in_unused_bits_go() -> None:
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 4096
+    dataset = with_pixels(base(CT), values | 0x8000)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    TextBlanker(cleans=False, ocr=None).clean(dataset)
+    assert np.array_equal(np.frombuffer(dataset.PixelData, "<u2").reshape(64, 64), values)
+    signed = with_pixels(base(CT), (values.astype(np.int16) - 2048))
+    signed.BitsStored, signed.HighBit = 12, 11
+    before = bytes(signed.PixelData)
+    TextBlanker(cleans=False, ocr=None).clean(signed)
+    assert signed.PixelData == before
+
+
+def test_pixels_that_are_not_what_the_header_says_are_refused() -> None:
+    dataset = with_pixels(base(CT), np.zeros((64, 64), np.uint16))
+    dataset.Rows = 640
+    with pytest.raises(NotDeidentified, match="pixels"):
+        CLEANING.clean(dataset)
+
+
+def test_less_makes_a_line_outside_the_regions_of_ultrasound() -> None:
+    field = np.zeros((200, 300), np.float32)
+    field[95:105:2, 100:104] = 0.11  # three faint marks: doubtful
+    field[95:105, 110:114] = field[95:105, 120:124] = 0.11
+    everywhere = np.ones(field.shape, bool)
+    sure, bold = text_mask(field, None), text_mask(field, None, beside=everywhere)
+    assert bold.sum() >= sure.sum()
+    assert bold.any()
+
+
+def test_lines_are_covered() -> None:
+    """The measurement of `python -m tests.bench deid_dicom`, on few images and without OCR."""
+    found = measured(images_of=12, seed=5, ocr=None)
+    assert found.lines >= 40
+    assert found.covered >= 0.95
+    assert found.blanked <= 0.08
+
+
+@pytest.mark.skipif(shutil.which("tesseract") is None, reason="needs tesseract (Debian: tesseract-ocr)")
+def test_words_are_read_where_they_stand() -> None:
+    ocr = Tesseract.found()
+    assert ocr is not None
+    rng = np.random.default_rng(2)
+    written = next(
+        made
+        for made in (image("SC", rng, lines=1) for _ in range(40))
+        if made.lines
+        and made.lines[0].turned == 0
+        and made.lines[0].size > 20
+        and made.lines[0].contrast > 0.8
+    )
+    bright = np.zeros(written.pixels.shape, np.uint8)
+    bright[written.lines[0].ink] = 255
+    boxes = ocr.words(255 - bright)
+    covered = np.zeros(bright.shape, bool)
+    for box in boxes:
+        covered[box.top : box.bottom, box.left : box.right] = True
+    assert covered[written.lines[0].ink].mean() > 0.6
+
+
+def test_an_ocr_that_fails_is_a_refusal(tmp_path: object) -> None:
+    with pytest.raises(NotDeidentified, match="ocr-failed"):
+        Tesseract("/does/not/exist").words(np.zeros((8, 8), np.uint8))
