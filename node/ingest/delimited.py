@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import hashlib
 import io
 import zlib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from node.ingest.errors import UnreadableSource
@@ -21,6 +23,7 @@ from node.ingest.mapping_parts import Kind
 
 BLOCK_BYTES = 8 << 20  # some 100,000 rows at a time: bounds memory, keeps the per-batch cost small
 DAMAGED = "damaged: cannot be unpacked"
+REPLACED = "\N{REPLACEMENT CHARACTER}"
 _HEADER_BYTES = 1 << 20  # a header line of ten thousand columns
 
 
@@ -33,6 +36,7 @@ class Delimited:
     bytes_total: int
     unknown_columns: tuple[str, ...]
     wrong_width: list[int] = field(default_factory=list)  # rows with too few or too many fields
+    not_text: list[int] = field(default_factory=list)  # rows in which a used column is not of the encoding
     bytes_done: int = 0
     _names: tuple[str, ...] = ()
 
@@ -43,18 +47,17 @@ class Delimited:
         """
         used = sorted(self.mapping.used_columns())
         with self.path.open("rb") as raw:
-            stream = pa.PythonFile(raw, mode="r")
-            if self.path.suffix == ".gz":
-                stream = pa.CompressedInputStream(stream, "gzip")
+            packed = self.path.suffix == ".gz"
+            source = gzip.GzipFile(fileobj=raw) if packed else raw
             try:
+                text = _Utf8(source, self.mapping.encoding)
                 reader = pyarrow.csv.open_csv(
-                    stream,
+                    pa.PythonFile(text, mode="r"),
                     read_options=pyarrow.csv.ReadOptions(
                         use_threads=False,  # rows keep their numbers
                         block_size=BLOCK_BYTES,
                         column_names=list(self._names),
                         skip_rows=1 if self.mapping.header else 0,
-                        encoding=self.mapping.encoding,
                     ),
                     parse_options=pyarrow.csv.ParseOptions(
                         delimiter=self.mapping.delimiter,
@@ -70,7 +73,7 @@ class Delimited:
                 yield from self._numbered(reader, raw, batch_rows)
             except StopIteration:
                 return
-            except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError):
+            except (pa.ArrowInvalid, pa.ArrowKeyError, LookupError, UnicodeError):
                 if self.bytes_total == 0 or self._only_header():
                     return
                 raise UnreadableSource(
@@ -93,6 +96,10 @@ class Delimited:
                 next_row = int(numbers[-1]) + 1
                 noted = int(np.searchsorted(self.wrong_width, next_row))
             self.bytes_done = min(raw.tell(), self.bytes_total)
+            damaged = _damaged(block)
+            if damaged.any():
+                self.not_text += numbers[damaged].tolist()
+                block, numbers = block.filter(pa.array(~damaged)), numbers[~damaged]
             for start in range(0, block.num_rows, batch_rows):
                 yield block.slice(start, batch_rows), numbers[start : start + batch_rows]
 
@@ -108,6 +115,40 @@ class Delimited:
                 return not raw.read(_HEADER_BYTES).strip()
         except (OSError, EOFError, zlib.error):
             return False
+
+
+class _Utf8:
+    """A stream in another encoding, or a damaged one, as UTF-8: what is no text becomes REPLACED.
+
+    Arrow would tell of such bytes on standard error where the row has too many fields as well.
+    """
+
+    closed = False
+
+    def __init__(self, source: io.BufferedIOBase, encoding: str) -> None:
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        self._left = b""
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        while len(self._left) < size and not self._ended:
+            chunk = self._source.read(size)
+            self._ended = not chunk
+            self._left += self._decoder.decode(chunk, final=self._ended).encode(errors="replace")
+        found, self._left = self._left[:size], self._left[size:]
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _damaged(block: pa.RecordBatch) -> np.ndarray:
+    """The rows in which something is REPLACED."""
+    found = np.zeros(block.num_rows, dtype=bool)
+    for column in block.columns:
+        found |= pc.match_substring(column, REPLACED).to_numpy(zero_copy_only=False)
+    return found
 
 
 def open_delimited(path: Path, mapping: Mapping) -> Delimited:
@@ -151,7 +192,5 @@ def _header(path: Path, mapping: Mapping) -> tuple[str, ...]:
 
 def _opened(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".gz":
-        import gzip
-
         return gzip.open(path, "rb")
     return path.open("rb")

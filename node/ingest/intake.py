@@ -180,7 +180,9 @@ def _is_mapping(file: Path) -> bool:
 
     What says whose signals are (node.signals.belonging) has such a table too, and a name of its own.
     """
-    return file.name != BELONGING and any(line.strip() == b"[source]" for line in file.read_bytes().splitlines())
+    return file.name != BELONGING and any(
+        line.strip() == b"[source]" for line in file.read_bytes().splitlines()
+    )
 
 
 def is_source(file: Path) -> bool:
@@ -260,7 +262,9 @@ def ingest_file(
                 )
         wrong = np.array(table.wrong_width, dtype=np.int64)
         load.quarantine("*", "wrong-number-of-fields", wrong, whole_row=True)
-        load.rows += len(wrong)
+        not_text = np.array(table.not_text, dtype=np.int64)
+        load.quarantine("*", "not-text", not_text, whole_row=True)
+        load.rows += len(wrong) + len(not_text)
         load.rows_quarantined = load.rows - loaded
     return FileReport(
         file.name,
