@@ -21,6 +21,8 @@ BEGIN = re.compile(rb"[\r\n\x0b\x1c\xbf][ \t]*(?=MSH|FHS|BHS|BTS|FTS)")  # BF en
 EDGE = b"\x0b\x1c\r\n\t \xef\xbb\xbf"
 LOOK_BACK = 8  # bytes that may belong to a begin which the next chunk completes
 ENVELOPE = (b"FHS", b"BHS", b"FTS")
+TAGS = (*ENVELOPE, b"BTS")
+ENDED = re.compile(rb"[\r\n]\s*\S")  # an envelope is a line: what follows it there is no part of it
 COUNT = re.compile(rb"BTS([^A-Za-z0-9\s])\s*([0-9]{1,9})\s*(?:\1|[\r\n]|\Z)")
 
 
@@ -56,7 +58,7 @@ def pieces(stream: BinaryIO, *, max_message: int = MAX_MESSAGE) -> Iterator[Piec
             in_batch = 0
         elif message and name not in ENVELOPE:
             yield Piece(b"", end, reasons.NOT_A_MESSAGE)
-        if rest:
+        if rest or (name != b"MSH" and name in TAGS and ENDED.search(message)):
             yield Piece(b"", end, reasons.NOT_A_MESSAGE)
 
 

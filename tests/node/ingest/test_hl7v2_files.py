@@ -83,6 +83,13 @@ def test_what_stands_between_messages_is_a_record_of_its_own(tmp_path):
     assert [(note.record, note.reason) for note in turned_away] == [(2, reasons.NOT_A_MESSAGE)]
 
 
+@pytest.mark.parametrize("envelope", [b"FHS|^~\\&|A\r", BHS, b"FTS|1\r", b"BTS|1\r"])
+def test_what_follows_an_envelope_and_is_no_message_is_a_record_of_its_own(tmp_path, envelope):
+    _, turned_away, records = read_file(written(tmp_path, THREE[0] + envelope + b"PID|1||M7\r" + THREE[1]))
+    assert records == 3
+    assert [(note.record, note.reason) for note in turned_away] == [(2, reasons.NOT_A_MESSAGE)]
+
+
 def test_a_message_that_was_sent_twice_counts_once_and_a_reused_control_id_is_no_repetition(tmp_path):
     rows, turned_away, records = read_file(written(tmp_path, THREE[0] + THREE[0] + THREE[1]))
     assert [row["patient"] for row in rows] == ["M1", "M2"]  # all have MSH-10 C1

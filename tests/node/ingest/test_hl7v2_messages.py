@@ -6,6 +6,7 @@ import pytest
 
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_record import cells, table
+from node.omop.units import ucum_of, units
 from tests.node.ingest.hl7v2_made import PID, PV1, kinds, message, one, read
 
 
@@ -622,3 +623,22 @@ def test_every_fact_fits_the_schema():
     facts.validate(full=True)
     assert facts.num_rows == len(rows) == 4
     assert table([]).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "ucum"),
+    [
+        ("x10*9/L", "10*9/L"),
+        ("x10*12/L", "10*12/L"),
+        ("UMOLL", "umol/L"),
+        ("MLMIN", "mL/min"),
+        ("MDC_DIM_MMHG", "mm[Hg]"),
+        ("MDC_DIM_DEGC", "Cel"),
+        ("MDC_DIM_BEAT_PER_MIN", "/min"),
+        ("MDC_DIM_X_L_PER_MIN", "L/min"),
+    ],
+)
+def test_units_as_devices_and_laboratories_write_them(written, ucum):
+    (row,), _ = results(f"OBX|1|NM|1^a^LN||5|{written}|||||F")
+    assert ucum_of(row["unit"]) == ucum
+    assert units()[ucum].concept_id > 0
