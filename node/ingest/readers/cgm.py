@@ -21,7 +21,7 @@ from pathlib import Path
 from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
-from node.ingest.readers.signal_files import is_zip, opened
+from node.ingest.readers.signal_files import is_zip, whole_text
 from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import BAD_TIME, BAD_VALUE, NO_SIGNAL, NO_TIME, Rows
@@ -62,12 +62,7 @@ class Cgm:
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the glucose samples. Raises: UnreadableSource."""
-        with opened(path) as stream:
-            raw = stream.all(MAX_FILE)
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise UnreadableSource(path.name, "not UTF-8") from None
+        text = whole_text(path, limit=MAX_FILE)
         dexcom = _DEXCOM_TIME in text[:2048]
         lines = csv.reader(io.StringIO(text, newline=""))
         try:
@@ -86,7 +81,7 @@ class Cgm:
                 if reason is not None:
                     turned_away.append(TurnedAway(number, "*", reason, whole_record=True))
             table, wrong = rows.sift()
-            done = len(raw) * (start + len(part)) // len(body)
+            done = len(text) * (start + len(part)) // len(body)
             yield SampleBatch(table, turned_away + wrong, len(part), done, wall_clock=True)
 
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from datetime import UTC as UTC_ZONE
 from datetime import date, datetime
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision
+from node.ingest.facts import CODING, Action, Kind, Precision
+from node.ingest.readers.fact_rows import coding_column, coding_lists, table_from
 
 DIAGNOSIS = (
     "diagnosis"  # of `details`: which of the claim's diagnoses it is (principal, admitting, line, ...)
@@ -163,16 +163,12 @@ class ClaimRows:
     def take(self) -> pa.Table:
         """Return what was added as a table of facts, and start anew."""
         rows, self._rows = self._rows, []
-        columns = dict(zip(USED, zip(*rows, strict=True), strict=True)) if rows else {}
-        arrays = [_column(field, columns.get(field.name), len(rows)) for field in SCHEMA]
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        return table_from(rows, USED, _column)
 
 
-def _column(field: pa.Field, values: Sequence[Any] | None, rows: int) -> pa.Array:
-    if values is None or values.count(None) == rows:
-        return pa.nulls(rows, field.type)
+def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
     if field.name == "codes":
-        return _code_lists(values)
+        return coding_lists(values, _codes)
     if field.type == CODING:
         return _codes(values)
     if pa.types.is_temporal(field.type):
@@ -181,23 +177,13 @@ def _column(field: pa.Field, values: Sequence[Any] | None, rows: int) -> pa.Arra
     return pa.array(values, field.type)
 
 
-def _code_lists(values: Sequence[Sequence[Code] | None]) -> pa.Array:
-    offsets: list[int | None] = []
-    at = 0
-    for codes in values:
-        offsets.append(at if codes else None)
-        at += len(codes) if codes else 0
-    offsets.append(at)
-    flat = list(chain.from_iterable(codes for codes in values if codes))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _codes(flat))
-
-
 def _codes(values: Sequence[Code | None]) -> pa.Array:
-    systems = pa.array([None if code is None else code[0] for code in values], pa.string())
-    texts = pa.array([None if code is None else code[1] for code in values], pa.string())
-    absent = pa.array([code is None for code in values], pa.bool_())
-    displays = pa.nulls(len(values), pa.string())
-    return pa.StructArray.from_arrays([systems, texts, displays], fields=list(CODING), mask=absent)
+    return coding_column(
+        [None if code is None else code[0] for code in values],
+        [None if code is None else code[1] for code in values],
+        None,
+        [code is None for code in values],
+    )
 
 
 @lru_cache(maxsize=1 << 15)

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision
+from node.ingest.readers.fact_rows import coding_column, coding_lists, table_from
 from node.ingest.readers.fhir_elements import CodeableConcept, Coding
 from node.ingest.readers.fhir_times import FIRST_US, LAST_US, Moment
 
@@ -152,9 +153,7 @@ class Rows:
     def take(self) -> pa.Table:
         """Return what was added as a table of facts, and start anew."""
         rows, self._rows = self._rows, []
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(SCHEMA)
-        arrays = [_column(field, values, len(rows)) for field, values in zip(SCHEMA, columns, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        return table_from(rows, SCHEMA.names, _column)
 
 
 def _on_the_clock_of(start: Moment | None, end: Moment) -> int:
@@ -167,11 +166,9 @@ def _on_the_clock_of(start: Moment | None, end: Moment) -> int:
     return min(max(shown, FIRST_US), LAST_US)
 
 
-def _column(field: pa.Field, values: Sequence[Any], rows: int) -> pa.Array:
+def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
     if field.name in ("codes", "value_codes"):
         return _coding_lists(values)
-    if rows and values[0] is None and values.count(None) == rows:
-        return pa.nulls(rows, field.type)
     if field.type == CODING:
         return _codings(values)
     if field.name == "birth":
@@ -188,17 +185,8 @@ def _day(at: Moment) -> date:
 def _coding_lists(values: Sequence[Sequence[Coding]]) -> pa.Array:
     """Return lists of codings, the user's choice first, without those that have no code; no list is empty."""
     flat = list(chain.from_iterable(values))
-    if all(coding.code and not coding.userSelected for coding in flat):
-        kept = values
-    else:
-        kept = [_chosen(codings) for codings in values]
-        flat = list(chain.from_iterable(kept))
-    offsets, at = [], 0
-    for codings in kept:
-        offsets.append(at if codings else None)
-        at += len(codings)
-    offsets.append(at)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _codings(flat))
+    plain = all(coding.code and not coding.userSelected for coding in flat)
+    return coding_lists(values if plain else [_chosen(codings) for codings in values], _codings)
 
 
 def _chosen(codings: Sequence[Coding]) -> list[Coding]:
@@ -208,10 +196,9 @@ def _chosen(codings: Sequence[Coding]) -> list[Coding]:
 def _codings(values: Sequence[Coding | None]) -> pa.Array:
     """Return a column of codings."""
     given = [coding or NONE for coding in values]
-    parts = [
-        pa.array([coding.system for coding in given], pa.string()),
-        pa.array([coding.code for coding in given], pa.string()),
-        pa.array([coding.display for coding in given], pa.string()),
-    ]
-    absent = pa.array([coding is NONE for coding in given], pa.bool_()) if None in values else None
-    return pa.StructArray.from_arrays(parts, fields=list(CODING), mask=absent)
+    return coding_column(
+        [coding.system for coding in given],
+        [coding.code for coding in given],
+        [coding.display for coding in given],
+        [coding is NONE for coding in given] if None in values else None,
+    )

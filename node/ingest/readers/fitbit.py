@@ -25,7 +25,7 @@ from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.cgm import micros
-from node.ingest.readers.signal_files import is_zip, opened
+from node.ingest.readers.signal_files import is_zip, whole_text
 from node.signals.intake import SignalFacts
 from node.signals.samples import SampleBatch
 from node.signals.sifting import BAD_TIME, BAD_VALUE, NO_CONFIDENCE, NO_SIGNAL, NO_TIME, NO_VALUE, Rows
@@ -64,12 +64,7 @@ class Fitbit:
 
     def samples(self, path: Path, *, batch_records: int) -> Iterator[SampleBatch]:
         """Yield the samples. Raises: UnreadableSource."""
-        with opened(path) as stream:
-            raw = stream.all(MAX_FILE)
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise UnreadableSource(path.name, "not UTF-8") from None
+        text = whole_text(path, limit=MAX_FILE)
         kind = _json_kind(path.name)
         if kind is not None:
             convert, wall_clock = _JSON[kind]
@@ -88,7 +83,7 @@ class Fitbit:
                 if reason is not None:
                     turned_away.append(TurnedAway(number, "*", reason, whole_record=True))
             table, wrong = found.sift()
-            done = len(raw) * (start + len(part)) // len(rows)
+            done = len(text) * (start + len(part)) // len(rows)
             yield SampleBatch(
                 table, turned_away + wrong, len(part), done, wall_clock=wall_clock, namespace="fitbit"
             )

@@ -56,6 +56,16 @@ class Stream:
         return b"".join(parts)
 
 
+def whole_text(path: Path, *, limit: int) -> str:
+    """Return a file as text, without its byte order mark. Raises: UnreadableSource, also beyond `limit`."""
+    with opened(path) as stream:
+        raw = stream.all(limit)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnreadableSource(path.name, "not UTF-8") from None
+
+
 def is_zip(path: Path) -> bool:
     """Return whether the file begins as a zip."""
     with path.open("rb") as file:
