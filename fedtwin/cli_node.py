@@ -125,7 +125,7 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Take in files of any kind that a reader or a mapping is for: identity out, OMOP in, all counted."""
-    from fedtwin.node_ingest import take_in
+    from fedtwin.node_ingest import GENOTYPES, is_genotypes, take_in
     from fedtwin.progress import bar
 
     require_node(home)
@@ -150,7 +150,8 @@ def ingest(
         }
     )
     for name in report["without_mapping"]:
-        say(f"[yellow]not read[/yellow]: {name} fits no mapping and no reader")
+        why = GENOTYPES if is_genotypes(name) else "fits no mapping and no reader"
+        say(f"[yellow]not read[/yellow]: {name}: {why}")
     for name in report["unknown_columns"]:
         say(f"[yellow]dropped[/yellow]: {name} stands in no mapping")
     for name in report["unreadable"]:

@@ -13,6 +13,7 @@ from fedtwin.screen import Exit, Stop
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.home import NodeHome
+from node.ingest.errors import NoMapping
 from node.ingest.fact_rules import read_rules
 from node.ingest.intake import Progress
 from node.ingest.mapping import Mapping, read_mapping
@@ -28,6 +29,7 @@ from privacy.rng import SecureBits
 from protocols.clock import Clock, SystemClock
 
 GENOMES = "genomes"  # genotypes, beside the store
+GENOTYPES = "genotypes are taken in one file at a time, with whose they are: fedtwin node load-genomes FILE"
 VAULT = "vault.sqlite"  # beside the keys and the ledger: it is backed up with them
 Watcher = Callable[[str, int, int], None]  # source, bytes done, bytes in all
 
@@ -66,6 +68,10 @@ def take_in(
             )
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
+        except NoMapping:
+            if any(is_genotypes(file.name) for path in paths for file in (path, *path.rglob("*"))):
+                raise Stop(Exit.USAGE, GENOTYPES) from None
+            raise
         copy_events(store)  # so that a timeline is read in milliseconds
         patients = store.counts()["person"]
     fresh = report.fresh
@@ -124,6 +130,11 @@ def load(
                     rows_quarantined=source.quarantined + source.values_quarantined,
                 )
     return report
+
+
+def is_genotypes(name: str) -> bool:
+    """Return whether a file of this name holds variants, for which `ingest` is not the way."""
+    return name.lower().endswith((".vcf", ".vcf.gz", ".bcf"))
 
 
 def forget_genomes(home: Path, store: OmopStore) -> None:

@@ -191,3 +191,18 @@ def test_sources_says_what_the_data_came_by(fedtwin: Fedtwin, hospital: Path, fi
     words = fedtwin("node", "sources", "--home", hospital).out
     for word in ("Clinical informatics", "nightly", "11 in, 10 stored, 1 turned away", "dated 100%"):
         assert word in words
+
+
+def test_ingest_says_how_genotypes_come_in(
+    fedtwin: Fedtwin, hospital: Path, files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "genes").mkdir()
+    (tmp_path / "genes" / "a.vcf").write_text(VCF)
+    alone = fedtwin("node", "ingest", tmp_path / "genes", "--home", hospital)
+    assert alone.code == Exit.USAGE
+    assert "load-genomes" in alone.err
+    (files / "a.vcf").write_text(VCF)
+    among = fedtwin("node", "ingest", files, "--home", hospital)
+    assert among.code == Exit.OK
+    assert "load-genomes" in among.err
+    assert "README.md: fits no mapping and no reader" in among.err
