@@ -4,8 +4,9 @@ A snapshot is a folder: `manifest.json` (which loads, how many rows, a digest of
 digest for each person), and with `keep` the rows themselves in `events.parquet`.
 
 Guarantee: rows that a snapshot gives are exactly those it was taken of, but for persons who have withdrawn
-since; their rows are given by no snapshot. If the store can no longer make them (a later version took a
-record's place) they come from the kept rows, and without these `SnapshotChanged` says for how many persons.
+since; their rows are given by no snapshot. A later version of a record changes nothing of it. If the store
+can no longer make them (persons turned out to be one, a file was read anew by a later reader) they come from
+the kept rows, and without these `SnapshotChanged` says for how many persons.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from protocols import canonical
 FORMAT = "fedtwin-snapshot-v1"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_MANIFEST_BYTES = 64_000_000  # a hundred thousand loads
-# What a row's digest is over: all but when and in which load it came, which a new store has other.
-HASHED = tuple(name for name in SCHEMA.names if name not in ("loaded_at", "load_id"))
+# What a row's digest is over: all but in which load it came, which a new store has other.
+HASHED = tuple(name for name in SCHEMA.names if name != "load_id")
 _PERSON = ("gender_concept_id", "year_of_birth", "race_concept_id", "ethnicity_concept_id")
 
 
@@ -192,15 +193,15 @@ def purge(store: OmopStore, folder: Path) -> int:
 def _loads(cursor: duckdb.DuckDBPyConnection, upto: int | None) -> list[dict[str, Any]]:
     found = cursor.execute(
         "SELECT load_id, source_sha256, mapping_name, mapping_sha256, reader, reader_version,"
-        " vocabulary_version, loaded_at FROM fedtwin_load WHERE load_id <= ? ORDER BY load_id",
+        " vocabulary_version FROM fedtwin_load WHERE load_id <= ? ORDER BY load_id",
         [2**63 - 1 if upto is None else upto],
     ).to_arrow_table()
-    listed = found.to_pylist()
+    listed: list[dict[str, Any]] = found.to_pylist()
     if not listed or (upto is not None and listed[-1]["load_id"] != upto):
         raise NoSuchLoad(
             "no load of this number: see `fedtwin node sources`" if upto else "nothing was loaded"
         )
-    return [load | {"loaded_at": load["loaded_at"].isoformat() + "Z"} for load in listed]
+    return listed
 
 
 def _digests(store: OmopStore, cursor: duckdb.DuckDBPyConnection, scope: Scope) -> pa.Table:

@@ -2,7 +2,11 @@
 
 Guarantee: with a moment T, an event is there only if it was known by T: recorded by then, or, where its
 source does not say when it was recorded, loaded by then and not later than T itself. Nothing of a record that
-was known later is there, its end included. Each event once, in one order that the records alone decide.
+was known later is there, its end included: of a record that was corrected after T, the version before.
+Each event once, in one order that the records alone decide.
+
+An event says which load brought it and not when that was: beside moved dates a true one would tell, of a
+source that is loaded as things happen, by how much they were moved.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import pyarrow as pa
 
 from node.omop.errors import NoSuchTable
 from node.omop.event_copy import COLUMNS, EVENT_COPY
+from node.omop.side_tables import former
 from node.omop.store import OmopStore
 from node.omop.tables import cdm_tables
 from node.timeline_tables import EVENT_SOURCES, ORDER, EventKind, EventSource
@@ -42,10 +47,11 @@ SCHEMA = pa.schema(
         pa.field("visit_occurrence_id", pa.int64()),
         pa.field("end", _US),  # null: none, or after the moment the timeline is read as of
         pa.field("recorded_at", _US),  # by the source
-        pa.field("loaded_at", _US),
         pa.field("load_id", pa.int64()),
     ]
 )
+FORMER_PROVENANCE = "fedtwin_former_provenance"
+_HOLDS = "NULL::TIMESTAMP AS until, NULL::BIGINT AS gone_load_id"
 ORDER_BY = 'person_id, "time", kind_order, "table", record_id'
 
 
@@ -63,7 +69,7 @@ class Scope:
     Args:
         as_of: aware; only what was known then. None: all there is.
         start, end: aware; only events from `start` up to and without `end`.
-        upto_load: only what loads up to this one brought.
+        upto_load: only what loads up to this one brought, as it was then.
     """
 
     person_id: int | None = None
@@ -93,15 +99,21 @@ def events(store: OmopStore, scope: Scope, *, copied: bool, ordered: bool = True
     end = "last"
     if scope.as_of is not None:
         end = f"CASE WHEN last <= {_literal(scope.as_of)} THEN last END"
-    source = EVENT_COPY if copied else f"({from_tables(store, scope.person_id)})"
+    source = EVENT_COPY if copied else f"({from_tables(store, scope.person_id, versions=_looks_back(scope))})"
     return f'SELECT {", ".join(names)}, {end} AS "end", kind_order FROM {source}{known}{order}'  # noqa: S608
 
 
-def from_tables(store: OmopStore, person_id: int | None = None) -> str:
-    """Return a SELECT of the columns of the copy, in its order, out of the CDM's own tables."""
+def from_tables(store: OmopStore, person_id: int | None = None, *, versions: bool = True) -> str:
+    """Return a SELECT of the columns of the copy, in its order, out of the CDM's own tables.
+
+    Args: versions, whether with the versions of records that hold no longer.
+    """
     names = ", ".join(f'"{name}"' for name, _ in COLUMNS)
+    traced = _traced(store, person_id)
+    if versions and store.has(FORMER_PROVENANCE):
+        traced += f" UNION ALL BY NAME {_former(store, person_id)}"
     return (
-        f"WITH raw AS ({_union(store, person_id)}), traced AS ({_traced(store, person_id)}),"  # noqa: S608
+        f"WITH raw AS ({_union(store, person_id)}), traced AS ({traced}),"  # noqa: S608
         f" timed AS ({_timed()}) SELECT {names} FROM timed"
     )
 
@@ -113,9 +125,10 @@ def hidden(store: OmopStore, scope: Scope, *, copied: bool) -> str:
     if scope.as_of is None:
         raise ValueError("nothing is left out of a timeline that is read whole")
     moment = _literal(scope.as_of)
+    source = EVENT_COPY if copied else f"({from_tables(store, scope.person_id, versions=False)})"
     return (
-        f"SELECT count(*) FROM ({events(store, without, copied=copied, ordered=False)})"  # noqa: S608
-        f' WHERE recorded_at IS NULL AND "time" <= {moment} AND (loaded_at IS NULL OR loaded_at > {moment})'
+        f"SELECT count(*) FROM {source} WHERE {' AND '.join(_conditions(without))}"  # noqa: S608
+        f' AND recorded_at IS NULL AND "time" <= {moment} AND (loaded_at IS NULL OR loaded_at > {moment})'
     )
 
 
@@ -131,8 +144,18 @@ def literal(moment: datetime) -> str:
     return _literal(moment)
 
 
+def _looks_back(scope: Scope) -> bool:
+    """Whether versions that hold no longer may be among what is read."""
+    return scope.as_of is not None or scope.upto_load is not None
+
+
 def _conditions(scope: Scope) -> list[str]:
-    where = []
+    held = ["gone_load_id IS NULL"]
+    if scope.upto_load is not None:
+        held.append(f"gone_load_id > {int(scope.upto_load)}")
+    if scope.as_of is not None:
+        held.append(f"until > {_literal(scope.as_of)}")
+    where = [f"({' OR '.join(held)})"]
     if scope.person_id is not None:
         where.append(f"person_id = {int(scope.person_id)}")
     if set(scope.kinds) != set(EventKind):
@@ -153,6 +176,22 @@ def _conditions(scope: Scope) -> list[str]:
     return where
 
 
+def _former(store: OmopStore, person_id: int | None) -> str:
+    """The versions of events that hold no longer, with their provenance. Of deaths there are none."""
+    parts = [
+        _of(source, person_id, None, table=former(source.table), more=", rank")
+        for source in EVENT_SOURCES
+        if source.table != "death" and store.has(former(source.table))
+    ]
+    return (
+        "SELECT f.* EXCLUDE (rank), p.utc_offset_min, p.precision AS said, p.recorded_at,"  # noqa: S608
+        f" l.loaded_at, p.load_id, p.until, p.gone_load_id FROM ({' UNION ALL '.join(parts)}) f"
+        f' JOIN {FORMER_PROVENANCE} p ON p.record_id = f.record_id AND p.table_name = f."table"'
+        " AND p.rank = f.rank JOIN fedtwin_load l ON l.load_id = p.load_id"
+        " WHERE f.person_id IN (SELECT person_id FROM person) AND p.until > '-infinity'"
+    )
+
+
 def _union(store: OmopStore, person_id: int | None) -> str:
     parts = [
         _of(source, person_id, set(store.table(source.table).columns))
@@ -164,7 +203,14 @@ def _union(store: OmopStore, person_id: int | None) -> str:
     return " UNION ALL ".join(parts)
 
 
-def _of(source: EventSource, person_id: int | None, there: set[str] | None) -> str:
+def _of(
+    source: EventSource,
+    person_id: int | None,
+    there: set[str] | None,
+    *,
+    table: str | None = None,
+    more: str = "",
+) -> str:
     """The events of one kind. `there`: the table's columns; other tools leave optional ones out."""
     types = {field.name: field.ibis_type for field in cdm_tables()[source.table].fields}
 
@@ -190,7 +236,7 @@ def _of(source: EventSource, person_id: int | None, there: set[str] | None) -> s
         f" {column(source.type_concept, 'BIGINT')} AS type_concept_id,"
         f" {column(source.visit, 'BIGINT')} AS visit_occurrence_id,"
         f" {column(end, 'TIMESTAMP')} AS end_day, {column(source.end_datetime, 'TIMESTAMP')} AS end_clock"
-        f" FROM {source.table}{person}"
+        f"{more} FROM {table or source.table}{person}"
     )
 
 
@@ -198,8 +244,9 @@ def _traced(store: OmopStore, person_id: int | None) -> str:
     """The events with their provenance: one row each, whatever stands in the side tables."""
     if not store.has("fedtwin_provenance"):
         return (
-            "SELECT raw.*, NULL::SMALLINT AS utc_offset_min, NULL::VARCHAR AS said,"
-            " NULL::TIMESTAMP AS recorded_at, NULL::TIMESTAMP AS loaded_at, NULL::BIGINT AS load_id FROM raw"
+            "SELECT raw.*, NULL::SMALLINT AS utc_offset_min, NULL::VARCHAR AS said,"  # noqa: S608 (our names)
+            " NULL::TIMESTAMP AS recorded_at, NULL::TIMESTAMP AS loaded_at, NULL::BIGINT AS load_id,"
+            f" {_HOLDS} FROM raw"
         )
     # A death is drawn from all that were told of it: it is known once the last of these was.
     person = "" if person_id is None else f" AND whose = {int(person_id)}"
@@ -208,11 +255,12 @@ def _traced(store: OmopStore, person_id: int | None) -> str:
         whose = "coalesce(a.into_person_id, p.person_id, p.record_id)"
         alias = " LEFT JOIN fedtwin_alias a ON a.person_id = p.person_id"
     return (
-        "SELECT raw.*, p.utc_offset_min, p.precision AS said, p.recorded_at, l.loaded_at, p.load_id"  # noqa: S608
+        "SELECT raw.*, p.utc_offset_min, p.precision AS said, p.recorded_at, l.loaded_at, p.load_id,"  # noqa: S608
+        f" {_HOLDS}"
         " FROM raw LEFT JOIN fedtwin_provenance p"
         " ON p.record_id = raw.record_id AND p.table_name = raw.\"table\" AND p.table_name <> 'death'"
         " LEFT JOIN fedtwin_load l ON l.load_id = p.load_id WHERE raw.\"table\" <> 'death'"
-        " UNION ALL BY NAME SELECT raw.*, d.* EXCLUDE (whose) FROM raw LEFT JOIN ("
+        f" UNION ALL BY NAME SELECT raw.*, d.* EXCLUDE (whose), {_HOLDS} FROM raw LEFT JOIN ("
         f"SELECT {whose} AS whose, max(utc_offset_min) AS utc_offset_min,"
         " max(precision) AS said,"
         " CASE WHEN count(recorded_at) = count(*) THEN max(recorded_at) END AS recorded_at,"

@@ -183,7 +183,7 @@ def _event(prefix: str, *more: str, start: str | None = None, end: str | None = 
         f"id AS {key}", "person_id", f"concept_id AS {prefix}_concept_id", f"day AS {start}_date",
         f"stamp AS {start}_datetime", f"type_id AS {prefix}_type_concept_id",
         "visit_id AS visit_occurrence_id", f"source_value AS {prefix}_source_value",
-        f"source_concept_id AS {prefix}_source_concept_id",
+        f"source_concept_id AS {prefix}_source_concept_id", "group_id", "version", "rank",
     ]  # fmt: skip
     if end:
         columns += [f"end_day AS {end}_date", f"end_stamp AS {end}_datetime"]
@@ -249,7 +249,8 @@ _VISIT_CONCEPT = (
 _OTHERS: dict[str, tuple[str, bool, str]] = {
     Kind.PERSON: (
         "fedtwin_held_person", False,
-        f"""SELECT f.base_id AS record_id, f.version, f.rank, f.person_id, f.born AS year_of_birth,
+        f"""SELECT f.base_id AS record_id, f.group_id, f.version, f.rank, f.person_id,
+          f.born AS year_of_birth,
           {_case("lower(f.sex)", _SEXES)} AS gender_concept_id, left(f.sex, 50) AS gender_source_value,
           CASE WHEN r.concept_id <> 0 THEN r.concept_id ELSE {_case("r.source_value", _RACES)} END
             AS race_concept_id, r.source_value AS race_source_value,
@@ -260,7 +261,7 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
     ),
     Kind.DEATH: (
         "fedtwin_held_death", True,
-        f"""SELECT f.base_id AS record_id, f.version, f.rank, f.person_id, f.day AS death_date,
+        f"""SELECT f.base_id AS record_id, f.group_id, f.version, f.rank, f.person_id, f.day AS death_date,
           f.stamp AS death_datetime, coalesce(nullif(f.type_concept_id, 0), {EHR}) AS death_type_concept_id,
           nullif(c.concept_id, 0) AS cause_concept_id, c.source_value AS cause_source_value,
           nullif(c.source_concept_id, 0) AS cause_source_concept_id
@@ -272,7 +273,8 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
           f.day AS visit_start_date, f.stamp AS visit_start_datetime,
           coalesce(f.end_day, f.day) AS visit_end_date, f.end_stamp AS visit_end_datetime,
           coalesce(nullif(f.type_concept_id, 0), {EHR}) AS visit_type_concept_id,
-          c.source_value AS visit_source_value, c.source_concept_id AS visit_source_concept_id
+          c.source_value AS visit_source_value, c.source_concept_id AS visit_source_concept_id,
+          f.group_id, f.version, f.rank
         FROM fact f {_FIRST} WHERE f.kind = 'visit'""",
     ),
     Kind.NOTE: (
@@ -280,7 +282,8 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
         f"""SELECT f.base_id AS note_id, f.person_id, f.day AS note_date, f.stamp AS note_datetime,
           coalesce(nullif(f.type_concept_id, 0), {EHR}) AS note_type_concept_id,
           coalesce(c.concept_id, 0) AS note_class_concept_id, f.note_text, 32678 AS encoding_concept_id,
-          0 AS language_concept_id, f.visit_id AS visit_occurrence_id, c.source_value AS note_source_value
+          0 AS language_concept_id, f.visit_id AS visit_occurrence_id, c.source_value AS note_source_value,
+          f.group_id, f.version, f.rank
         FROM fact f {_FIRST} WHERE f.kind = 'note'""",
     ),
     Kind.COVERAGE: (
@@ -290,7 +293,7 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
           nullif(c.concept_id, 0) AS payer_concept_id,
           coalesce(c.source_value, {_DETAIL.format("payer")}) AS payer_source_value,
           nullif(c.source_concept_id, 0) AS payer_source_concept_id,
-          {_DETAIL.format("plan")} AS plan_source_value
+          {_DETAIL.format("plan")} AS plan_source_value, f.group_id, f.version, f.rank
         FROM fact f {_FIRST} WHERE f.kind = 'coverage'""",
     ),
 }  # fmt: skip
@@ -306,8 +309,9 @@ _PAID = ", ".join(
 )
 _COSTS = f"""
 INSERT INTO stage_fedtwin_held_cost BY NAME
-SELECT {_COST_ID} AS record_id, {_COST_ID} AS cost_id, 0 AS cost_event_id, '' AS cost_domain_id, f.version,
-  f.rank, coalesce(nullif(f.type_concept_id, 0), {EHR}) AS cost_type_concept_id,
+SELECT {_COST_ID} AS record_id, f.group_id, {_COST_ID} AS cost_id, 0 AS cost_event_id,
+  '' AS cost_domain_id, f.version, f.rank,
+  coalesce(nullif(f.type_concept_id, 0), {EHR}) AS cost_type_concept_id,
   nullif({_case("f.currency", _CURRENCIES)}, 0) AS currency_concept_id, f.charged AS total_charge,
   f.paid AS total_paid, {_PAID}
 FROM fact f WHERE {_MONEY}
@@ -322,12 +326,12 @@ _COST_LINKS = f"""
 INSERT INTO stage_link BY NAME
 SELECT {_COST_ID} AS record_id, NULL::BIGINT AS key_id,
   CASE WHEN f.kind = 'cost' THEN f.other_key_id ELSE f.key_id END AS other_key_id, f.person_id,
-  0 AS relationship_concept_id
+  0 AS relationship_concept_id, f.group_id, f.rank
 FROM fact f WHERE {_MONEY} AND CASE WHEN f.kind = 'cost' THEN f.other_key_id ELSE f.key_id END IS NOT NULL
 """
 _LINKS = """
 INSERT INTO stage_link BY NAME
 SELECT f.base_id AS record_id, f.key_id, f.other_key_id, f.person_id,
-  coalesce(c.concept_id, 0) AS relationship_concept_id
+  coalesce(c.concept_id, 0) AS relationship_concept_id, f.group_id, f.rank
 FROM fact f LEFT JOIN choices c ON c.choice = f.choice AND c.n = 0 WHERE f.kind = 'link'
 """

@@ -36,6 +36,7 @@ from node.omop.units import conversion, ucum_of
 DAY_US = 86_400_000_000
 _NULL = int(np.iinfo(np.int64).min)
 _RANK_BITS = 62
+OTHER_NAMESPACE = "other_patient_namespace"  # detail of a merge: whose id `other_patient` is, if not the same
 _REMEMBERED = 100_000  # pseudonyms, texts: some 20 MB each
 _DATED = (  # kinds of records that need a day
     Kind.VISIT, Kind.CONDITION, Kind.DRUG, Kind.PROCEDURE, Kind.MEASUREMENT, Kind.OBSERVATION, Kind.DEVICE,
@@ -87,6 +88,7 @@ class Harmonizer:
 
     def take(self, batch: FactBatch) -> None:
         """Stage the records of a batch. Raises: Unaccounted if the reader lost a record."""
+        self._load.next_batch()
         columns = _Columns(batch.facts, self)
         notes = columns.notes
         notes += [(away.record, away.field, away.reason, away.whole_record) for away in batch.turned_away]
@@ -210,10 +212,11 @@ class _Columns:
             self.notes += [(record, name, reason, False) for record in self.record[mask].tolist()]
             self.good &= ~mask
 
-    def _pseudonyms(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _pseudonyms(self, name: str, spaces: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Person id and shift per fact; 0 where there is no patient."""
         facts = self._facts
-        spaces = pc.fill_null(facts["patient_namespace"], "patient")
+        if spaces is None:
+            spaces = pc.fill_null(facts["patient_namespace"], "patient")
         texts = pc.utf8_trim_whitespace(pc.fill_null(facts[name], ""))
         joined = _encoded(pc.binary_join_element_wise(spaces, texts, UNIT))
         names = joined.dictionary.to_pylist()
@@ -264,18 +267,48 @@ class _Columns:
         self._base = self.group ^ salts[places]
         self._twice(self._base)
         self._key_id = self._named(space, facts["key"])
+        self._things(space, key)
         parts = pc.fill_null(pc.match_substring(facts["key"], "#"), False).to_numpy(zero_copy_only=False)
         self._base_key_id = self._key_id
         if parts.any():
             bases = self._named(space, pc.replace_substring_regex(facts["key"], "#.*$", ""))
             self._base_key_id = np.where(parts, bases, self._key_id)
         self._other_key_id = self._named(space, facts["other_key"])
+        self._wholes()
         self._rank = (self._owner._rank + self.record) & (2**_RANK_BITS - 1)
         visit = pc.binary_join_element_wise(person, Kind.VISIT.value, "key", facts["encounter"], UNIT)
         self._visit = self._numbered(visit, "group")
+        self._visit_thing = np.where(
+            self._visit == 0, 0, self._named(space, facts["encounter"]) ^ self._kind_salt(Kind.VISIT)
+        )
         # a visit is what others name: its place does not matter
         visits = self._kind == Kind.VISIT
         self._base = np.where(visits, self.group, self._base)
+
+    def _things(self, space: pa.ChunkedArray, key: pa.ChunkedArray) -> None:
+        """Names of what a fact is a version of, whoever's it is; a description of a person stands alone."""
+        visits = pa.chunked_array([pa.array(self._kind == Kind.VISIT)])
+        ids = np.where(
+            self._kind == Kind.VISIT,
+            self._named(space, pc.if_else(visits, key, pa.scalar(None, pa.string()))),
+            self._key_id,
+        )
+        salts = np.empty(self._size, np.int64)
+        for kind in set(self._kind.tolist()):
+            salts[self._kind == kind] = self._kind_salt(kind)
+        self._thing = np.where(self._kind == Kind.PERSON, self.group, ids ^ salts)
+
+    def _kind_salt(self, kind: str) -> int:
+        return int(self._owner._vault.record_ids([str(kind).encode()], label="kind")[0])
+
+    def _wholes(self) -> None:
+        """Names of what is told as a whole: a resource by its type, anything else by its key."""
+        places = _encoded(self._facts["place"])
+        words = pc.extract_regex(places.dictionary, r"^(?P<type>[A-Z][a-z][A-Za-z]*)")
+        types = pc.fill_null(pc.struct_field(words, "type"), "").to_pylist()
+        salts = self._owner._vault.record_ids([word.encode() for word in types], label="place")
+        salt = salts[places.indices.to_numpy()]
+        self._whole = np.where(self._kind == Kind.PERSON, 0, self._base_key_id ^ salt)
 
     def _named(self, spaces: pa.ChunkedArray, keys: pa.ChunkedArray) -> np.ndarray:
         """The numbers of keys, 0 where there is none."""
@@ -453,6 +486,8 @@ class _Columns:
                 "group_id": self.group[groups],
                 "key_id": self._key_id[groups],
                 "base_key_id": self._base_key_id[groups],
+                "thing_id": self._thing[groups],
+                "whole_id": self._whole[groups],
                 "person_id": self.person[groups],
                 "version": _stamps(self._version, groups),
                 "rank": self._rank[groups],
@@ -487,7 +522,12 @@ class _Columns:
             self._stage_merges(load)
 
     def _stage_merges(self, load: FactLoad) -> None:
-        into, shift = self._pseudonyms("other_patient")
+        spaces = pc.fill_null(self._facts["patient_namespace"], "patient")
+        details = self._facts["details"]
+        if details.null_count < self._size:  # the other number may be of another authority
+            other = pc.map_lookup(details.combine_chunks(), OTHER_NAMESPACE, "first")
+            spaces = pc.coalesce(pa.chunked_array([other]), spaces)
+        into, shift = self._pseudonyms("other_patient", spaces)
         self._drop(self._merges & (into == 0), "other_patient", "missing-target")
         there = np.flatnonzero(self.good & self._merges)
         days = shift - self._shift if self._owner._practice is DatePractice.SHIFTED else np.zeros_like(shift)
@@ -517,9 +557,13 @@ class _Columns:
             for name in (
                 "place", "kind", "type_concept_id", "value_number", "value_operator", "unit", "range_low",
                 "range_high", "quantity", "days_supply", "refills", "dose", "sex", "charged", "paid",
-                "currency", "precision", "utc_offset_min", "details",
+                "currency", "precision", "utc_offset_min",
             )
         }  # fmt: skip
+        # what a result says besides its value no table has, and a map costs more than all other columns
+        unpaid = pc.and_(pc.is_null(facts["charged"]), pc.is_null(facts["paid"])).to_numpy()
+        spoken = pa.array(there, mask=((self._kind == Kind.MEASUREMENT) & unpaid)[there])
+        columns["details"] = facts["details"].combine_chunks().take(spoken)
         columns |= {
             "record": self.record[there],
             "person_id": self.person[there],
@@ -564,6 +608,12 @@ class _Columns:
             "ethnicity_choices": cdm_areas.firsts_table(ethnicities),
         }
         cursor = load.cursor
+        _insert(
+            cursor,
+            "stage_visit",
+            {"visit_id": columns["visit_id"], "thing_id": self._visit_thing[there]},
+            distinct=True,
+        )
         for name, table in tables.items():
             cursor.register(name, table)
         try:

@@ -12,7 +12,7 @@ import hashlib
 
 import duckdb
 
-from node.omop.side_tables import DRAWN, WAITING, held, waiting
+from node.omop.side_tables import DRAWN, STAGED, WAITING, former, held, waiting
 from node.omop.tables import EVENT_TABLES, cdm_tables
 
 PERIOD_TYPE_CONCEPT_ID = 32882  # observation periods derived from the records themselves
@@ -135,7 +135,7 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         "CREATE OR REPLACE TEMP TABLE linkable AS SELECT p.record_id, p.table_name, d.domain, d.concept,"
         " g.key_id, g.base_key_id, p.person_id FROM fedtwin_provenance p"
         f" JOIN (VALUES {tables}) d(table_name, domain, concept) USING (table_name)"
-        " LEFT JOIN fedtwin_group g USING (group_id)"
+        " LEFT JOIN fedtwin_group g ON g.group_id = p.group_id AND g.holds"
         " WHERE p.person_id IN (SELECT person_id FROM fedtwin_link)"
     )
     for name in WAITING:  # what waits for a description of its person is not in the CDM
@@ -192,11 +192,14 @@ def content_digests(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
         for name in ("fedtwin_group", "fedtwin_retraction", "fedtwin_alias")
     }
     parts |= {name: f"SELECT * FROM {name}" for name in ("fedtwin_withdrawn", "fedtwin_last_year")}
-    parts["fedtwin_link"] = "SELECT * FROM fedtwin_link"
-    parts["fedtwin_provenance"] = (
-        "SELECT p.* EXCLUDE (load_id), l.source_sha256, l.mapping_sha256 FROM fedtwin_provenance p"
-        " JOIN fedtwin_load l USING (load_id)"
-    )
+    parts |= {former(name): f"SELECT * FROM {former(name)}" for name in STAGED}
+    parts |= {name: f"SELECT * FROM {name}" for name in ("fedtwin_link", "fedtwin_former_link")}
+    parts["fedtwin_unvisited"] = "SELECT * EXCLUDE (thing_id) FROM fedtwin_unvisited"
+    for name, other in (("fedtwin_provenance", ""), ("fedtwin_former_provenance", ", gone_load_id")):
+        parts[name] = (
+            f"SELECT p.* EXCLUDE (load_id{other}), l.source_sha256, l.mapping_sha256 FROM {name} p"
+            " JOIN fedtwin_load l USING (load_id)"
+        )
     found = {}
     for name, query in parts.items():
         rows = f"SELECT count(*), sum(CAST(md5_number_lower(CAST(t AS VARCHAR)) AS HUGEINT)) FROM ({query}) t"

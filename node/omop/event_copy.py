@@ -31,7 +31,11 @@ COLUMNS = (  # name and type, in order; `last` is the end, `kind_order` the orde
     ("loaded_at", "TIMESTAMP"),
     ("load_id", "BIGINT"),
     ("kind_order", "TINYINT"),
+    ("until", "TIMESTAMP"),  # of what holds no longer: up to when it was known
+    ("gone_load_id", "BIGINT"),  # and which load put another in its place
 )
 _BODY = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS)
-MAKE = f"CREATE TABLE IF NOT EXISTS {EVENT_COPY} ({_BODY})"
+MAKE = f"CREATE TABLE IF NOT EXISTS {EVENT_COPY} ({_BODY})" + "".join(
+    f"; ALTER TABLE {EVENT_COPY} ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in COLUMNS[-2:]
+)
 EMPTY = f"TRUNCATE {EVENT_COPY}"

@@ -1,9 +1,10 @@
 """One load of facts: what a file says replaces, retracts, moves and removes, whatever the order of files.
 
-Records are staged beside the store, batch by batch, under ids that are the same whenever and in whichever
-order a source is loaded; `finish` settles in a few statements what of them holds. What holds is decided by
-content alone: the later version of a key, then the greater rank; a retraction against versions up to its own;
-a withdrawal against everything, for good. So the same files in any order give the same store.
+Records are staged in tables beside the CDM, batch by batch, under ids that are the same whenever and in
+whichever order a source is loaded; `finish` settles in a few statements what of them holds (fact_versions).
+What holds is decided by content alone: the later version of a key, then the greater rank; a retraction
+against versions up to its own; a withdrawal against everything, for good. So the same files in any order give
+the same store.
 """
 
 # ruff: noqa: S608 (statements are put together from names and words of our own)
@@ -19,34 +20,47 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from node.omop import fact_persons
+from node.omop import fact_persons, fact_versions, fact_visits
+from node.omop.fact_versions import some
 from node.omop.loading import Source
-from node.omop.side_tables import DRAWN, WAITING, held, waiting
-from node.omop.tables import cdm_tables
+from node.omop.side_tables import (
+    DRAWN,
+    STAGED,
+    VISITED,
+    WAITING,
+    columns_of,
+    former,
+    held,
+    id_of,
+    staged_ddl,
+    waiting,
+)
 
-STAGED = (*WAITING, *(held(name) for name in DRAWN))
-_STAGE_PROVENANCE = """
-CREATE OR REPLACE TEMP TABLE stage_provenance (
-  table_name VARCHAR, record_id BIGINT, source_row BIGINT, place VARCHAR, recorded_at TIMESTAMP,
-  utc_offset_min SMALLINT, precision VARCHAR, transformations VARCHAR, person_id BIGINT, group_id BIGINT,
-  version TIMESTAMP, rank BIGINT)
-"""
 _STAGE = (
-    _STAGE_PROVENANCE,
-    "CREATE OR REPLACE TEMP TABLE stage_group (group_id BIGINT, key_id BIGINT, base_key_id BIGINT,"
-    " person_id BIGINT, version TIMESTAMP, rank BIGINT)",
-    "CREATE OR REPLACE TEMP TABLE stage_retraction (key_id BIGINT, person_id BIGINT, version TIMESTAMP)",
-    "CREATE OR REPLACE TEMP TABLE stage_alias (person_id BIGINT, into_person_id BIGINT, days BIGINT,"
-    " version TIMESTAMP, rank BIGINT)",
-    "CREATE OR REPLACE TEMP TABLE stage_withdrawn (person_id BIGINT)",
-    "CREATE OR REPLACE TEMP TABLE stage_last_year (person_id BIGINT, year BIGINT)",
-    "CREATE OR REPLACE TEMP TABLE stage_link (record_id BIGINT, key_id BIGINT, other_key_id BIGINT,"
-    " person_id BIGINT, relationship_concept_id BIGINT)",
+    "CREATE TABLE stage_provenance (table_name VARCHAR, record_id BIGINT, source_row BIGINT, place VARCHAR,"
+    " recorded_at TIMESTAMP, utc_offset_min SMALLINT, precision VARCHAR, transformations VARCHAR,"
+    " person_id BIGINT, group_id BIGINT, version TIMESTAMP, rank BIGINT)",
+    "CREATE TABLE stage_group (group_id BIGINT, key_id BIGINT, base_key_id BIGINT, thing_id BIGINT,"
+    " whole_id BIGINT, person_id BIGINT, version TIMESTAMP, rank BIGINT)",
+    "CREATE TABLE stage_visit (visit_id BIGINT, thing_id BIGINT)",
+    "CREATE TABLE stage_retraction (key_id BIGINT, person_id BIGINT, version TIMESTAMP)",
+    "CREATE TABLE stage_alias (person_id BIGINT, into_person_id BIGINT, days BIGINT, version TIMESTAMP,"
+    " rank BIGINT)",
+    "CREATE TABLE stage_withdrawn (person_id BIGINT)",
+    "CREATE TABLE stage_last_year (person_id BIGINT, year BIGINT)",
+    "CREATE TABLE stage_link (record_id BIGINT, key_id BIGINT, other_key_id BIGINT, person_id BIGINT,"
+    " relationship_concept_id BIGINT, group_id BIGINT, rank BIGINT)",
+    "CREATE TABLE stage_quarantine (source_row BIGINT, field VARCHAR, reason VARCHAR, whole_row BOOLEAN)",
+    "CREATE TABLE stage_concern (thing_id BIGINT, whole_id BIGINT)",
 )
-_RETRACTS = (  # r: a retraction, g: what has a key
-    "(r.key_id = g.key_id OR r.key_id = g.base_key_id) AND (r.person_id IS NULL OR r.person_id = g.person_id)"
-    " AND (r.version IS NULL OR g.version IS NULL OR g.version <= r.version)"
-)
+_LINKS = ("fedtwin_former_link", "record_id")
+
+
+def drop_stage(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Remove the stage of a load, if there is one."""
+    found = cursor.execute("SELECT table_name FROM duckdb_tables() WHERE starts_with(table_name, 'stage_')")
+    for (name,) in found.fetchall():
+        cursor.execute(f"DROP TABLE {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +70,6 @@ class Reading:
     reader: str
     version: str
     vocabulary_version: str | None
-
-
-def id_of(table: str) -> str:
-    """Return the column that names a record of a CDM table or of one of the tables beside it."""
-    if table.startswith("fedtwin_held_"):
-        return "record_id"
-    name = table.removeprefix("fedtwin_waiting_")
-    return f"{name}_id"
-
-
-def key_name(table: str) -> str:
-    """Return the CDM table's name that provenance has for records of `table`."""
-    return table.removeprefix("fedtwin_held_").removeprefix("fedtwin_waiting_")
 
 
 class FactLoad:
@@ -101,16 +102,24 @@ class FactLoad:
         for statement in _STAGE:
             cursor.execute(statement)
         for table in STAGED:
-            name = key_name(table)
-            made = cdm_tables()[name].ddl(f"stage_{table}").replace("CREATE TABLE IF NOT EXISTS", "")
-            cursor.execute("CREATE OR REPLACE TEMP TABLE" + made.replace(" NOT NULL", ""))
-            if table.startswith("fedtwin_held_"):
-                for column in ("record_id BIGINT", "version TIMESTAMP", "rank BIGINT"):
-                    cursor.execute(f"ALTER TABLE stage_{table} ADD COLUMN {column}")
+            for statement in staged_ddl(f"stage_{table}", table):
+                cursor.execute(statement)
         cursor.execute("CREATE OR REPLACE TEMP TABLE touched (person_id BIGINT)")
         cursor.execute("CREATE OR REPLACE TEMP TABLE doomed (table_name VARCHAR, record_id BIGINT)")
+        cursor.execute("CREATE OR REPLACE TEMP TABLE gone_visits (record_id BIGINT)")
         self.withdrawn = fact_persons.withdrawn(cursor)
         self._replaces = list(replaces)
+        self._batches = 0
+
+    def next_batch(self) -> None:
+        """Let go of the memory of the batch before: what is staged is written to the store's file.
+
+        The stage is nobody's content: what a file says comes in by the transaction of `finish` alone.
+        """
+        if self._batches:  # a load of one batch is one transaction
+            self._run("COMMIT")
+            self._run("BEGIN")
+        self._batches += 1
 
     def has_left(self, person_ids: np.ndarray) -> np.ndarray:
         """Return which of the persons withdrew before this load."""
@@ -122,41 +131,35 @@ class FactLoad:
         if not notes.num_rows:
             return
         self.cursor.register("notes", notes)
-        self.cursor.execute(
-            "INSERT INTO fedtwin_quarantine SELECT ?, ?, source_row, field, reason, whole_row FROM notes",
-            [self.load_id, self._source.name],
-        )
+        self.cursor.execute("INSERT INTO stage_quarantine FROM notes")
         self.cursor.unregister("notes")
         self.quarantined += notes.num_rows
 
     def finish(self) -> None:
         """Settle what holds, and write the load's own. Called by `OmopStore.load_facts`."""
         self._forget()
-        self._settle_versions()
-        renamed = fact_persons.rename(self.cursor, self.load_id)
-        self._delete_doomed()
-        self._keep()
-        fact_persons.move_staged(self.cursor, [f"stage_{table}" for table in WAITING])
-        if renamed:
+        if fact_persons.rename(self.cursor, self.load_id):
             fact_persons.move_stored(self.cursor)
+        self._run(
+            "INSERT INTO fedtwin_retraction SELECT DISTINCT key_id, person_id, version, ?"
+            " FROM stage_retraction",
+            [self.load_id],
+        )
+        fact_versions.settle(self.cursor, self.load_id)
+        fact_versions.leave(self.cursor, self.load_id)
+        self._delete_doomed()
+        fact_persons.move_staged(self.cursor, [f"stage_{table}" for table in WAITING])
+        self.superseded = fact_versions.put_aside(self.cursor, self.load_id)
         self._store_descriptions()
+        fact_versions.come_back(self.cursor)
         self._note_touched()
         fact_persons.draw(self.cursor)
         self._store_records()
         fact_persons.wait(self.cursor)
+        fact_visits.join(self.cursor)
         fact_persons.withdraw(self.cursor)
         self._write_load()
-        for table in (
-            "provenance",
-            "group",
-            "retraction",
-            "alias",
-            "withdrawn",
-            "last_year",
-            "link",
-            *STAGED,
-        ):
-            self.cursor.execute(f"DROP TABLE stage_{table}")
+        drop_stage(self.cursor)
 
     def _forget(self) -> None:
         """Take back what earlier loads of this very file brought; it is about to be loaded again."""
@@ -165,48 +168,15 @@ class FactLoad:
         old = f"load_id IN ({', '.join(str(load_id) for load_id in self._replaces)})"
         self._run(f"INSERT INTO doomed SELECT table_name, record_id FROM fedtwin_provenance WHERE {old}")
         self._delete_doomed()
-        for side in ("group", "retraction", "alias", "quarantine", "load"):
+        if some(self.cursor, f"fedtwin_former_provenance WHERE {old}"):
+            for table, key in [*((former(name), id_of(former(name))) for name in STAGED), _LINKS]:
+                self._run(
+                    f"DELETE FROM {table} t USING fedtwin_former_provenance p WHERE p.{old}"
+                    f" AND t.{key} = p.record_id AND t.rank = p.rank"
+                )
+        self._run(f"INSERT INTO stage_concern SELECT thing_id, whole_id FROM fedtwin_group WHERE {old}")
+        for side in ("group", "retraction", "alias", "quarantine", "load", "former_provenance"):
             self._run(f"DELETE FROM fedtwin_{side} WHERE {old}")
-
-    def _settle_versions(self) -> None:
-        """Which staged groups hold, and which stored ones go: tables `winner` and `doomed`."""
-        self._run(
-            "CREATE OR REPLACE TEMP TABLE winner AS SELECT * FROM ("
-            " SELECT *, true AS fresh FROM stage_group UNION ALL BY NAME"
-            " SELECT g.* EXCLUDE (load_id), false AS fresh FROM fedtwin_group g"
-            " WHERE group_id IN (SELECT group_id FROM stage_group))"
-            " QUALIFY row_number() OVER (PARTITION BY group_id ORDER BY version DESC NULLS LAST, rank DESC,"
-            " fresh) = 1"
-        )
-        self._run(
-            "INSERT INTO fedtwin_retraction SELECT DISTINCT key_id, person_id, version, ?"
-            " FROM stage_retraction",
-            [self.load_id],
-        )
-        retracted = (
-            f"SELECT g.group_id FROM {{}} g JOIN fedtwin_retraction r ON r.key_id = g.key_id AND {_RETRACTS}"
-            f" UNION SELECT g.group_id FROM {{}} g JOIN fedtwin_retraction r ON r.key_id = g.base_key_id"
-            f" AND {_RETRACTS}"
-        )
-        self._run("CREATE OR REPLACE TEMP TABLE retracted AS " + retracted.format("winner", "winner"))
-        replaced = (
-            "SELECT group_id FROM fedtwin_group WHERE group_id IN (SELECT group_id FROM winner WHERE fresh)"
-        )
-        if self._scalar("SELECT count(*) FROM stage_retraction"):
-            new = retracted.replace("fedtwin_retraction", "stage_retraction")
-            replaced += " UNION " + new.format("fedtwin_group", "fedtwin_group")
-        self._run(f"CREATE OR REPLACE TEMP TABLE leaving AS {replaced}")
-        if self._scalar("SELECT count(*) FROM leaving"):
-            self._run(
-                "INSERT INTO doomed SELECT table_name, record_id FROM fedtwin_provenance"
-                " WHERE group_id IN (SELECT group_id FROM leaving)"
-            )
-            self._run("DELETE FROM fedtwin_group WHERE group_id IN (SELECT group_id FROM winner WHERE fresh)")
-        self._run(
-            "INSERT INTO fedtwin_group BY NAME"
-            " SELECT * EXCLUDE (fresh), ? AS load_id FROM winner WHERE fresh",
-            [self.load_id],
-        )
 
     def _delete_doomed(self) -> None:
         names = self._names("SELECT DISTINCT table_name FROM doomed")
@@ -216,61 +186,68 @@ class FactLoad:
             "INSERT INTO touched SELECT DISTINCT person_id FROM fedtwin_provenance p SEMI JOIN doomed"
             " USING (table_name, record_id) WHERE person_id IS NOT NULL"
         )
+        self._run(
+            "INSERT INTO gone_visits SELECT record_id FROM doomed WHERE table_name = 'visit_occurrence'"
+        )
         for name in names:
             mine = f"(SELECT record_id FROM doomed WHERE table_name = '{name}')"
             for table in fact_persons.places_of(name):
                 self._run(f"DELETE FROM {table} WHERE {id_of(table)} IN {mine}")
+            if name == "note":
+                self._run(f"DELETE FROM note_nlp WHERE note_id IN {mine}")
         self._run("DELETE FROM fedtwin_link WHERE record_id IN (SELECT record_id FROM doomed)")
-        self._run(
-            "DELETE FROM fedtwin_provenance p USING doomed d"
-            " WHERE p.table_name = d.table_name AND p.record_id = d.record_id"
-        )
+        for side in ("provenance", "unvisited"):
+            self._run(
+                f"DELETE FROM fedtwin_{side} p USING doomed d"
+                " WHERE p.table_name = d.table_name AND p.record_id = d.record_id"
+            )
         self._run("DELETE FROM doomed")
 
-    def _keep(self) -> None:
-        """Leave in the stage what holds."""
-        before = self._scalar("SELECT count(*) FROM stage_provenance")
-        self._run(
-            "DELETE FROM stage_provenance s WHERE s.group_id IS NOT NULL AND NOT EXISTS ("
-            " SELECT 1 FROM winner w WHERE w.group_id = s.group_id AND w.fresh AND w.rank = s.rank"
-            " AND w.version IS NOT DISTINCT FROM s.version"
-            " AND w.group_id NOT IN (SELECT group_id FROM retracted))"
-        )
-        after = self._scalar("SELECT count(*) FROM stage_provenance")
-        self.superseded = before - after
-        if self.superseded:
-            for table in STAGED:
-                self._run(
-                    f"DELETE FROM stage_{table} WHERE {id_of(table)} NOT IN (SELECT record_id"
-                    f" FROM stage_provenance WHERE table_name = '{key_name(table)}')"
-                )
-            self._run(
-                "DELETE FROM stage_link WHERE record_id NOT IN (SELECT record_id FROM stage_provenance)"
-            )
-
     def _store_records(self) -> None:
-        """Records of described persons go into the CDM, others wait."""
-        here = "person_id IN (SELECT person_id FROM person)"
+        """Records of described persons go into the CDM, others wait. Visits go first: others name them."""
+        missing: bool | None = None
         for table in WAITING:
-            count = self._scalar(f"SELECT count(*) FROM stage_{table}")
-            if count:
+            if missing is None and table in VISITED:
+                missing = fact_visits.note_missing(self.cursor)
+            if count := self._scalar(f"SELECT count(*) FROM stage_{table}"):
                 self.events[table] += count
-                self._run(f"INSERT INTO {table} SELECT * FROM stage_{table} WHERE {here}")
-                self._run(f"INSERT INTO {waiting(table)} SELECT * FROM stage_{table} WHERE NOT {here}")
+            self._place(f"stage_{table}", table, missing=bool(missing))
+            if some(self.cursor, "stage_coming"):
+                self._place(f"back_{table}", table, missing=True)
+
+    def _place(self, relation: str, table: str, *, missing: bool) -> None:
+        if not some(self.cursor, relation):
+            return
+        here = "person_id IN (SELECT person_id FROM person)"
+        columns = ", ".join(columns_of(table))
+        if missing and table in VISITED:
+            fact_visits.part_from(self.cursor, relation, table)
+            columns = columns.replace(
+                "visit_occurrence_id",
+                "CASE WHEN visit_occurrence_id NOT IN (SELECT visit_id FROM stage_missing)"
+                " THEN visit_occurrence_id END",
+            )
+        self._run(f"INSERT INTO {table} SELECT {columns} FROM {relation} WHERE {here}")
+        self._run(f"INSERT INTO {waiting(table)} SELECT {columns} FROM {relation} WHERE NOT {here}")
 
     def _store_descriptions(self) -> None:
         """What persons, deaths and costs are drawn from, and where everything comes from."""
+        self._run(
+            "INSERT INTO fedtwin_quarantine SELECT ?, ?, * FROM stage_quarantine",
+            [self.load_id, self._source.name],
+        )
         for name in DRAWN:
             count = self._scalar(f"SELECT count(*) FROM stage_{held(name)}")
             if count:
                 self.events[name] += count
-                self._run(f"INSERT INTO {held(name)} BY NAME SELECT * FROM stage_{held(name)}")
+                columns = ", ".join(columns_of(held(name)))
+                self._run(f"INSERT INTO {held(name)} BY NAME SELECT {columns} FROM stage_{held(name)}")
         self._run(
             "INSERT INTO fedtwin_provenance BY NAME"
             " SELECT * EXCLUDE (version, rank), ? AS load_id FROM stage_provenance",
             [self.load_id],
         )
-        self._run("INSERT INTO fedtwin_link SELECT * FROM stage_link")
+        self._run("INSERT INTO fedtwin_link SELECT * EXCLUDE (group_id, rank) FROM stage_link")
         self._run(
             "CREATE OR REPLACE TEMP TABLE year_now AS SELECT person_id, max(year) AS year FROM"
             " (FROM stage_last_year UNION ALL FROM fedtwin_last_year"

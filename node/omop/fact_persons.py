@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from deid.dates import OLDEST_AGE_YEARS
-from node.omop.side_tables import DRAWN, WAITING, held, waiting
+from node.omop.side_tables import DRAWN, STAGED, WAITING, former, held, id_of, key_name, waiting
 from node.omop.tables import cdm_tables
 
 # tables that follow from the others, one row or more per person
@@ -46,7 +47,8 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
     """Take in what the load says of who is who; return whether stored records have to move.
 
     Afterwards `canon` has, for each person who is now somebody else, that one and the days between them; and
-    `renamed` those for whom this is new, with what it was before.
+    `renamed` those for whom this is new, with what it was before; `family` everybody whose records may now
+    be versions of each other's, or no longer.
     """
     before = _canonical(cursor)
     cursor.execute("INSERT INTO fedtwin_alias SELECT DISTINCT *, ? FROM stage_alias", [load_id])
@@ -57,8 +59,8 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE renamed (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
     )
-    if after:
-        cursor.executemany("INSERT INTO canon VALUES (?, ?, ?)", [(a, *b) for a, b in after.items()])
+    cursor.execute("CREATE OR REPLACE TEMP TABLE family (person_id BIGINT)")
+    _fill(cursor, "canon", [(a, *b) for a, b in after.items()])
     changed = [
         (person, after.get(person, (person, 0)), before.get(person, (person, 0)))
         for person in before.keys() | after.keys()
@@ -66,15 +68,20 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
     ]
     if not changed:
         return False
-    cursor.executemany(
-        "INSERT INTO renamed VALUES (?, ?, ?)",
-        [(person, now[0], now[1] - then[1]) for person, now, then in changed],
-    )
-    cursor.executemany(
-        "INSERT INTO touched VALUES (?)",
-        [(one,) for person, now, then in changed for one in {person, now[0], then[0]}],
-    )
+    _fill(cursor, "renamed", [(person, now[0], now[1] - then[1]) for person, now, then in changed])
+    of = {one for person, now, then in changed for one in (person, now[0], then[0])}
+    _fill(cursor, "touched", [(one,) for one in of])
+    kin = of | {person for person, (into, _) in after.items() if into in of}
+    _fill(cursor, "family", [(one,) for one in kin])
     return True
+
+
+def _fill(cursor: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, ...]]) -> None:
+    if rows:
+        columns = [pa.array(column, pa.int64()) for column in zip(*rows, strict=True)]
+        cursor.register("filling", pa.table(columns, [f"c{place}" for place in range(len(columns))]))
+        cursor.execute(f"INSERT INTO {table} SELECT * FROM filling")
+        cursor.unregister("filling")
 
 
 def _canonical(cursor: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
@@ -104,7 +111,7 @@ def _canonical(cursor: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
 
 
 def _dates(table: str) -> list[str]:
-    name = table.removeprefix("stage_").removeprefix("fedtwin_waiting_").removeprefix("fedtwin_held_")
+    name = key_name(table.removeprefix("stage_"))
     return [field.name for field in cdm_tables()[name].fields if field.datatype in ("date", "timestamp")]
 
 
@@ -141,10 +148,19 @@ def move_stored(cursor: duckdb.DuckDBPyConnection) -> None:
                 f"UPDATE {table} t SET {_moved(table)} FROM moving m"
                 f" WHERE m.table_name = '{name}' AND m.record_id = t.{name}_id"
             )
-    cursor.execute(
-        "UPDATE fedtwin_provenance p SET recorded_at = recorded_at + to_days(CAST(m.days AS INTEGER))"
-        " FROM renamed m WHERE p.person_id = m.person_id AND p.table_name NOT IN ('person', 'death')"
-    )
+    if _count(cursor, "fedtwin_former_provenance"):
+        for name in WAITING:
+            cursor.execute(
+                f"UPDATE {former(name)} t SET {_moved(former(name))} FROM fedtwin_former_provenance p,"
+                f" renamed m WHERE m.person_id = p.person_id AND p.table_name = '{name}'"
+                f" AND p.record_id = t.{name}_id AND p.rank = t.rank"
+            )
+    for side in ("", "former_"):
+        cursor.execute(
+            f"UPDATE fedtwin_{side}provenance p SET recorded_at = recorded_at"
+            " + to_days(CAST(m.days AS INTEGER)) FROM renamed m WHERE p.person_id = m.person_id"
+            " AND p.table_name NOT IN ('person', 'death')"
+        )
 
 
 def withdraw(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -165,7 +181,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("CREATE OR REPLACE TEMP TABLE gone (person_id BIGINT)")
     if not len(gone):
         return
-    cursor.executemany("INSERT INTO gone VALUES (?)", [(int(person),) for person in gone])
+    _fill(cursor, "gone", [(int(person),) for person in gone])
     mine = "(SELECT person_id FROM gone)"
     costs = f"SELECT record_id FROM fedtwin_provenance WHERE table_name = 'cost' AND person_id IN {mine}"
     cursor.execute(
@@ -179,9 +195,16 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
         )
     for table in ("cost", held("cost")):
         cursor.execute(f"DELETE FROM {table} WHERE cost_id IN ({costs})")
+    for table in STAGED:
+        cursor.execute(
+            f"DELETE FROM {former(table)} t USING fedtwin_former_provenance p WHERE p.person_id IN {mine}"
+            f" AND p.table_name = '{key_name(table)}' AND p.record_id = t.{id_of(former(table))}"
+            " AND p.rank = t.rank"
+        )
     tables = [*WAITING, *(waiting(name) for name in WAITING), "person", "death", *DERIVED]
     tables += [held("person"), held("death")]
-    tables += [f"fedtwin_{side}" for side in ("group", "retraction", "last_year", "link")]
+    sides = ("group", "retraction", "last_year", "link", "former_link", "unvisited", "former_provenance")
+    tables += [f"fedtwin_{side}" for side in sides]
     for table in tables:
         cursor.execute(f"DELETE FROM {table} WHERE person_id IN {mine}")
     cursor.execute(f"DELETE FROM fedtwin_provenance WHERE person_id IN {mine}")

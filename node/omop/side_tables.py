@@ -41,6 +41,8 @@ gave it, and the person's id where a mapping did.
 
 from __future__ import annotations
 
+from functools import cache
+
 from node.omop.tables import cdm_tables
 
 _LOAD = """
@@ -107,9 +109,17 @@ CREATE TABLE IF NOT EXISTS fedtwin_vocabulary (
 """
 VOCABULARY_LOAD = 0
 
-# What a source names by a key of its own: the version that holds. `version` is moved by the patient's days.
-# Of two versions the later one holds; of the same version the greater `rank`, which file and record decide.
-# `base_key_id` is of the key up to "#": of the thing that this is a part of.
+# Every version of what a source names by a key of its own. `version` is moved by the patient's days;
+# -infinity (and null, of stores of an earlier version): the source does not say. Of two versions the later
+# one holds; of the same version the greater `rank`, which file and record decide.
+#   group_id     of the person, the kind and the key
+#   key_id       of the key; base_key_id: of the key up to "#", of the thing that this is a part of
+#   thing_id     of the kind and the key, whoever's: what two persons have of one thing, who turn out to be
+#                one, are versions of it
+#   whole_id     of what is told as a whole: parts that a later version of it leaves out hold no longer. 0: of
+#                nothing
+#   holds        whether the records of this version are those of the CDM (or wait); those of others are
+#                kept in the tables `former`
 _GROUP = """
 CREATE TABLE IF NOT EXISTS fedtwin_group (
   group_id BIGINT NOT NULL,
@@ -118,7 +128,44 @@ CREATE TABLE IF NOT EXISTS fedtwin_group (
   person_id BIGINT NOT NULL,
   version TIMESTAMP,
   rank BIGINT NOT NULL,
-  load_id BIGINT NOT NULL)
+  load_id BIGINT NOT NULL,
+  thing_id BIGINT,
+  whole_id BIGINT,
+  holds BOOLEAN)
+"""
+
+# Provenance of records that hold no longer, or never did because a later version came first.
+#   until         when the next version was recorded, or the retraction: the record was known before it.
+#                 -infinity: at no moment
+#   gone_load_id  the load that put another in its place
+_FORMER_PROVENANCE = """
+CREATE TABLE IF NOT EXISTS fedtwin_former_provenance (
+  load_id BIGINT NOT NULL,
+  table_name VARCHAR NOT NULL,
+  record_id BIGINT NOT NULL,
+  source_row BIGINT NOT NULL,
+  place VARCHAR,
+  recorded_at TIMESTAMP,
+  utc_offset_min SMALLINT,
+  precision VARCHAR,
+  transformations VARCHAR,
+  person_id BIGINT,
+  group_id BIGINT,
+  version TIMESTAMP NOT NULL,
+  rank BIGINT NOT NULL,
+  until TIMESTAMP NOT NULL,
+  gone_load_id BIGINT NOT NULL)
+"""
+
+# Records whose visit is not there: the visit that their source names. As soon as it comes, or turns out to be
+# there under another person's name (thing_id), the record gets it.
+_UNVISITED = """
+CREATE TABLE IF NOT EXISTS fedtwin_unvisited (
+  table_name VARCHAR NOT NULL,
+  record_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL,
+  visit_id BIGINT NOT NULL,
+  thing_id BIGINT)
 """
 
 # Keys that were retracted: what has the key goes, in versions up to this one. No person: whoever's it is.
@@ -165,6 +212,17 @@ CREATE TABLE IF NOT EXISTS fedtwin_link (
   relationship_concept_id BIGINT NOT NULL)
 """
 
+# What records that hold no longer say of others.
+_FORMER_LINK = """
+CREATE TABLE IF NOT EXISTS fedtwin_former_link (
+  record_id BIGINT NOT NULL,
+  key_id BIGINT,
+  other_key_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL,
+  relationship_concept_id BIGINT NOT NULL,
+  rank BIGINT NOT NULL)
+"""
+
 # Several descriptions of one person, several words of one death: the CDM's row is drawn from them. So is a
 # cost's, once what it is for is there.
 DRAWN = ("person", "death", "cost")
@@ -180,6 +238,10 @@ WAITING = (
     "note",
     "payer_plan_period",
 )
+# Those of them that name a visit
+VISITED = tuple(name for name in WAITING if name not in ("visit_occurrence", "payer_plan_period"))
+# What lies in the stage of a load, and, once it holds no longer, beside the CDM
+STAGED = (*WAITING, *(f"fedtwin_held_{name}" for name in DRAWN))
 _ADDED = {  # columns that stores of an earlier version lack
     "fedtwin_load": (
         "reader VARCHAR",
@@ -189,6 +251,7 @@ _ADDED = {  # columns that stores of an earlier version lack
         "seconds DOUBLE",
         "records_quarantined BIGINT",
     ),
+    "fedtwin_group": ("thing_id BIGINT", "whole_id BIGINT", "holds BOOLEAN"),
     "fedtwin_provenance": (
         "place VARCHAR",
         "recorded_at TIMESTAMP",
@@ -211,10 +274,50 @@ def held(table: str) -> str:
     return f"fedtwin_held_{table}"
 
 
+def former(table: str) -> str:
+    """Return the name of the table of records of `table` (one of STAGED) that hold no longer."""
+    return f"fedtwin_former_{key_name(table)}"
+
+
+def key_name(table: str) -> str:
+    """Return the CDM table's name that provenance has for records of `table`."""
+    return (
+        table.removeprefix("fedtwin_held_").removeprefix("fedtwin_waiting_").removeprefix("fedtwin_former_")
+    )
+
+
+def id_of(table: str) -> str:
+    """Return the column that names a record of a CDM table or of one of the tables beside it."""
+    if table.startswith("fedtwin_held_") or table in [former(held(name)) for name in DRAWN]:
+        return "record_id"
+    return f"{key_name(table)}_id"
+
+
+@cache
+def columns_of(table: str) -> tuple[str, ...]:
+    """Return the columns of a table of STAGED."""
+    added = ("record_id", "version", "rank") if table.startswith("fedtwin_held_") else ()
+    return (*cdm_tables()[key_name(table)].columns, *added)
+
+
+@cache
+def staged_ddl(name: str, table: str) -> tuple[str, ...]:
+    """Return the statements that make the table `name` with the columns of `table` (one of STAGED), and which
+    version of what each record is of. Nothing is required there: costs get what they are for later.
+    """
+    made = cdm_tables()[key_name(table)].ddl(name).replace(" NOT NULL", "")
+    added = ["group_id BIGINT", "version TIMESTAMP", "rank BIGINT"]
+    if table.startswith("fedtwin_held_"):
+        added.append("record_id BIGINT")
+    return (made, *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}" for column in added))
+
+
+@cache
 def side_tables() -> tuple[str, ...]:
     """Return the statements that make all of them, and bring those of older stores up to date."""
     made = [_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY, _GROUP, _RETRACTION, _ALIAS]
-    made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK]
+    made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK, _FORMER_PROVENANCE, _UNVISITED, _FORMER_LINK]
+    made += [statement for table in STAGED for statement in staged_ddl(former(table), table)]
     cdm = cdm_tables()
     made += [cdm[name].ddl(waiting(name)) for name in WAITING]
     for name in DRAWN:

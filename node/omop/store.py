@@ -1,8 +1,8 @@
 """The hospital's OMOP CDM 5.4 database: DuckDB behind Ibis, one process, many readers, one writer.
 
-Guarantee: a load is one transaction, so a crash leaves either all of a file or nothing. Readers never wait
-for the writer and see the data as of their statement. The data epoch names the content: it changes with every
-load and with nothing else.
+Guarantee: what a load brings comes in by one transaction, so a crash leaves either all of a file or nothing.
+Readers never wait for the writer and see the data as of their statement. The data epoch names the content: it
+changes with every load and with nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ibis.expr.types import Table as IbisTable
 from node.omop import event_copy
 from node.omop.derived import content_hash, derive
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
-from node.omop.fact_loading import FactLoad, Reading
+from node.omop.fact_loading import FactLoad, Reading, drop_stage
 from node.omop.loading import Again, Load, Loaded, Source
 from node.omop.side_tables import side_tables
 from node.omop.tables import EVENT_TABLES, cdm_tables
@@ -224,7 +224,7 @@ class OmopStore:
 
         Raises: AlreadyLoaded, if `again` is REFUSE, a fact has no key, and a file of this name was loaded.
         """
-        with self.writing():
+        with self._writing, self._staging():
             rows = self._writer.execute(
                 "SELECT load_id, source_sha256 = ? FROM fedtwin_load WHERE reader = ?"
                 " AND (source_sha256 = ? OR source_name = ?)",
@@ -235,7 +235,24 @@ class OmopStore:
             yield load
             if load.unkeyed and again is Again.REFUSE and not all(same for _, same in rows):
                 raise AlreadyLoaded(source.name)
+            self._writer.execute(event_copy.EMPTY)
             load.finish()
+
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        """A transaction that may be committed in between (`FactLoad.next_batch`), and stage tables with it.
+
+        They lie in the store's file, so that memory is not of their size, and are gone when the block ends;
+        those of a process that was killed go when the store is opened again.
+        """
+        self._writer.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            drop_stage(self._writer)
+            raise
+        self._writer.execute("COMMIT")
 
     def derive(self) -> None:
         """Bring periods, eras, costs and links up to date for the persons whose records have changed."""
@@ -320,6 +337,7 @@ class OmopStore:
             self._writer.execute(table.ddl())
         for statement in (*side_tables(), event_copy.MAKE):
             self._writer.execute(statement)
+        drop_stage(self._writer)
         self._writer.execute("COMMIT")
 
 
