@@ -15,6 +15,7 @@ BENCHES = (
     "signals",
     "timeline",
     "concept_maps",
+    "deid_dicom",
     "claims",
     "genomes",
     "fhir",

@@ -2,8 +2,8 @@
 
 Ultrasound (a speckled sector on black, colour bar, scale, calipers), radiographs (soft gradients, ribs), CT
 slices (a body on black, table) and secondary captures (screens with panels and curves), all noisy. In them
-names, numbers, dates and institutions in several fonts and sizes, bright on dark and dark on bright, down to a
-contrast of 0.15 of the range of shades, level, slightly tilted, and turned by 90 and 270 degrees.
+names, numbers, dates and institutions in several fonts and sizes, bright on dark and dark on bright, down to
+a contrast of 0.15 of the range of shades, level, slightly tilted, and turned by 90 and 270 degrees.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from scipy import ndimage
 
 KINDS = ("US", "CR", "CT", "SC")
 _PACKAGED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-_FONTS = tuple(
+FONTS = tuple(
     _PACKAGED / f"{name}.ttf"
     for name in (
         "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
@@ -95,7 +95,7 @@ def _try(kind: str, rng: Generator, ground: NDArray[np.float32], taken: NDArray[
         _text(rng),
         float(rng.choice([_LEVEL] * 12 + [_TILTED, -_TILTED, _LEFT, _LEFT, _RIGHT, _RIGHT])),
     )
-    glyphs = _drawn(text, size, _FONTS[int(rng.integers(len(_FONTS)))], turned)
+    glyphs = _drawn(text, size, FONTS[int(rng.integers(len(FONTS)))], turned)
     rows, columns = ground.shape
     height, width = glyphs.shape
     if height + 8 >= rows or width + 8 >= columns:

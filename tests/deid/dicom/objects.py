@@ -1,5 +1,6 @@
 """Generated DICOM objects, a finder of planted words, and a cleaner of pixels that leaves them alone."""
 
+import io
 import re
 from collections.abc import Sequence
 
@@ -131,3 +132,10 @@ def every_attribute(sop_class: str = CT) -> FileDataset:
         dataset[tag] = DataElement(tag, vr_of(rule), marker(tag, vr_of(rule)))
     dataset.PatientID = PATIENT_ID
     return dataset
+
+
+def encoded(dataset: FileDataset) -> bytes:
+    """The object as a file."""
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()

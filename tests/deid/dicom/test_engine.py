@@ -15,7 +15,7 @@ from deid.dicom.identities import Identities
 from deid.dicom.profile import OPTION_CODES, RESEARCH, Option, Profile
 from deid.errors import NotDeidentified
 from deid.vault import PseudonymKey, Vault
-from tests.deid.dicom.objects import PATIENT_ID, SR, NoPixels, PlantedWords, base
+from tests.deid.dicom.objects import PATIENT_ID, SR, NoPixels, PlantedWords, base, encoded
 from tests.privacy.seeded_bits import SeededBits
 
 
@@ -243,9 +243,3 @@ def test_the_source_is_left_as_it_is(identities: Identities) -> None:
     before = pydicom.dcmread(io.BytesIO(encoded(source)))
     cleaned(source, identities)
     assert pydicom.dcmread(io.BytesIO(encoded(source))) == before
-
-
-def encoded(dataset: FileDataset) -> bytes:
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
