@@ -3,6 +3,7 @@
 import pytest
 
 from deid.errors import NotRedacted
+from deid.spans import Category, Known
 from deid.text import MAX_CHARACTERS, Redactor
 
 # spaCy imports its command line, whose typer uses names that click deprecates
@@ -66,6 +67,13 @@ def test_a_failing_analysis_fails_closed_and_keeps_the_text_to_itself(redactor: 
     assert caught.value.__cause__ is None
 
 
-def test_names_without_a_title_are_not_found_which_is_why_text_stays_inside(redactor: Redactor) -> None:
-    """A known limit, stated in deid/text.py. When this fails, the statement can go."""
-    assert "Katarzyna" in redactor.redact("Katarzyna walked today")
+def test_names_without_a_title_go_too(redactor: Redactor) -> None:
+    assert "Katarzyna" not in redactor.redact("Katarzyna Nowak walked today")
+
+
+def test_a_note_loses_what_is_known_of_its_patient(redactor: Redactor) -> None:
+    note = "seen w/ zebulon, k 4.1, call if worse"
+    assert (
+        redactor.redact_note(note, [Known(Category.NAME, "Zebulon Quix")])
+        == "seen w/ [NAME], k 4.1, call if worse"
+    )

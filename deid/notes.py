@@ -1,0 +1,243 @@
+"""Find identity in clinical notes.
+
+Presidio's analyzer runs our recognizers over each note: rules for what has a shape or a label, and a small tagger
+trained on generated notes for what only its surroundings tell. Then what was found once is found everywhere in
+the note, what the hospital knows of the patient is found however it is written, and terms of medicine are let go.
+
+Guarantee: fails closed. A note that cannot be analysed raises NotRedacted, whose message holds nothing of it. The
+same note gives the same spans, alone or among others. What is `known` never survives where it stands as written,
+in any case of letters.
+
+One finder is for one thread at a time; threads and processes each open their own (`find_parallel` does).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from typing import Any
+
+from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerRegistry, RecognizerResult
+from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
+from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
+
+from deid.errors import NotRedacted
+from deid.lexicon.language import Language, language as language_of
+from deid.recognizers.consistency import repeated
+from deid.recognizers.dates import dates, great_ages
+from deid.recognizers.keep import without_terms
+from deid.recognizers.known import known_spans
+from deid.recognizers.labels import labelled_numbers
+from deid.recognizers.learned import tagged
+from deid.recognizers.names import named_people
+from deid.recognizers.numbers import shaped_numbers
+from deid.recognizers.page import Page, Reading
+from deid.recognizers.places import addresses
+from deid.spans import Category, Known, Span, merged
+from deid.tagger import Tagger
+
+MAX_CHARACTERS = 1_000_000  # of one note
+RULES: tuple[Callable[[Page], Iterator[Span]], ...] = (
+    shaped_numbers,
+    dates,
+    great_ages,
+    labelled_numbers,
+    named_people,
+    addresses,
+)
+
+
+@dataclass(frozen=True)
+class NotePolicy:
+    """Which kinds of identity go."""
+
+    categories: frozenset[Category] = frozenset(Category) - {Category.PROFESSION}
+
+
+class _Recognizer(EntityRecognizer):
+    """A function over a page as one of Presidio's recognizers."""
+
+    def __init__(self, find: Callable[[Page], Iterator[Span]], code: str) -> None:
+        self._find = find
+        super().__init__(
+            [category.value for category in Category], name=find.__name__, supported_language=code
+        )
+
+    def load(self) -> None:
+        """Load nothing: it is all there."""
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
+    ) -> list[RecognizerResult]:
+        """Return what the function finds."""
+        if not isinstance(nlp_artifacts, Reading):
+            raise TypeError("our recognizers read what our reader made")
+        return [
+            RecognizerResult(
+                span.category.value,
+                span.start,
+                span.end,
+                span.score,
+                recognition_metadata={"found_by": span.found_by},
+            )
+            for span in self._find(nlp_artifacts.page)
+        ]
+
+
+class _NoContext(ContextAwareEnhancer):
+    """Our recognizers read the context themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 0.0, 0, 0)
+
+    def enhance_using_context(self, text: str, raw_results: list[Any], *_: Any, **__: Any) -> list[Any]:
+        """Return what came in."""
+        return raw_results
+
+
+class _Reader(NlpEngine):
+    """The one pass over a text: tokens, and the tagger's view of each."""
+
+    def __init__(self, language: Language, tagger: Tagger | None) -> None:
+        self._language, self._tagger = language, tagger
+
+    def load(self) -> None:
+        """Load nothing: it is all there."""
+
+    def is_loaded(self) -> bool:
+        """Say yes."""
+        return True
+
+    def process_text(self, text: str, language: str) -> Reading:
+        """Return one text read."""
+        return next(iter(self.process_batch([text], language)))[1]
+
+    def process_batch(
+        self, texts: Iterable[str], language: str, batch_size: int = 1, n_process: int = 1, **_: Any
+    ) -> Iterator[tuple[str, Reading]]:
+        """Yield the texts, read many at a time."""
+        listed = list(texts)
+        if self._tagger is None:
+            yield from ((text, Reading(Page(text, self._language))) for text in listed)
+            return
+        for text, (starts, ends, scores) in zip(listed, self._tagger.probabilities(listed), strict=True):
+            yield text, Reading(Page(text, self._language, starts, ends, scores))
+
+    def is_stopword(self, word: str, language: str) -> bool:
+        """Say no: no recognizer of ours asks."""
+        return False
+
+    def is_punct(self, word: str, language: str) -> bool:
+        """Say no: no recognizer of ours asks."""
+        return False
+
+    def get_supported_entities(self) -> list[str]:
+        """Return none: the recognizers find them."""
+        return []
+
+    def get_supported_languages(self) -> list[str]:
+        """Return the one language."""
+        return [self._language.code]
+
+
+@dataclass
+class NoteFinder:
+    """Finds identity in notes of one language."""
+
+    language: Language
+    policy: NotePolicy
+    _reader: _Reader = field(repr=False)
+    _analyzer: AnalyzerEngine = field(repr=False)
+
+    @classmethod
+    def open(
+        cls, language: str = "en", policy: NotePolicy | None = None, *, rules_only: bool = False
+    ) -> NoteFinder:
+        """Return a finder. Costs about two seconds and 200 MB; make one.
+
+        Args: rules_only: without the tagger, for short fields: finds no names but after a title or a label.
+        Raises: ValueError if there are no tables, or no weights, for the language.
+        """
+        tables = language_of(language)
+        reader = _Reader(tables, None if rules_only else Tagger.open(tables))
+        registry = RecognizerRegistry(supported_languages=[language])
+        for find in RULES if rules_only else (*RULES, tagged):
+            registry.add_recognizer(_Recognizer(find, language))
+        engine = AnalyzerEngine(
+            registry, reader, supported_languages=[language], context_aware_enhancer=_NoContext()
+        )
+        return cls(tables, policy or NotePolicy(), reader, engine)
+
+    def find(self, texts: Sequence[str], *, known: Sequence[Sequence[Known]] = ()) -> list[list[Span]]:
+        """Return the spans of each text, in order, none overlapping another.
+
+        Args: known: per text, what is known of its patient; empty where nothing is.
+        Raises: NotRedacted if a text cannot be analysed; the text is in no message.
+        """
+        if known and len(known) != len(texts):
+            raise ValueError(f"{len(texts)} texts, but known identifiers of {len(known)}")
+        if any(len(text) > MAX_CHARACTERS for text in texts):
+            raise NotRedacted(f"a note has at most {MAX_CHARACTERS} characters")
+        try:
+            read = [reading for _, reading in self._reader.process_batch(texts, self.language.code)]
+            return [self._spans(reading, known[place] if known else ()) for place, reading in enumerate(read)]
+        except Exception:
+            raise NotRedacted("the analysis failed") from None  # its message may hold the text
+
+    def _spans(self, reading: Reading, known: Sequence[Known]) -> list[Span]:
+        page = reading.page
+        if not page.text.strip():
+            return []
+        results = self._analyzer.analyze(
+            page.text, self.language.code, nlp_artifacts=reading, score_threshold=0.0
+        )
+        found = [
+            Span(r.start, r.end, Category(r.entity_type), r.score, r.recognition_metadata["found_by"])
+            for r in results
+        ]
+        found = merged([*without_terms(page, found), *known_spans(page.text, known, self.language)])
+        again = without_terms(page, list(repeated(page, found)))
+        kept = self.policy.categories
+        return [
+            span for span in merged([*found, *again]) if span.category in kept or span.found_by == "known"
+        ]
+
+
+def find_parallel(
+    texts: Sequence[str],
+    *,
+    known: Sequence[Sequence[Known]] = (),
+    processes: int,
+    language: str = "en",
+    chunk: int = 64,
+) -> list[list[Span]]:
+    """Return what `NoteFinder.find` returns, from so many processes: each opens a finder and uses one core.
+
+    Raises: NotRedacted as `find` does.
+    """
+    chunks = [(texts[at : at + chunk], known[at : at + chunk]) for at in range(0, len(texts), chunk)]
+    before = os.environ.get("OPENBLAS_NUM_THREADS")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by each process as it starts
+    try:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            return [
+                spans for part in pool.map(_find_chunk, chunks, [language] * len(chunks)) for spans in part
+            ]
+    finally:
+        if before is None:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+        else:
+            os.environ["OPENBLAS_NUM_THREADS"] = before
+
+
+@cache
+def _finder(language: str) -> NoteFinder:
+    return NoteFinder.open(language)
+
+
+def _find_chunk(chunk: tuple[Sequence[str], Sequence[Sequence[Known]]], language: str) -> list[list[Span]]:
+    return _finder(language).find(chunk[0], known=chunk[1])

@@ -1,0 +1,77 @@
+"""A name, a place or a number found once in a text is found everywhere in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from deid.lexicon.lists import read_list
+from deid.recognizers.page import Page
+from deid.spans import DIRECT, Category, Span
+
+SURE = 0.75  # a finding less sure than this vouches for no other
+MIN_LETTERS = 3
+
+
+def repeated(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
+    """Yield the other places of what was found: whole findings, and each word of a person's name."""
+    text = page.text
+    words: dict[str, Category] = {}
+    whole: dict[str, Category] = {}
+    for span in spans:
+        piece = text[span.start : span.end].strip()
+        if span.score < SURE or len(piece) < MIN_LETTERS:
+            continue
+        if span.category is Category.NAME:
+            for part in re.findall(r"[^\W\d_]{3,}", piece):
+                words[part] = span.category
+                if part.isupper() or part.islower():
+                    words.setdefault(part.title(), span.category)
+                elif part[0].isupper():
+                    words.setdefault(part.upper(), span.category)
+        if span.category in DIRECT or span.category in (
+            Category.HOSPITAL,
+            Category.ADDRESS,
+            Category.ORGANIZATION,
+        ):
+            if any(c.isdigit() for c in piece) or piece[:1].isupper():
+                whole[piece] = span.category
+    covered = bytearray(len(text))
+    for span in spans:
+        covered[span.start : span.end] = b"\x01" * (span.end - span.start)
+    if words:
+        for start, end in zip(page.starts, page.ends, strict=True):
+            if covered[start] or end - start < MIN_LETTERS:
+                continue
+            word = text[start:end]
+            if word in words and not _ordinary(word, text, start):
+                yield Span(start, end, words[word], 0.8, "again")
+    for piece, category in whole.items():
+        if len(piece) < 4 or (piece.isalpha() and piece.lower() in _english()):
+            continue
+        at = text.find(piece)
+        while at >= 0:
+            end = at + len(piece)
+            if (
+                not covered[at]
+                and not (at and text[at - 1].isalnum() and piece[0].isalnum())
+                and not (end < len(text) and text[end].isalnum())
+            ):
+                yield Span(at, end, category, 0.8, "again")
+            at = text.find(piece, end)
+
+
+def _ordinary(word: str, text: str, start: int) -> bool:
+    """Say whether a word is rather the English one than the name: it is written small, or begins a sentence."""
+    if word.lower() not in _english():
+        return False
+    if not word[0].isupper():
+        return True
+    before = text[max(start - 3, 0) : start].rstrip(" ")
+    return not before or before[-1] in ".!?:\n-•*|" or word.isupper()
+
+
+@cache
+def _english() -> frozenset[str]:
+    return frozenset(read_list("words"))

@@ -1,0 +1,212 @@
+"""What looks like identity and is none: diseases and devices named after people, drugs, numbers of articles and
+products, everyday words that the tagger took for a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from deid.lexicon.language import Language
+from deid.lexicon.lists import folded
+from deid.recognizers.page import Page
+from deid.spans import DIRECT, Category, Span
+from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
+
+NAMED = frozenset((Category.NAME, Category.HOSPITAL, Category.ORGANIZATION, Category.ADDRESS))
+NUMBERED = frozenset((*DIRECT, Category.DATE, Category.AGE))
+FOUND_BY_LIKENESS = frozenset(("tagger", "again", "degree", "shape", "date", "label", "address"))
+PUBLISHED_NEAR = 60  # characters to either side in which a word of publishing makes a year one of a book
+SENTENCE_END = re.compile(r"[.;!?](?=\s|\Z)|\n")
+PUBLIC_CODE = re.compile(r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12})\Z")
+YEAR = re.compile(r"(?:[^\W\d_]+\.?,? (?:of )?)?(?:18|19|20)\d\d")
+SEX_AND_AGE = re.compile(r"\d{1,3}\s?[MFmf]")
+SCORE = re.compile(r"\d{1,2}/10|\d{1,3}-\d/\d|\d{1,2}/5")
+MONEY = ("$", "€", "£")
+SPACED = re.compile(r"[^\W\d_](?: [^\W\d_])+")
+WORDS = re.compile(r"[^\W\d_]+")
+LESS_SURE = 0.97  # up to here an ordinary word that the tagger takes for a name is taken for the word
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the rules ask of a language."""
+
+    eponyms: frozenset[str]
+    heads: frozenset[str]
+    drugs: frozenset[str]
+    never: frozenset[str]
+    short: frozenset[str]
+    clinical: frozenset[str]
+    calendar: frozenset[str]
+    lists: dict[str, int]
+    safe: re.Pattern[str]
+    published: re.Pattern[str]
+    units: re.Pattern[str]
+    scores: re.Pattern[str]
+
+
+@cache
+def _tables(language: Language) -> _Tables:
+    def words(*tables: str) -> frozenset[str]:
+        return frozenset(folded(word) for table in tables for word in language.words(table))
+
+    after = r"(?:[\s-]*(?:code|number|no\.?|id|version|lot|index|rev(?:ision)?))?[\s:#.=-]{0,3}\Z"
+    units = language.either("measures") or "(?!)"
+    return _Tables(
+        eponyms=words("eponyms"),
+        heads=words("eponym_heads"),
+        drugs=words("drugs"),
+        never=words("never_names"),
+        short=frozenset(language.words("abbreviations")),
+        clinical=words("clinical_words"),
+        calendar=words("months", "months_short", "weekdays", "holidays"),
+        lists=membership(language),
+        safe=re.compile(
+            rf"(?<![\w-])(?:{language.either('safe_number_labels') or '(?!)'}){after}", re.IGNORECASE
+        ),
+        published=re.compile(rf"(?<!\w)(?:{language.either('published') or '(?!)'})(?!\w)", re.IGNORECASE),
+        units=re.compile(rf"\s?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w)", re.IGNORECASE),
+        scores=re.compile(rf"(?<!\w)(?:{language.either('scores') or '(?!)'})(?!\w)", re.IGNORECASE),
+    )
+
+
+def without_terms(page: Page, spans: Sequence[Span]) -> list[Span]:
+    """Return the spans less those that are terms of medicine or numbers of no person. Never drops what is known."""
+    return [span for span in spans if span.found_by not in FOUND_BY_LIKENESS or not _term(page, span)]
+
+
+def _term(page: Page, span: Span) -> bool:
+    tables = _tables(page.language)
+    piece = page.text[span.start : span.end]
+    if span.category in NAMED:
+        return _named_term(page.text, span, piece, tables)
+    if span.found_by == "tagger" and _misshapen(span.category, piece):
+        return True
+    if (
+        span.category is Category.DATE
+        and span.found_by in ("tagger", "again")
+        and not any(c.isdigit() for c in piece)
+    ):
+        words = [folded(word) for word in WORDS.findall(piece)]
+        return not any(word in tables.calendar for word in words) or piece in (
+            "may",
+            "mar",
+            "sun",
+            "sat",
+            "May I",
+            "fall",
+        )
+    if span.category in NUMBERED:
+        return _numbered_term(page.text, span, piece, tables)
+    return False
+
+
+def _misshapen(category: Category, piece: str) -> bool:
+    """Say whether a piece cannot be what the tagger takes it for."""
+    digits = sum(c.isdigit() for c in piece)
+    if category is Category.EMAIL:
+        return "@" not in piece and "." not in piece
+    if category in (Category.URL, Category.IP):
+        return "." not in piece and ":" not in piece
+    if category is Category.PHONE:
+        return digits < 4
+    if category is Category.DATE:
+        return piece.isdecimal() and len(piece) < 3
+    return category in DIRECT and (digits == 0 or len(piece) < 3 or SEX_AND_AGE.fullmatch(piece) is not None)
+
+
+def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
+    written = [word for word in WORDS.findall(piece) if len(word) > 1]
+    words = [folded(word) for word in written]
+    if not words:
+        if SPACED.fullmatch(piece) and span.found_by == "tagger":
+            return True  # "N A M E:"
+        return len(piece) < 3 and (span.category is not Category.ADDRESS or span.found_by == "tagger")
+    if all(word in tables.drugs or word in tables.never for word in words):
+        return True
+    if all(word in tables.short for word in written) and span.found_by == "tagger":
+        return not _addressed(text, span.start)
+    if all(word in tables.clinical and not tables.lists.get(word, 0) & WELL_KNOWN_NAME for word in words):
+        return True
+    if words[-1] in tables.heads and all(word in tables.eponyms or word in tables.heads for word in words):
+        return True
+    if all(word in tables.eponyms for word in words) and span.category is not Category.HOSPITAL:
+        following = [
+            folded(word) for word in WORDS.findall(text[span.end : span.end + 32]) if word.lower() != "s"
+        ][:2]
+        if following and (
+            following[0] in tables.heads or (following[0] in tables.eponyms and following[-1] in tables.heads)
+        ):
+            return True
+        if (
+            len(words) == 1
+            and span.found_by != "again"
+            and not tables.lists.get(words[0], 0) & WELL_KNOWN_NAME
+            and not _addressed(text, span.start)
+        ):
+            return True
+    return (
+        span.found_by == "tagger"
+        and not any(c.isdigit() for c in piece)
+        and _ordinary(text, span, written, words, tables)
+    )
+
+
+def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str], tables: _Tables) -> bool:
+    """Say whether the tagger took everyday words for a name: small letters in a line that has capitals, or one
+    English word that hardly anyone is called, found without certainty."""
+    if all(word.islower() for word in written):
+        if any(tables.lists.get(word, 0) & ENGLISH_WORD for word in words) or not any(
+            tables.lists.get(word, 0) & NAME_OR_PLACE for word in words
+        ):
+            start = text.rfind("\n", 0, span.start) + 1
+            end = text.find("\n", span.end)
+            return not text[start : end if end >= 0 else len(text)].islower()
+        return False
+    if len(words) > 1 or span.score > LESS_SURE or _addressed(text, span.start):
+        return False
+    lists = tables.lists.get(words[0], 0)
+    return bool(lists & ENGLISH_WORD) and not lists & WELL_KNOWN_NAME
+
+
+def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
+    begin = span.start
+    while begin > 0 and not text[begin - 1].isspace() and text[begin - 1] not in "(=:#":
+        begin -= 1  # "model SYS-9170": the tagger may see the figures only
+    ahead = text[max(begin - 40, 0) : begin]
+    if (
+        tables.safe.search(ahead)
+        or PUBLIC_CODE.match(piece)
+        or ahead.rstrip().endswith(MONEY)
+        or text[begin] in MONEY
+    ):
+        return True
+    if span.category is Category.DATE:
+        if YEAR.fullmatch(piece):
+            ahead = SENTENCE_END.split(text[max(span.start - PUBLISHED_NEAR, 0) : span.start])[-1]
+            behind = SENTENCE_END.split(text[span.end : span.end + PUBLISHED_NEAR])[0]
+            if tables.published.search(f"{ahead} {behind}"):
+                return True
+        if SCORE.fullmatch(piece) and tables.scores.search(
+            SENTENCE_END.split(text[max(span.start - 50, 0) : span.start])[-1]
+        ):
+            return True
+    if (
+        span.found_by in ("tagger", "date")
+        and re.fullmatch(r"[\d.,/-]+", piece)
+        and tables.units.match(text, span.end)
+    ):
+        return span.category is not Category.AGE
+    return False
+
+
+def _addressed(text: str, start: int) -> bool:
+    """Say whether a title or a label stands before."""
+    return (
+        re.search(
+            r"(?:\b(?:Mr|Mrs|Ms|Dr|Drs|Prof|Miss|Nurse)\.?|:|by)\s*\Z", text[max(start - 12, 0) : start]
+        )
+        is not None
+    )

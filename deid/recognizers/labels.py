@@ -1,0 +1,66 @@
+"""What a label names: "MRN: 12-345", "Pt name = DOE, JANE", "Acct # 4411"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from deid.lexicon.language import Language
+from deid.recognizers.page import Page
+from deid.spans import Category, Span
+
+# one run with a digit in it; a space only inside digits, or after a few capitals ("AB 123456")
+VALUE = r"[#(]?(?-i:[A-Z]{1,3}[ ](?=\d{4}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/.-])))*"
+JOIN = (
+    r"[)\].]*\s?(?:[:=#|>\-–—→]{1,3}|\bis\b|\bwas\b|\bof\b|\bno\.?|\bnum(?:ber)?\b|\bas\b)?\s?[:#=]?\s{0,3}"
+)
+
+
+@cache
+def _labelled(language: Language) -> tuple[re.Pattern[str], dict[str, Category]]:
+    kinds: dict[str, Category] = {}
+    groups = []
+    for place, category in enumerate(
+        (
+            Category.MRN,
+            Category.SSN,
+            Category.ACCOUNT,
+            Category.PLAN_ID,
+            Category.LICENSE,
+            Category.VEHICLE,
+            Category.DEVICE,
+            Category.BIOMETRIC,
+            Category.PHONE,
+            Category.ID,
+        )
+    ):
+        words = language.either(f"label_{category.value}")
+        if words:
+            kinds[f"g{place}"] = category
+            groups.append(rf"(?P<g{place}>{words})")
+    return re.compile(
+        rf"(?<![\w-])(?:{'|'.join(groups)})(?![^\W_]){JOIN}(?P<value>{VALUE})(?!\w)", re.IGNORECASE
+    ), kinds
+
+
+def labelled_numbers(page: Page) -> Iterator[Span]:
+    """Yield the number after a label. A value has a digit and four characters or more (a telephone's: three)."""
+    pattern, kinds = _labelled(page.language)
+    for match in pattern.finditer(page.text):
+        category = next(kind for name, kind in kinds.items() if match.group(name))
+        value = match.group("value")
+        digits = sum(c.isdigit() for c in value)
+        if (
+            digits < (3 if category is Category.PHONE else 2)
+            or len(value.strip("#(")) < 4
+            or "\n" in page.text[match.start() : match.start("value")].strip()
+        ):
+            continue
+        if category is Category.PHONE and digits < len(value.strip()) / 2:
+            continue
+        if re.fullmatch(
+            r"\d{1,2}[/-]\d{1,2}[/-]\d{2,4}|\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d", value
+        ):
+            continue
+        yield Span(match.start("value"), match.end("value"), category, 0.9, "label")

@@ -1,0 +1,85 @@
+"""What the tagger found, put together to spans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from deid.recognizers.dates import is_great
+from deid.recognizers.page import Page
+from deid.spans import DIRECT, Category, Span
+from deid.tagger import CATEGORIES
+
+OUTSIDE_AT_MOST = 0.5  # a token is identity if the tagger gives less than this to its being none
+BRIDGE = re.compile(
+    r"[ \t]?[.,'’/&#:-]?[ \t]{0,2}\Z"
+)  # what may stand between two parts of one name, number or address
+ONE_WORD = frozenset((*DIRECT, Category.EMAIL, Category.URL, Category.IP)) - {Category.PHONE}
+AGE_WORDS = re.compile(
+    r"[^\W\d_]+(?:[\s-][^\W\d_]+)*?(?=[\s-]*(?:year|yr|yo\b|y/o|y\.o|años))", re.IGNORECASE
+)
+AGE_NUMBER = re.compile(r"[^\W\d_]{0,3}\s?\d{1,3}")
+ADDRESS_BRIDGE = re.compile(r"[\s,.;|#/-]{0,6}\Z")
+
+
+def tagged(page: Page, outside_at_most: float = OUTSIDE_AT_MOST) -> Iterator[Span]:
+    """Yield runs of tokens that the tagger takes for one kind of identity."""
+    scores = page.scores
+    if scores is None or not len(scores):
+        return
+    inside = scores[:, 0] < outside_at_most
+    if not inside.any():
+        return
+    by_category = scores[:, 1::2] + scores[:, 2::2]
+    best = by_category.argmax(axis=1)
+    text, starts, ends = page.text, page.starts, page.ends
+    run: tuple[int, int, int, float] | None = None  # start, end, category, score
+    for place in np.flatnonzero(inside):
+        kind, start, end = int(best[place]), starts[place], ends[place]
+        word = text[start:end]
+        if word.isspace():
+            continue
+        sure = float(1.0 - scores[place, 0])
+        if (
+            run is not None
+            and run[2] == kind
+            and float(scores[place, 1 + 2 * kind]) < 0.6
+            and _joined(text[run[1] : start], CATEGORIES[kind])
+        ):
+            run = (run[0], end, kind, max(run[3], sure))
+            continue
+        if run is not None:
+            yield from _span(page, run)
+        run = (start, end, kind, sure)
+    if run is not None:
+        yield from _span(page, run)
+
+
+def _joined(between: str, category: Category) -> bool:
+    pattern = ADDRESS_BRIDGE if category is Category.ADDRESS else BRIDGE
+    return pattern.match(between) is not None
+
+
+def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
+    start, end, kind, score = run
+    category, text = CATEGORIES[kind], page.text
+    if category in ONE_WORD:
+        while start > 0 and text[start - 1].isalnum():
+            start -= 1
+        while end < len(text) and text[end].isalnum():
+            end += 1
+    while start < end and not text[start].isalnum() and text[start] not in "(+#":
+        start += 1
+    while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
+        end -= 1
+    piece = text[start:end]
+    if not any(c.isalnum() for c in piece):
+        return
+    if category is Category.AGE:
+        if not is_great(piece, page.language):
+            return
+        number = AGE_NUMBER.match(piece) or AGE_WORDS.match(piece)
+        end = start + number.end() if number else end
+    yield Span(start, end, category, min(score, 1.0), "tagger")

@@ -1,0 +1,92 @@
+"""Names that a title, a label or a credential gives away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from deid.lexicon.language import Language
+from deid.lexicon.lists import folded
+from deid.recognizers.page import Page
+from deid.spans import Category, Span
+from deid.tagger import ENGLISH_WORD, membership
+
+# a capital letter begins a word of a name; particles may stand between
+CAP = r"[^\W\d_a-zß-öø-ÿ][\w'’]*(?:-[^\W\d_][\w'’]*)*"
+PARTICLE = r"(?:de|la|las|los|del|van|von|der|den|ter|al|el|bin|ibn|da|dos|di|du|le|st\.|y|e)"
+DOT = (
+    r"(?:(?<![^\W_]{3})\.)?"  # only after an initial or a short form: a sentence may end after a longer word
+)
+WORD = rf"(?:{CAP}{DOT}|{PARTICLE}(?=\s+{CAP}))"
+NAME = rf"{CAP}{DOT}(?:,?[ ]{WORD}){{0,4}}"
+
+
+@cache
+def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], frozenset[str]]:
+    titles = "|".join(
+        sorted(
+            {form for t in language.words("title_abbreviations") for form in (t, t.title(), t.upper())},
+            key=len,
+            reverse=True,
+        )
+    )
+    # CAP is case-sensitive, so the words before it carry their own case
+    titled = re.compile(rf"(?<![\w-])(?:{titles})\b\.?[ ]{{1,2}}(?P<name>{CAP}{DOT}(?:[ ]{WORD}){{0,3}})")
+    labels = language.either("label_name")
+    labelled = re.compile(
+        rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|=|#|>>)[ \t]{{0,4}}[\"“]?)(?P<name>{NAME})"
+    )
+    credentials = r"M\.?D\.?|D\.?O\.?|R\.?N\.?|N\.P\.|NP|PA-?C|Ph\.?D\.?|LPN|PharmD|LCSW|FACS|DPT|MBBS|CRNA|APRN|FNP|DDS|MPH"
+    credited = re.compile(
+        rf"(?<![\w.-])(?P<name>{CAP}{DOT}(?:[ ]{WORD}){{1,3}}),?[ ](?:{credentials})(?![\w])"
+    )
+    stop = frozenset(folded(w) for w in (*language.words("not_names"), *language.words("staff")))
+    return titled, labelled, credited, stop
+
+
+def named_people(page: Page) -> Iterator[Span]:
+    """Yield names after titles and labels, and before the degrees that staff carry."""
+    titled, labelled, credited, stop = _patterns(page.language)
+    for pattern, score in ((titled, 0.9), (labelled, 0.85), (credited, 0.85)):
+        for match in pattern.finditer(page.text):
+            found = _trimmed(
+                page, match.start("name"), match.group("name"), stop, whole_line=pattern is labelled
+            )
+            if found is not None:
+                yield Span(
+                    *found,
+                    Category.NAME,
+                    score,
+                    "title" if pattern is titled else "label" if pattern is labelled else "degree",
+                )
+
+
+TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Drs|Nurse)\b\.?[ ]*", re.IGNORECASE)
+
+
+def _trimmed(
+    page: Page, start: int, name: str, stop: frozenset[str], *, whole_line: bool
+) -> tuple[int, int] | None:
+    """Return where the name ends, once words that are no names are cut off; None if nothing is left."""
+    end = start
+    scores = page.scores
+    while lead := TITLE.match(name):
+        start, end, name = start + lead.end(), end + lead.end(), name[lead.end() :]
+    for match in re.finditer(r"[^\s,]+", name):
+        word = match.group().strip(".'’")
+        if folded(word) in stop or any(c.isdigit() for c in word):
+            break
+        if scores is not None and end > start:
+            # past the first word the tagger may say that the name is over
+            places = page.tokens(start + match.start(), start + match.end())
+            sure = 0.5 if membership(page.language).get(folded(word), 0) & ENGLISH_WORD else 0.9
+            if len(places) and float(scores[places.start, 0]) > sure:
+                break
+        elif scores is not None and whole_line:
+            places = page.tokens(start + match.start(), start + match.end())
+            if len(places) and float(scores[places.start, 0]) > 0.97:
+                break
+        end = start + match.end()
+    text = page.text[start:end].rstrip(".,'’ ")
+    return (start, start + len(text)) if len(text) > 1 else None
