@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dis
 import os
+import resource
 import sys
 from typing import Annotated
 
@@ -65,7 +66,13 @@ def _root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
+    dump_no_memory()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def dump_no_memory() -> None:
+    """Let no crash of this process, or of those it starts, write its memory: it may hold records and keys."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def run(argv: list[str]) -> int:

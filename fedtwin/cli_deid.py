@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fedtwin.cli_deid_canary import canary
+from fedtwin.cli_deid_dicom import dicom
 from fedtwin.cli_deid_evaluate import evaluate
 from fedtwin.cli_deid_report import report
 from fedtwin.cli_deid_table import table
@@ -16,6 +17,7 @@ deid = typer.Typer(
 )
 deid.command("text")(text)
 deid.command("table")(table)
+deid.command("dicom")(dicom)
 deid.command("report")(report)
 deid.command("evaluate")(evaluate)
 deid.command("canary")(canary)

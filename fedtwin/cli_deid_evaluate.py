@@ -61,6 +61,14 @@ def evaluate(
     errors: Annotated[
         bool, typer.Option("--errors", help="Also list each leak and needless removal, by place.")
     ] = False,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            metavar="DIR",
+            help="Keep the figures of ours in this node's home: [deid] in policy.toml may ask for them.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure recall, precision and speed on marked texts. No text is printed."""
@@ -76,6 +84,8 @@ def evaluate(
     made.find([documents[0].text])  # what is loaded on first use is not the speed of reading notes
     spans, seconds = found_in(made, documents)
     report = score(documents, spans)
+    if home is not None:
+        _keep(home, finder, report)
     if html is not None:
         from deid.evaluation_page import write_page
 
@@ -94,6 +104,23 @@ def evaluate(
         emit_json(figures)
     else:
         _show(report, figures, errors=errors)
+
+
+def _keep(home: Path, finder: FinderName, report: Report) -> None:
+    if finder is not FinderName.OURS:
+        raise Stop(Exit.USAGE, "a node finds identity by ours: --home goes with --finder ours")
+    from node.deid_standing import keep_evaluation
+    from node.home import NodeHome
+    from node.running import SOFTWARE_VERSION
+    from protocols.clock import SystemClock
+
+    keep_evaluation(
+        NodeHome(home.expanduser()).deid,
+        char_recall=report.char_recall.value,
+        over_redaction=report.over_redaction.value,
+        version=SOFTWARE_VERSION,
+        now=SystemClock().now(),
+    )
 
 
 def open_finder(name: FinderName, language: str) -> Finder:

@@ -234,8 +234,14 @@ def _load(scratch: Path, folder: Path, *, killed_after_s: float | None = None) -
     """Load in a process of its own; return all that it wrote. With a time, kill it so that it dumps."""
     environment = dict(os.environ) | {"FEDTWIN_DEBUG": "1", "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, "-m", "fedtwin", "node", "ingest", str(folder), "--home", str(scratch)]
+    allowed = [
+        "sh",
+        "-c",
+        'ulimit -c unlimited 2>/dev/null; exec "$@"',
+        "sh",
+    ]  # to dump its memory if it would
     process = subprocess.Popen(
-        [*command, "--replace", "--json"],
+        [*allowed, *command, "--replace", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=scratch.parent,

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from deid.evaluation_peers import MODEL_PACKAGE
+from node.deid_standing import deid_standing
+from node.running import SOFTWARE_VERSION
 from tests.fedtwin.conftest import Fedtwin
 from tests.fedtwin.test_cli_genomes import LABS
 
@@ -59,6 +61,17 @@ def test_evaluate_prints_the_promised_figures_and_no_word_of_a_text(
     assert not re.search(r"\bAnn\b|\bLee\b|2671", said.out)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert fedtwin("deid", "evaluate", gold, "--finder", finder, "--half", "dev").code in (0, 2)
+
+
+def test_an_evaluation_may_be_kept_for_the_policy(fedtwin: Fedtwin, tmp_path: Path, hospital: Path) -> None:
+    gold = tmp_path / "gold.json"
+    gold.write_text(json.dumps(GOLD))
+    said = fedtwin("deid", "evaluate", gold, "--home", hospital, "--json")
+    assert said.code == 0
+    known = deid_standing(hospital / "deid.json", version=SOFTWARE_VERSION)
+    assert known.char_recall == said.json["char_recall"]
+    assert known.over_redaction == said.json["over_redaction"]
+    assert fedtwin("deid", "evaluate", gold, "--home", hospital, "--finder", "presidio").code in (1, 2)
 
 
 def test_evaluate_refuses_a_file_that_is_no_gold(fedtwin: Fedtwin, note: Path) -> None:
@@ -175,3 +188,10 @@ def test_report_on_a_nodes_store(fedtwin: Fedtwin, hospital: Path, tmp_path: Pat
     assert said.code == 0
     assert (said.json["records"], said.json["k"], said.json["unique"]) == (2, 1, 2)
     assert said.json["quasi_identifiers"] == ["sex", "birth_year", "days_first_to_last", "condition:312327"]
+
+
+@pytest.mark.slow
+def test_the_command_says_so_and_keeps_it_for_the_policy(fedtwin: Fedtwin, hospital: Path) -> None:
+    said = fedtwin("deid", "canary", "--home", hospital, "--json")
+    assert said.code == 0, said.json["leaks"]
+    assert '"leaks":0' in (hospital / "deid.json").read_text().replace(" ", "")
