@@ -66,7 +66,8 @@ class Descent:
     """The steps of one round. Momentum and scales start at rest in each round: it needs the parameters only.
 
     "momentum" moves along a velocity; "adam" (Kingma and Ba 2015) along a mean gradient in units of its own
-    recent size, coordinate by coordinate. With `average` in the plan, the round ends at the mean of its
+    recent size, coordinate by coordinate; there `l2` shrinks the parameters beside it (Loshchilov and Hutter
+    2019), or it would be scaled away. With `average` in the plan, the round ends at the mean of its
     iterates, which evens out their noise.
     """
 
@@ -94,10 +95,11 @@ class Descent:
             raise ValueError("the round has no further step")
         gradient = _checked(noisy_sum, len(self.params)) / float(self._plan.expected_patients)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
-            gradient = gradient + self._plan.l2 * self.params
             if self._plan.optimizer == "adam":
                 velocity, square, direction = self._adam(gradient)
+                direction = direction + self._plan.l2 * self.params
             else:
+                gradient = gradient + self._plan.l2 * self.params
                 velocity, square = self._plan.momentum * self._velocity + gradient, self._square
                 direction = velocity
             params = self.params - self._plan.learning_rate * direction

@@ -63,9 +63,9 @@ def fused(
     if fusion.kind == "late":
         votes = tuple(Linear(f"logits.{m.name}", fusion.width, outputs, True) for m in modalities)
         return (*tokens, *votes, Linear("out", present, outputs, True)), 0
-    mixing = tuple(
-        Linear(f"attention.{role}", fusion.width, fusion.width) for role in ("query", "key", "value", "out")
-    )
+    width = fusion.width
+    mixing = (*(Linear(f"attention.{role}", width, width) for role in ("query", "key", "value")),)
+    mixing += (Linear("attention.out", width, width, True),)  # at first each token stands for itself
     return _headed((*tokens, *mixing), fusion.width + present, hidden, outputs)
 
 

@@ -68,7 +68,7 @@ class FeatureStore:
         for other in self._folder.glob(f"{features.hash().hex()}.*.parquet"):
             if other != file:
                 other.unlink()
-        return rows.num_rows
+        return int(rows.num_rows)
 
     def as_of(
         self,

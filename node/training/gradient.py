@@ -13,7 +13,7 @@ used on several tokens or views, a patient's outer products are added up first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ def clipped_sums(study: Study, params: Vector, table: FeatureTable, *, own: Vect
     for rows in _batches(len(table), _batch_size(study)):
         uses, grads = _backward(study, params, own, table, seen, rows)
         per_layer = _per_layer(uses, grads)
-        factors = _factors(study, per_layer, rows.stop - rows.start)
+        per_layer, factors = _clipped(study, per_layer, rows.stop - rows.start)
         shared += _weighted(study.layout, per_layer, factors)
         mine += _weighted(study.local_layout, per_layer, factors)
     return Sums(shared.numpy(), mine.numpy())
@@ -76,8 +76,7 @@ def gradient_norms(study: Study, params: Vector, table: FeatureTable) -> Vector:
     found = [np.zeros(0)]
     for rows in _batches(len(table), _batch_size(study)):
         per_layer = _per_layer(*_backward(study, params, None, table, seen, rows))
-        squares = torch.stack([layer.squares() for layer in per_layer.values()]).sum(dim=0)
-        found.append(squares.sqrt().numpy()[: rows.stop - rows.start])
+        found.append(_squares(per_layer).sqrt().numpy()[: rows.stop - rows.start])
     return np.concatenate(found)
 
 
@@ -107,8 +106,11 @@ class _Once:
         return (self.grad**2).sum(dim=1) * ((self.into**2).sum(dim=1) + 1.0)
 
     def sum(self, factors: torch.Tensor) -> list[torch.Tensor]:
-        weighted = _scaled(self.grad, factors)
-        return [weighted.T @ _scaled(self.into, (factors > 0).double()), weighted.sum(dim=0)]
+        weighted = self.grad * factors[:, None]
+        return [weighted.T @ self.into, weighted.sum(dim=0)]
+
+    def only(self, usable: torch.Tensor) -> _Once:
+        return _Once(self.into[usable], self.grad[usable])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +124,16 @@ class _Often:
         return (self.weights**2).sum(dim=(1, 2)) + (self.biases**2).sum(dim=1)
 
     def sum(self, factors: torch.Tensor) -> list[torch.Tensor]:
-        usable = factors > 0
-        chosen = factors[usable]
-        return [torch.einsum("p,poi->oi", chosen, self.weights[usable]), chosen @ self.biases[usable]]
+        return [torch.einsum("p,poi->oi", factors, self.weights), factors @ self.biases]
+
+    def only(self, usable: torch.Tensor) -> _Often:
+        return _Often(self.weights[usable], self.biases[usable])
 
 
-def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> dict[str, _Once | _Often]:
+PerLayer = Mapping[str, _Once | _Often]
+
+
+def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> PerLayer:
     found: dict[str, _Once | _Often] = {}
     for use, grad in zip(uses, grads, strict=True):
         times = math.prod(grad.shape[1:-1])  # tokens, views
@@ -141,22 +147,25 @@ def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> dict[str, _O
     return found
 
 
-def _factors(study: Study, per_layer: dict[str, _Once | _Often], patients: int) -> torch.Tensor:
-    """Return what each patient's gradient is multiplied by: at most 1, and 0 if it is not finite."""
-    squares = torch.stack([layer.squares() for layer in per_layer.values()]).sum(dim=0)
-    bound = study.privacy.clip_norm * (1.0 - CLIP_MARGIN)
-    factors = torch.clamp(bound / squares.sqrt(), max=1.0)
-    factors = torch.where(torch.isfinite(squares), factors, torch.zeros_like(factors))
+def _clipped(study: Study, per_layer: PerLayer, patients: int) -> tuple[PerLayer, torch.Tensor]:
+    """Return what each patient's gradient is multiplied by, and the gradients of those that are finite.
+
+    A gradient that is not finite is left out, not multiplied by 0: that would be no number either.
+    """
+    squares = _squares(per_layer)
+    usable = torch.isfinite(squares)
+    if not bool(usable.all()):
+        per_layer = {name: layer.only(usable) for name, layer in per_layer.items()}
+    factors = torch.clamp(study.privacy.clip_norm * (1.0 - CLIP_MARGIN) / squares.sqrt(), max=1.0)
     factors[patients:] = 0.0  # padding
-    return factors
+    return per_layer, factors[usable]
 
 
-def _scaled(rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Return rows times factors; a row of factor 0 is 0 whatever stands in it."""
-    return torch.where(factors[:, None] > 0, rows * factors[:, None], torch.zeros_like(rows))
+def _squares(per_layer: PerLayer) -> torch.Tensor:
+    return torch.stack([layer.squares() for layer in per_layer.values()]).sum(dim=0)
 
 
-def _weighted(layout: Layout, per_layer: dict[str, _Once | _Often], factors: torch.Tensor) -> torch.Tensor:
+def _weighted(layout: Layout, per_layer: PerLayer, factors: torch.Tensor) -> torch.Tensor:
     parts = [part.flatten() for layer in layout for part in per_layer[layer.name].sum(factors)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 

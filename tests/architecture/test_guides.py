@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fedtwin.study_file import read_study
 from node.ingest.mapping import parse_mapping
 from node.signals import belonging
 from protocols.cohort import Cohort
@@ -23,3 +24,11 @@ def test_the_mapping_in_the_hospital_guide_is_a_mapping_and_the_wearers_are_wear
 def test_the_cohort_in_the_researcher_guide_is_a_cohort() -> None:
     (shown,) = blocks("researcher.md", "json")
     assert len(Cohort.parse(shown).include) == 3
+
+
+def test_the_feature_set_and_the_study_in_the_guide_are_a_study(tmp_path: Path) -> None:
+    features, plan = blocks("studies.md", "toml")
+    (tmp_path / "heart-failure.toml").write_text(features)
+    (tmp_path / "study.toml").write_text(plan)
+    study = read_study(tmp_path / "study.toml")
+    assert [m.name for m in study.modalities] == ["person", "codes", "labs"]

@@ -45,19 +45,35 @@ def heart_study() -> Study:
     return Study.parse(resources.files("sim").joinpath("studies", "heart.toml").read_bytes())
 
 
-def sites(data: Path, study: Study, *, seed: int = FLAMBY_SEED) -> tuple[Site, ...]:
-    """Ingest the four files of `data`, each into a node's store of its own, and cut them by split `seed`."""
+@dataclass(frozen=True)
+class Hospital:
+    """All of a hospital's rows, and which line of its file each came from."""
+
+    name: str
+    file: Path
+    table: FeatureTable
+    source_rows: NDArray[np.int64]
+
+    def cut(self, *, seed: int) -> Site:
+        """Return the rows in the training and in the test part of split `seed`."""
+        train, test = (np.isin(self.source_rows, list(part)) for part in split(self.file, seed=seed))
+        return Site(self.name, self.table.rows(train), self.table.rows(test))
+
+
+def hospitals(data: Path, study: Study) -> tuple[Hospital, ...]:
+    """Ingest the four files of `data`, each into a node's store of its own."""
     found = []
-    for hospital in HOSPITALS:
-        file = data / f"processed.{hospital}.data"
+    for name in HOSPITALS:
+        file = data / f"processed.{name}.data"
         with tempfile.TemporaryDirectory() as folder, _store(file, Path(folder)) as store:
             table = feature_table(study, store)
-            rows = _source_rows(store, table.person_ids)
-        train, test = split(file, seed=seed)
-        found.append(
-            Site(hospital, table.rows(np.isin(rows, list(train))), table.rows(np.isin(rows, list(test))))
-        )
+            found.append(Hospital(name, file, table, _source_rows(store, table.person_ids)))
     return tuple(found)
+
+
+def sites(data: Path, study: Study, *, seed: int = FLAMBY_SEED) -> tuple[Site, ...]:
+    """Ingest the four files of `data`, and cut them by split `seed`."""
+    return tuple(hospital.cut(seed=seed) for hospital in hospitals(data, study))
 
 
 def split(file: Path, *, seed: int) -> tuple[frozenset[int], frozenset[int]]:

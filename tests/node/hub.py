@@ -16,6 +16,7 @@ from node.omop.store import OmopStore
 from node.policy import Policy, starter
 from node.sums import OpenSession
 from node.training.approvals import Approvals
+from node.training.own_part import OwnParts
 from node.training.rounds import Trainer
 from privacy import study_noise
 from privacy.ledger import Ledger
@@ -171,6 +172,7 @@ class Hospitals:
             bits=SecureBits(),
             clock=CLOCK,
             step_deadline_s=deadline_s,
+            own_parts=OwnParts(home / "own_parts"),
         )
         return Hospital(node, home, store, ledger, approvals, trainer)
 

@@ -171,9 +171,9 @@ def test_a_note_says_what_it_affirms_of_its_own_patient(store: OmopStore) -> Non
     form = feature_set_form()
     form["modalities"].append({"name": "notes", "observed_by": "note_nlp", "window": [-365, 0]})
     form["features"].append(
-        {"name": "dyspnoea", "kind": "present", "table": "note_nlp", "concept_id": 312437, "modality": "notes",
-         "window": [-365, 0]}
-    )  # fmt: skip
+        {"name": "dyspnoea", "kind": "present", "table": "note_nlp", "concept_id": 312437}
+        | {"modality": "notes", "window": [-365, 0]}
+    )
     features = FeatureSet.from_json(form)
     for who, exists, when in ((1, "Y", -5), (2, "N", -5), (3, "Y", 5), (4, "Y", -5)):
         person(store, who)
@@ -250,7 +250,8 @@ def test_features_of_another_state_of_the_store_or_another_set_are_not_found(
     cursor = store.cursor()
     cursor.execute(
         "INSERT INTO fedtwin_load (load_id, source_name, source_sha256, mapping_name, mapping_sha256,"
-        " loaded_at, rows, quarantined, events) VALUES (7, 'a', 'b', 'c', 'd', TIMESTAMP '2026-01-01', 1, 0, 0)"
+        " loaded_at, rows, quarantined, events)"
+        " VALUES (7, 'a', 'b', 'c', 'd', TIMESTAMP '2026-01-01', 1, 0, 0)"
     )
     cursor.close()
     with pytest.raises(FileNotFoundError):

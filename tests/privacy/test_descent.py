@@ -112,11 +112,14 @@ def test_adam_moves_by_the_learning_rate_whatever_the_size_of_the_gradient() -> 
     assert np.array_equal(round_.apply(second), again.apply(second))
 
 
-def test_adam_follows_its_published_formula() -> None:
-    study = Study.from_json(study_form(training__optimizer="adam", training__learning_rate=0.1))
+def test_adam_follows_its_published_formula_and_shrinks_beside_it() -> None:
+    study = Study.from_json(
+        study_form(training__optimizer="adam", training__learning_rate=0.1, training__l2=0.3)
+    )
     round_, m, v, at = Descent(study, descent.initial(study)), 0.0, 0.0, np.zeros(study.parameters)
     for step, noisy in enumerate(sums(study, seed=6), start=1):
         gradient = noisy / 200
         m, v = 0.5 * m + 0.5 * gradient, 0.98 * v + 0.02 * gradient**2
-        at = at - 0.1 * (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.98**step)) + 1e-8)
+        moved = (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.98**step)) + 1e-8)
+        at = at - 0.1 * (moved + 0.3 * at)
         assert np.allclose(round_.apply(noisy), at)
