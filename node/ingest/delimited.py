@@ -186,7 +186,10 @@ def _header(path: Path, mapping: Mapping) -> tuple[str, ...]:
         text = line.decode(encoding)
     except (LookupError, UnicodeError):
         raise UnreadableSource(path.name, f"the header is not {mapping.encoding} text") from None
-    rows = list(csv.reader([text], delimiter=mapping.delimiter))
+    try:
+        rows = list(csv.reader([text], delimiter=mapping.delimiter))
+    except csv.Error:  # its message quotes nothing, but is of Python and not of the file
+        raise UnreadableSource(path.name, "the header is no line of names") from None
     return tuple(name.strip() for name in rows[0]) if rows else ()
 
 

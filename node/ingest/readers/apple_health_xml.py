@@ -56,6 +56,10 @@ class Taken:
     count: int
 
 
+# what expat says of damage, and Python of the name of an encoding that expat asks it for
+_NOT_XML = (expat.ExpatError, LookupError, ValueError)
+
+
 class Elements:
     """Reads an export that is fed in pieces, without its document type."""
 
@@ -109,7 +113,7 @@ class Elements:
         self._rest = b""
         try:
             self._parser.Parse(b"", True)
-        except expat.ExpatError:
+        except _NOT_XML:
             raise UnreadableSource(self._name, f"ends in the middle, after record {self._number}") from None
 
     def take(self) -> Taken:
@@ -144,7 +148,7 @@ class Elements:
             piece = part[begin : begin + CHUNK]
             try:
                 self._parser.Parse(piece, False)
-            except expat.ExpatError:
+            except _NOT_XML:
                 raise UnreadableSource(self._name, f"not XML after record {self._number}") from None
             self._fed += len(piece)
             self._position = max(self._position, self._parser.CurrentByteIndex)

@@ -512,3 +512,12 @@ def test_golden_summary_of_shared_files(
     assert count == records
     assert found == signals
     assert away == reasons
+
+
+@pytest.mark.parametrize("encoding", ["UTF-9", "idna", "utf-32", "\u202e"])
+def test_an_export_in_an_encoding_that_nobody_knows_is_refused(tmp_path: Path, encoding: str) -> None:
+    """A history: expat asks Python for encodings that it does not know, and Python's error came through."""
+    good = export(*hearts("2024-03-01", [("10:00:00", 60)])).decode()
+    path = write(tmp_path / "export.xml", good.replace("UTF-8", encoding, 1).encode())
+    with pytest.raises(UnreadableSource):
+        read(AppleHealth(), path)
