@@ -66,23 +66,24 @@ class CodeWords:
             pc.if_else(bare, WORDS_SYSTEM, system),
             pc.if_else(bare, _as_code(spoken), pc.utf8_trim_whitespace(code)),
             pc.if_else(bare, _as_code(spoken), pc.utf8_trim_whitespace(spoken)),
-            pa.array(persons[rows]).cast(pa.string()),
         )
-        joined = pc.binary_join_element_wise(*columns, UNIT).unique()
-        for line in joined.to_pylist():
-            kind, name, coded, words, person = line.split(UNIT) if line.count(UNIT) == 4 else ("",) * 5
-            key = (kind, name[:VOCABULARY_CHARACTERS], coded, words)
-            if (
-                kind in KINDS
-                and words
-                and 0 < len(coded) <= CODE_CHARACTERS
-                and len(words) <= WORDS_CHARACTERS
-            ):
-                if key in self.found:
-                    if len(self.found[key]) < COMMON:
-                        self.found[key].add(int(person))
-                elif len(self.found) < MAX_NOTED:
-                    self.found[key] = {int(person)}
+        keys = pc.binary_join_element_wise(*columns, UNIT).dictionary_encode()
+        places = keys.indices.to_numpy()
+        whose = persons[rows]
+        order = np.lexsort((whose, places))
+        places, whose = places[order], whose[order]
+        fresh = np.ones(len(places), dtype=bool)
+        fresh[1:] = (places[1:] != places[:-1]) | (whose[1:] != whose[:-1])
+        places, whose = places[fresh], whose[fresh]
+        bounds = np.searchsorted(places, np.arange(len(keys.dictionary) + 1)).tolist()
+        for place, line in enumerate(keys.dictionary.to_pylist()):
+            key = _key(line)
+            if key is not None and (key in self.found or len(self.found) < MAX_NOTED):
+                known = self.found.setdefault(key, set())
+                if len(known) < COMMON:
+                    known.update(
+                        whose[bounds[place] : min(bounds[place] + COMMON, bounds[place + 1])].tolist()
+                    )
 
     def note(self, writer: duckdb.DuckDBPyConnection, vault: Vault) -> None:
         """Put what was collected into the store, within the load's transaction."""
@@ -123,6 +124,15 @@ class CodeWords:
         writer.register("fedtwin_batch", table)
         writer.execute("INSERT INTO fedtwin_code_words BY NAME SELECT * FROM fedtwin_batch")
         writer.unregister("fedtwin_batch")
+
+
+def _key(line: str) -> Key | None:
+    """Return the parts of a written key, if they are of a kind and a size that can be mapped."""
+    if line.count(UNIT) != 3:
+        return None
+    kind, system, code, words = line.split(UNIT)
+    fits = 0 < len(code) <= CODE_CHARACTERS and 0 < len(words) <= WORDS_CHARACTERS
+    return (kind, system[:VOCABULARY_CHARACTERS], code, words) if fits and kind in KINDS else None
 
 
 def forget(writer: duckdb.DuckDBPyConnection) -> None:
