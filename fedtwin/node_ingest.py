@@ -39,6 +39,9 @@ BUSY = (
 )
 
 
+# What the database of an ingest may hold in memory before it writes to a folder beside the store; with the
+# vocabulary's words and a batch of facts the process then stays under 2 GB.
+INGEST_MEMORY = "1GB"
 RULES = "ingest.toml"  # what the hospital chose about facts (node.ingest.fact_rules)
 
 
@@ -55,7 +58,7 @@ def take_in(
     def progress(now: Progress) -> None:
         watch(now.source, now.bytes_done, now.bytes_total)
 
-    with open_store(home) as store:
+    with open_store(home, memory=INGEST_MEMORY) as store:
         try:
             report = load(
                 home,
@@ -160,8 +163,8 @@ def quarantined(home: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def open_store(home: Path, *, read_only: bool = False) -> Iterator[OmopStore]:
-    """Open the store of `home`.
+def open_store(home: Path, *, read_only: bool = False, memory: str | None = None) -> Iterator[OmopStore]:
+    """Open the store of `home`. `memory`: what DuckDB may hold, "1GB"; a part of the machine's by default.
 
     Raises: Stop(REFUSED) for writing while a node serves from it; Stop(USAGE) for reading what is not there.
     """
@@ -170,7 +173,7 @@ def open_store(home: Path, *, read_only: bool = False) -> Iterator[OmopStore]:
         raise Stop(Exit.USAGE, f"{home} holds no data yet: fedtwin node ingest PATH")
     private_files.make_folder(path.parent)
     try:
-        store = OmopStore.open(path, read_only=read_only)
+        store = OmopStore.open(path, read_only=read_only, memory_limit=memory)
     except StoreBusy:
         raise Stop(Exit.REFUSED, BUSY) from None
     with store:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
-from fedtwin.node_ingest import RULES, load
+from fedtwin.node_ingest import INGEST_MEMORY, RULES, load
 from node import boundary
 from node.home import NodeHome
 from node.ingest.fact_rules import read_rules
@@ -21,6 +21,7 @@ from node.ingest.mllp import Limits, listening, load_in_turn, load_once
 from node.keys import NodeKeys
 from node.omop.loading import Again
 from node.omop.store import OmopStore
+from node.timeline_copy import copy_events
 from privacy import private_files
 from protocols.clock import Clock
 
@@ -44,8 +45,9 @@ class StoreLoader:
     def __call__(self, files: Sequence[Path]) -> Iterable[Path]:
         """Load files and return those that are in the store now. Raises: StoreBusy while a node serves."""
         private_files.make_folder(self._home.store.parent)
-        with OmopStore.open(self._home.store) as store:  # a copy for timelines would be made anew each turn
+        with OmopStore.open(self._home.store, memory_limit=INGEST_MEMORY) as store:
             report = load(self._home.path, store, files, clock=self._clock, again=Again.REPLACE)
+            copy_events(store)  # of the patients that the messages are about
         unreadable = {source.source for source in report.sources if source.unreadable}
         left = unreadable | set(report.without_reader)
         records = sum(source.records_in for source in report.fresh)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedtwin.node_ingest import load, open_store
+from fedtwin.node_ingest import INGEST_MEMORY, load, open_store
 from fedtwin.screen import Exit, Stop
 from node.ingest.fhir_export import Pulled, Wanted, pull
 from node.ingest.fhir_export_errors import ExportFailed, ExportRefused
@@ -101,7 +101,7 @@ def pull_fhir(
 
 
 def _load(home: Path, pulled: Pulled, *, clock: Clock, bits: SecureBits) -> Report:
-    with open_store(home) as store:
+    with open_store(home, memory=INGEST_MEMORY) as store:
         report = load(home, store, pulled.files, clock=clock, again=Again.REPLACE, bits=bits)
         copy_events(store)
     return report

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 import duckdb
 import pyarrow as pa
 
 from node.omop.errors import NoSuchTable
-from node.omop.event_copy import COLUMNS, EVENT_COPY
+from node.omop.event_copy import COLUMNS, EVENT_COPY, PATCHED, STALE
 from node.omop.side_tables import former
 from node.omop.store import OmopStore
 from node.omop.tables import cdm_tables
@@ -62,6 +62,14 @@ class Unrecorded(StrEnum):
     EVENT = "event"  # since it happened: for sources that were loaded long after
 
 
+class Copied(IntEnum):
+    """Whether events can be read from the copy, and how they lie there."""
+
+    NO = 0
+    BY_PERSON = 1  # each person's in order, persons in none
+    IN_ORDER = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which events.
@@ -86,15 +94,16 @@ class Scope:
                 raise ValueError("a moment carries a time zone")
 
 
-def events(store: OmopStore, scope: Scope, *, copied: bool, ordered: bool = True) -> str:
+def events(store: OmopStore, scope: Scope, *, copied: Copied, ordered: bool = True) -> str:
     """Return a SELECT of the columns of SCHEMA (times without zone, in UTC) and `kind_order`.
 
-    Args: copied, whether the copy of all events is filled, as the transaction sees it that runs the SELECT.
+    Args: copied, whether the copy of all events is there, as the transaction sees it that runs the SELECT.
     """
     where = _conditions(scope)
     known = f" WHERE {' AND '.join(where)}" if where else ""
     # the copy lies in this order, and DuckDB keeps the order of rows through a filter
-    order = f" ORDER BY {ORDER_BY}" if ordered and not copied else ""
+    lies = copied is Copied.IN_ORDER or (copied is Copied.BY_PERSON and scope.person_id is not None)
+    order = f" ORDER BY {ORDER_BY}" if ordered and not lies else ""
     names = [f'"{name}"' for name in SCHEMA.names if name != "end"]
     end = "last"
     if scope.as_of is not None:
@@ -103,10 +112,10 @@ def events(store: OmopStore, scope: Scope, *, copied: bool, ordered: bool = True
     return f'SELECT {", ".join(names)}, {end} AS "end", kind_order FROM {source}{known}{order}'  # noqa: S608
 
 
-def from_tables(store: OmopStore, person_id: int | None = None, *, versions: bool = True) -> str:
+def from_tables(store: OmopStore, person_id: int | str | None = None, *, versions: bool = True) -> str:
     """Return a SELECT of the columns of the copy, in its order, out of the CDM's own tables.
 
-    Args: versions, whether with the versions of records that hold no longer.
+    Args: person_id, or a SELECT of some; versions, whether with the versions of records that hold no longer.
     """
     names = ", ".join(f'"{name}"' for name, _ in COLUMNS)
     traced = _traced(store, person_id)
@@ -118,7 +127,7 @@ def from_tables(store: OmopStore, person_id: int | None = None, *, versions: boo
     )
 
 
-def hidden(store: OmopStore, scope: Scope, *, copied: bool) -> str:
+def hidden(store: OmopStore, scope: Scope, *, copied: Copied) -> str:
     """Return a SELECT that counts the person's events which `scope` leaves out only because their source
     does not say when they were recorded."""
     without = Scope(person_id=scope.person_id, kinds=scope.kinds, start=scope.start, end=scope.end)
@@ -132,11 +141,18 @@ def hidden(store: OmopStore, scope: Scope, *, copied: bool) -> str:
     )
 
 
-def filled(store: OmopStore, cursor: duckdb.DuckDBPyConnection) -> bool:
+def filled(store: OmopStore, cursor: duckdb.DuckDBPyConnection) -> Copied:
     """Return whether the copy of all events is there, for this connection's transaction."""
-    if not store.has(EVENT_COPY):
-        return False
-    return cursor.execute(f"SELECT 1 FROM {EVENT_COPY} LIMIT 1").fetchone() is not None  # noqa: S608
+    if not store.has(EVENT_COPY) or not store.has(PATCHED):
+        return Copied.NO
+    found = cursor.execute(
+        f"SELECT EXISTS (FROM {EVENT_COPY}), EXISTS (FROM {STALE}), EXISTS (FROM {PATCHED})"
+    ).fetchone()
+    assert found is not None, "a SELECT without a table gives one row"
+    some, stale, patched = found
+    if stale or not some:
+        return Copied.NO
+    return Copied.BY_PERSON if patched else Copied.IN_ORDER
 
 
 def literal(moment: datetime) -> str:
@@ -176,7 +192,7 @@ def _conditions(scope: Scope) -> list[str]:
     return where
 
 
-def _former(store: OmopStore, person_id: int | None) -> str:
+def _former(store: OmopStore, person_id: int | str | None) -> str:
     """The versions of events that hold no longer, with their provenance. Of deaths there are none."""
     parts = [
         _of(source, person_id, None, table=former(source.table), more=", rank")
@@ -192,7 +208,7 @@ def _former(store: OmopStore, person_id: int | None) -> str:
     )
 
 
-def _union(store: OmopStore, person_id: int | None) -> str:
+def _union(store: OmopStore, person_id: int | str | None) -> str:
     parts = [
         _of(source, person_id, set(store.table(source.table).columns))
         for source in EVENT_SOURCES
@@ -205,7 +221,7 @@ def _union(store: OmopStore, person_id: int | None) -> str:
 
 def _of(
     source: EventSource,
-    person_id: int | None,
+    person_id: int | str | None,
     there: set[str] | None,
     *,
     table: str | None = None,
@@ -219,7 +235,7 @@ def _of(
         return f"{name}::{kind}" if known else f"NULL::{kind}"
 
     values = source.values
-    person = "" if person_id is None else f" WHERE person_id = {int(person_id)}"
+    person = "" if person_id is None else f" WHERE person_id {_among(person_id)}"
     end = source.end_date
     return (
         f"SELECT person_id::BIGINT AS person_id, {source.date}::TIMESTAMP AS day,"  # noqa: S608 (our names)
@@ -240,7 +256,7 @@ def _of(
     )
 
 
-def _traced(store: OmopStore, person_id: int | None) -> str:
+def _traced(store: OmopStore, person_id: int | str | None) -> str:
     """The events with their provenance: one row each, whatever stands in the side tables."""
     if not store.has("fedtwin_provenance"):
         return (
@@ -249,7 +265,7 @@ def _traced(store: OmopStore, person_id: int | None) -> str:
             f" {_HOLDS} FROM raw"
         )
     # A death is drawn from all that were told of it: it is known once the last of these was.
-    person = "" if person_id is None else f" AND whose = {int(person_id)}"
+    person = "" if person_id is None else f" AND whose {_among(person_id)}"
     whose, alias = "coalesce(p.person_id, p.record_id)", ""
     if store.has("fedtwin_alias"):  # told of under another id, before they turned out to be this person
         whose = "coalesce(a.into_person_id, p.person_id, p.record_id)"
@@ -269,6 +285,10 @@ def _traced(store: OmopStore, person_id: int | None) -> str:
         f"{alias} WHERE table_name = 'death'{person} GROUP BY whose) d ON d.whose = raw.record_id"
         " WHERE raw.\"table\" = 'death'"
     )
+
+
+def _among(person_id: int | str) -> str:
+    return f"IN ({person_id})" if isinstance(person_id, str) else f"= {int(person_id)}"
 
 
 def _timed() -> str:

@@ -31,7 +31,7 @@ from node.ingest.harmonize import Count, Harmonizer
 from node.ingest.intake import FileReport, Progress
 from node.ingest.mapping import Mapping, packaged
 from node.ingest.registry import READERS, Entry, reader_for
-from node.omop import vocabulary
+from node.omop import fact_persons, vocabulary
 from node.omop.concepts import Concepts
 from node.omop.fact_loading import Reading
 from node.omop.loading import Again, Source
@@ -132,7 +132,7 @@ class Pipeline:
                 else:
                     reports.append(self.load(file, found, concepts, redact))
         if any(not report.unchanged for report in reports):
-            self._forget()
+            self._follow()
             self.store.derive()
             self.store.settle()
         return Report(tuple(reports), without)
@@ -189,18 +189,24 @@ class Pipeline:
             records=dict(load.events),
         )
 
-    def _forget(self) -> None:
-        """Remove the raw samples of persons who withdrew, and whose words they were."""
-        with self.store.writing() as writer:
+    def _follow(self) -> None:
+        """Bring what lies beside the store after it: words and raw samples of who withdrew go, raw samples of
+        somebody who turned out to be another become that one's.
+        """
+        with self.store.writing(events=False) as writer:
             code_words.forget(writer)
         folder = self.store.path.parent / SIGNALS
         if not folder.is_dir():
             return
         raw = RawSamples(folder)
-        with raw.writing():
-            left = self.store.connection.con.execute("SELECT person_id FROM fedtwin_withdrawn").fetchall()
-            for person in {row[0] for row in left}.intersection(raw.persons()):
+        with raw.writing(), closing(self.store.cursor()) as cursor:
+            there = set(raw.persons())
+            for person in there.intersection(fact_persons.withdrawn(cursor).tolist()):
                 raw.forget(person)
+            names = fact_persons.canonical(cursor)
+            for person in sorted(there & names.keys()):
+                into, days = names[person]
+                raw.merge(person, into, days=days if self.practice is DatePractice.SHIFTED else 0)
 
     def _bound(self, reader: Reader) -> Reader:
         """Tell a reader whose clock a time is by, and one that keeps raw samples where, and who is who."""

@@ -1,10 +1,13 @@
 """A copy of all events, person by person, so that one person's timeline is read in milliseconds.
 
 The CDM's tables lie in order of concept, which questions need; a person's records are then all over them.
-Guarantee: the copy is whole, or empty. Whatever writes to the store empties it in the same transaction, so
-it never holds a record that the store no longer has. `node.timeline_copy` fills it; without it timelines are
-read from the CDM's tables, slower and the same.
+Guarantee: the copy is read only while it is whole. Whatever writes to the store empties it in the same
+transaction, or names there whose events have changed (`STALE`; a load of facts knows whose); it never holds
+a record that the store no longer has. `node.timeline_copy` fills it; without it timelines are read from the
+CDM's tables, slower and the same.
 """
+
+# ruff: noqa: S608 (statements are put together from names of our own)
 
 from __future__ import annotations
 
@@ -38,4 +41,19 @@ _BODY = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS)
 MAKE = f"CREATE TABLE IF NOT EXISTS {EVENT_COPY} ({_BODY})" + "".join(
     f"; ALTER TABLE {EVENT_COPY} ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in COLUMNS[-2:]
 )
-EMPTY = f"TRUNCATE {EVENT_COPY}"
+STALE = "fedtwin_timeline_stale"  # persons whose events in the copy are to be made anew
+PATCHED = "fedtwin_timeline_patched"  # a row for each time that was done: then persons lie in no order
+MAKE += f"; CREATE TABLE IF NOT EXISTS {STALE} (person_id BIGINT NOT NULL)"
+MAKE += f"; CREATE TABLE IF NOT EXISTS {PATCHED} (persons BIGINT NOT NULL)"
+EMPTY = f"TRUNCATE {EVENT_COPY}; TRUNCATE {STALE}; TRUNCATE {PATCHED}"
+# Events of persons who have left go at once.
+TOUCH = (
+    f"INSERT INTO {STALE} SELECT DISTINCT person_id FROM touched WHERE EXISTS (FROM {EVENT_COPY})"
+    f" AND person_id NOT IN (SELECT person_id FROM {STALE});"
+    f" DELETE FROM {EVENT_COPY} WHERE person_id NOT IN (SELECT person_id FROM person)"
+)
+FORGET_STALE = (
+    f"CREATE OR REPLACE TEMP TABLE named_stale AS FROM {STALE};"
+    f"DELETE FROM {EVENT_COPY} WHERE person_id IN (SELECT person_id FROM {STALE});"
+    f" INSERT INTO {PATCHED} SELECT count(*) FROM {STALE}; TRUNCATE {STALE}"
+)

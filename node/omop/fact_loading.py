@@ -260,6 +260,7 @@ class FactLoad:
         """The persons, by who they are now, whose derived tables and descriptions may change."""
         self._run("INSERT INTO touched SELECT DISTINCT person_id FROM stage_provenance")
         self._run("INSERT INTO touched SELECT person_id FROM stage_last_year")
+        self._run("INSERT INTO touched SELECT DISTINCT person_id FROM stage_judged WHERE NOT fresh")
         self._run(
             "CREATE OR REPLACE TEMP TABLE touched AS SELECT DISTINCT coalesce(into_person_id, person_id)"
             " AS person_id FROM touched LEFT JOIN canon USING (person_id)"

@@ -17,7 +17,7 @@ from node.omop.side_tables import DRAWN, STAGED, WAITING, former, held, id_of, k
 from node.omop.tables import cdm_tables
 
 # tables that follow from the others, one row or more per person
-DERIVED = ("observation_period", "condition_era", "drug_era")
+DERIVED = ("observation_period", "condition_era", "drug_era", "image_feature")
 _LATEST = "row(h.person_id = t.person_id, coalesce(h.version, '-infinity'::TIMESTAMP), h.rank)"
 
 
@@ -50,9 +50,9 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
     `renamed` those for whom this is new, with what it was before; `family` everybody whose records may now
     be versions of each other's, or no longer.
     """
-    before = _canonical(cursor)
+    before = canonical(cursor)
     cursor.execute("INSERT INTO fedtwin_alias SELECT DISTINCT *, ? FROM stage_alias", [load_id])
-    after = _canonical(cursor)
+    after = canonical(cursor)
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE canon (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
     )
@@ -84,8 +84,8 @@ def _fill(cursor: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, .
         cursor.unregister("filling")
 
 
-def _canonical(cursor: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
-    """Who each renamed person is in the end, and the days from their own shift to that one's."""
+def canonical(cursor: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
+    """Return who each renamed person is in the end, and the days from their own shift to that one's."""
     rows = cursor.execute(
         "SELECT person_id, into_person_id, days FROM fedtwin_alias WHERE person_id <> into_person_id"
         " QUALIFY row_number() OVER (PARTITION BY person_id ORDER BY version DESC NULLS LAST, rank DESC) = 1"

@@ -235,8 +235,8 @@ class OmopStore:
             yield load
             if load.unkeyed and again is Again.REFUSE and not all(same for _, same in rows):
                 raise AlreadyLoaded(source.name)
-            self._writer.execute(event_copy.EMPTY)
             load.finish()
+            self._writer.execute(event_copy.TOUCH)
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
@@ -256,7 +256,7 @@ class OmopStore:
 
     def derive(self) -> None:
         """Bring periods, eras, costs and links up to date for the persons whose records have changed."""
-        with self.writing():
+        with self.writing(events=False):
             derive(self._writer)
 
     def content_hash(self) -> str:
@@ -267,12 +267,16 @@ class OmopStore:
         return content_hash(self.connection.con)
 
     @contextmanager
-    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a transaction on the one connection that writes; an exception leaves nothing of it."""
+    def writing(self, *, events: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a transaction on the one connection that writes; an exception leaves nothing of it.
+
+        Args: events, whether records may change that are events of timelines.
+        """
         with self._writing:
             self._writer.execute("BEGIN")
             try:
-                self._writer.execute(event_copy.EMPTY)  # whatever is written, it may no longer be a copy
+                if events:
+                    self._writer.execute(event_copy.EMPTY)  # it may no longer be a copy
                 yield self._writer
             except BaseException:
                 self._writer.execute("ROLLBACK")
@@ -294,12 +298,15 @@ class OmopStore:
                 if total and (always or new > _SORT_WHEN_NEW * total or new < 0):
                     self._sort(table.name, by=(table.concept, "person_id", table.start), rows=total)
 
-    def copy_events(self, select: str) -> int:
-        """Fill the copy of all events with the rows of `select` and return their number."""
+    def copy_events(self, select: str, *, stale: bool = False) -> int:
+        """Fill the copy of all events with the rows of `select` and return their number.
+
+        Args: stale, whether these are only the events of persons whose events in the copy are out of date.
+        """
         with self._writing:
             self._writer.execute("BEGIN")
             try:
-                self._writer.execute(event_copy.EMPTY)
+                self._writer.execute(event_copy.FORGET_STALE if stale else event_copy.EMPTY)
                 row = self._writer.execute(f"INSERT INTO {event_copy.EVENT_COPY} {select}").fetchone()
             except BaseException:
                 self._writer.execute("ROLLBACK")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from node.omop.store import OmopStore
-from node.timeline import timeline
+from node.timeline import reading, timeline
 from node.timeline_copy import copy_events
 from node.timeline_snapshot import compare, rows, take
-from node.timeline_sql import Scope
+from node.timeline_sql import Copied, Scope, filled
 from tests.node.made_facts import CLOCK, LAB, Hospital, event, hospital, person
 
 FIRST, SECOND, THIRD = "2021-01-01T00:00", "2021-06-01T00:00", "2022-01-01T00:00"
@@ -112,5 +112,37 @@ def test_a_store_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> 
     site.take(site.write("b", lab(2.0, SECOND)))
     assert site.rows("SELECT value_as_number FROM measurement") == [(2.0,)]
     assert known(site, "2021-05-31") == [1.0]
+    site.store.close()
+    site.vault.close()
+
+
+def test_the_copy_follows_a_load_of_few_patients_and_gives_what_the_tables_give(tmp_path: Path) -> None:
+    site = hospital(tmp_path)
+    who = [f"P{n}" for n in range(30)]
+    site.take(
+        site.write(
+            "a",
+            *([person(p), event("measurement", p, LAB, value_number=1.0, key=p, version=FIRST)] for p in who),
+        )
+    )
+    assert copy_events(site.store) == 30
+    site.take(
+        site.write(
+            "b",
+            [event("measurement", "P3", LAB, value_number=2.0, key="P3", version=SECOND)],
+            [event("measurement", "P4", LAB, "2020-02-01", value_number=3.0)],
+        )
+    )
+    with reading(site.store) as cursor:
+        assert filled(site.store, cursor) is Copied.NO
+    scopes = [Scope(site.person_id(p)) for p in ("P3", "P4", "P5")]
+    scopes += [Scope(), Scope(upto_load=1), Scope(site.person_id("P3"), as_of=moved(site, SECOND))]
+    from_the_tables = [timeline(site.store, scope) for scope in scopes]
+    assert copy_events(site.store) == 4  # of P3 both versions, of P4 both events
+    with reading(site.store) as cursor:
+        assert filled(site.store, cursor) is Copied.BY_PERSON
+    assert [timeline(site.store, scope) for scope in scopes] == from_the_tables
+    site.take(site.write("c", [{"action": "withdraw", "kind": "person", "patient": "P5"}]))
+    assert (site.person_id("P5"),) not in site.rows("SELECT person_id FROM fedtwin_timeline")
     site.store.close()
     site.vault.close()
