@@ -31,6 +31,8 @@ BENCHES = (
     "gradient_step",
     "flower_round",
     "heart",
+    "train_fusion",
+    "train_support2",
     "train_audit",
 )
 

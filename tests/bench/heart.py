@@ -72,7 +72,7 @@ def figures(*, quick: bool) -> Iterable[Figure]:
 def with_intercepts(
     study: Study, flamby: Sequence[Site], resplit: Sequence[Sequence[Site]], *, seeds: int
 ) -> Iterable[Figure]:
-    """Yield what intercepts that never leave their hospitals give, beside the textbook score with the same."""
+    """Yield what intercepts that never leave their hospitals give, the textbook score beside them."""
     own = changed(study, study={"local": "intercept"}, training=INTERCEPT_STEPS)
     fixed = mean([with_own(own, flamby) for _ in range(seeds)])
     yield Figure("heart.own_intercept_eps1", fixed, "accuracy", GOAL_OWN, f"goal; {seeds} noise draws")
