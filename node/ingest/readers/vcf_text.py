@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 
 from node.ingest.facts import TurnedAway
 from node.ingest.readers.variant_batches import (
-    ABSENT,
     MISSING,
     RSID,
     VARIANTS,
@@ -30,25 +28,17 @@ from node.ingest.readers.variant_batches import (
     named,
     unusable,
 )
+from node.ingest.readers.vcf_genotypes import Bytes, Ints, NoGenotype, calls
 
 CHUNK = 1 << 22  # bytes of text: a million genotypes at most, and some 60 MB on the way into columns
 MAX_LINE = 1 << 28  # bytes: half a million samples with all that callers write about each of them
 _FIXED = 9  # CHROM POS ID REF ALT QUAL FILTER INFO FORMAT
 _CHROM, _POS, _ID, _REF, _ALT, _QUAL, _FILTER, _INFO, _FORMAT = range(_FIXED)
 _PAD = b".\t\t\t"  # what a sample says that says nothing; and no genotype ends with the text
-_TAB, _LINE, _COLON = b"\t\n:"
-_NOT_ONE = np.int8(-128)
-_ALLELE = np.full(256, _NOT_ONE, dtype=np.int8)
-_ALLELE[list(b"0123456789")] = np.arange(10)
-_ALLELE[ord(".")] = MISSING
+_TAB, _LINE = b"\t\n"
 _BASE = np.zeros(256, dtype=bool)
 _BASE[list(b"ACGT")] = True
-_MANY = 16  # samples from which a line's genotypes are copied as a block
 _LAST_POSITION = 2**31 - 1
-_BEYOND = 127  # any allele number that no record can have
-
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 
 def batches(path: Path, *, samples: int) -> Iterator[VariantBatch]:
@@ -291,44 +281,16 @@ class _Lines:
         starts, ends = self.starts[lines, _FIXED:], self.ends[lines, _FIXED:]
         if place[lines].any():
             starts, ends = self._at_place(starts, ends, place[lines])
-        first, mark, second, after = self._around(starts, ends)
-        one, two = _ALLELE[first], _ALLELE[second]
-        is_phased = mark == ord("|")
-        width = ends - starts
-        usual = (
-            (one != _NOT_ONE) & (two != _NOT_ONE) & (is_phased | (mark == ord("/")))
-            & ((width == 3) | ((after == _COLON) & (width > 3)))
-        )  # fmt: skip
-        if not usual.all():
-            single = (one != _NOT_ONE) & ((width == 1) | ((mark == _COLON) & (width > 1)))
-            two = np.where(single, np.int8(ABSENT), two)
-            is_phased &= ~single
-            for row, column in np.argwhere(~(usual | single)).tolist():
-                text = self._signs[starts[row, column] : ends[row, column]].tobytes()
-                call = _call(text.partition(b":")[0])
-                if call is None:
-                    raise self._damaged(int(lines[row]))
-                one[row, column], two[row, column], is_phased[row, column] = call[:2] + call[2:3]
-                if call[3] > 2:
-                    self._turn_away(int(lines[row]), "ploidy")
+        try:
+            found, is_phased, many = calls(self._signs, starts, ends)
+        except NoGenotype as error:
+            raise self._damaged(int(lines[error.row])) from None
+        for row in np.flatnonzero(many).tolist():
+            self._turn_away(int(lines[row]), "ploidy")
         if len(lines) == self._count:
-            return np.stack([one, two], axis=2), is_phased
-        alleles[lines, :, 0], alleles[lines, :, 1], phased[lines] = one, two, is_phased
+            return found, is_phased
+        alleles[lines], phased[lines] = found, is_phased
         return alleles, phased
-
-    def _around(self, starts: Ints, ends: Ints) -> tuple[Bytes, Bytes, Bytes, Bytes]:
-        """Return the first four signs of each sample."""
-        count = starts.shape[1]
-        if (
-            count >= _MANY
-            and (ends[:, -1] - starts[:, 0] == 4 * count - 1).all()
-            and (ends - starts == 3).all()
-        ):
-            block = np.stack([self._signs[begin : begin + 4 * count] for begin in starts[:, 0].tolist()])
-            signs = block.reshape(len(starts), count, 4)
-            return signs[:, :, 0], signs[:, :, 1], signs[:, :, 2], signs[:, :, 3]
-        signs = self._signs
-        return signs[starts], signs[starts + 1], signs[starts + 2], signs[starts + 3]
 
     def _at_place(self, starts: Ints, ends: Ints, place: Ints) -> tuple[Ints, Ints]:
         """Move to GT where other fields go before it, which VCF does not allow and some callers do."""
@@ -374,23 +336,3 @@ def _position(text: bytes) -> int:
 def _place_of_gt(said: bytes) -> int:
     names = said.split(b":")
     return names.index(b"GT") if b"GT" in names else -1
-
-
-@lru_cache(maxsize=1 << 12)
-def _call(said: bytes) -> tuple[int, int, bool, int] | None:
-    """Return two alleles, whether phased, and how many there are; None if it is no genotype.
-
-    >>> _call(b"10|2"), _call(b"0/1/1"), _call(b"x")
-    ((10, 2, True, 2), (0, 1, False, 3), None)
-    """
-    parts = said.replace(b"|", b"/").split(b"/")
-    found = []
-    for part in parts:
-        if part == b".":
-            found.append(MISSING)
-        elif part.isdigit() and len(part) <= 9:
-            found.append(min(int(part), _BEYOND))
-        else:
-            return None
-    second = found[1] if len(found) > 1 else ABSENT
-    return found[0], second, b"|" in said and len(found) > 1, len(found)
