@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,7 +64,7 @@ class AuditLog:
         self._mutex = threading.Lock()
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         try:
-            self._append(None, {})
+            self._append([])
         except BaseException:
             self.close()
             raise
@@ -74,19 +74,14 @@ class AuditLog:
 
         Raises: NotAuditable; AuditBroken.
         """
-        try:
-            known = AuditEvent(event)
-        except ValueError:
-            raise NotAuditable("not an event of the closed list") from None
-        plain = {name: _plain(value) for name, value in fields.items() if value is not None}
-        for name, value in plain.items():
-            if name not in FIELDS:
-                raise NotAuditable("not a field of the closed list")
-            if not FIELDS[name](value):
-                raise NotAuditable(f"field {name}: not of its form")
-        line = self._append(known, plain)
-        assert line is not None
-        return line
+        return self.record_all([(event, fields)])[0]
+
+    def record_all(self, entries: Sequence[tuple[AuditEvent | str, Mapping[str, Any]]]) -> list[AuditLine]:
+        """Append events in order, all durable on return, with one wait for the disk.
+
+        Nothing is appended if one of them may not be. Raises: NotAuditable; AuditBroken.
+        """
+        return self._append([_checked(event, fields) for event, fields in entries])
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -95,32 +90,40 @@ class AuditLog:
                 os.close(self._file)
                 self._file = -1
 
-    def _append(self, event: AuditEvent | None, fields: dict[str, Any]) -> AuditLine | None:
+    def _append(self, entries: Sequence[tuple[AuditEvent, dict[str, Any]]]) -> list[AuditLine]:
         with self._mutex:
             fcntl.flock(self._file, fcntl.LOCK_EX)  # other processes of this node wait
             try:
                 torn = self._drop_torn_end()
                 last = self._last()
                 if torn:
-                    last = self._write(AuditEvent.LINE_RECOVERED, {}, last)[0]
-                return None if event is None else self._write(event, fields, last)[1]
+                    recovered = self._write([(AuditEvent.LINE_RECOVERED, {})], last)[-1]
+                    last = (recovered.seq, recovered.hash)
+                return self._write(entries, last)
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _write(
-        self, event: AuditEvent, fields: dict[str, Any], last: tuple[int, str]
-    ) -> tuple[tuple[int, str], AuditLine]:
-        seq, at = last[0] + 1, self._clock.now().isoformat()
-        body = {"seq": seq, "at": at, "event": event.value, "fields": fields, "previous": last[1]}
-        digest = canonical.digest(body).hex()
-        data = canonical.encode({**body, "hash": digest}) + b"\n"
-        if len(data) > MAX_LINE_BYTES:
-            raise NotAuditable("the line is too long")
-        if os.write(self._file, data) != len(data):
-            raise OSError("the audit line was not written whole")
-        os.fsync(self._file)
-        _write_head(_head_path(self._path), seq, digest)
-        return (seq, digest), AuditLine(seq, at, event.value, fields, digest)
+        self, entries: Sequence[tuple[AuditEvent, dict[str, Any]]], last: tuple[int, str]
+    ) -> list[AuditLine]:
+        """Write lines behind the one of number and hash `last`."""
+        data, made = b"", []
+        for event, fields in entries:
+            seq, at = last[0] + 1, self._clock.now().isoformat()
+            body = {"seq": seq, "at": at, "event": event.value, "fields": fields, "previous": last[1]}
+            digest = canonical.digest(body).hex()
+            line = canonical.encode({**body, "hash": digest}) + b"\n"
+            if len(line) > MAX_LINE_BYTES:
+                raise NotAuditable("the line is too long")
+            data += line
+            last = (seq, digest)
+            made.append(AuditLine(seq, at, event.value, fields, digest))
+        if made:
+            if os.write(self._file, data) != len(data):
+                raise OSError("the audit lines were not written whole")
+            os.fsync(self._file)
+            _write_head(_head_path(self._path), *last)
+        return made
 
     def _last(self) -> tuple[int, str]:
         """Return number and hash of the last line, (0, GENESIS) for an empty file. Raises: AuditBroken."""
@@ -183,6 +186,20 @@ def verify(path: Path) -> int:
 def tail(path: Path, count: int) -> list[AuditLine]:
     """Return the last `count` lines, all checked. Raises: AuditBroken; FileNotFoundError."""
     return list(lines(path))[-count:] if count > 0 else []
+
+
+def _checked(event: AuditEvent | str, fields: Mapping[str, Any]) -> tuple[AuditEvent, dict[str, Any]]:
+    try:
+        known = AuditEvent(event)
+    except ValueError:
+        raise NotAuditable("not an event of the closed list") from None
+    plain = {name: _plain(value) for name, value in fields.items() if value is not None}
+    for name, value in plain.items():
+        if name not in FIELDS:
+            raise NotAuditable("not a field of the closed list")
+        if not FIELDS[name](value):
+            raise NotAuditable(f"field {name}: not of its form")
+    return known, plain
 
 
 def _plain(value: Any) -> Any:

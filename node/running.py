@@ -346,19 +346,25 @@ class RunningNode:
 
     def _write_lines(self) -> None:
         """Write audit lines, in a thread of their own, until told to stop."""
-        while (line := self._lines.get()) is not None:
+        ended = False
+        while not ended and (line := self._lines.get()) is not None:
             time.sleep(AUDIT_DELAY_S)
-            while line is not None:
-                event, fields = line
-                try:
-                    self._parts.audit.record(event, **fields)
-                    self._audit_broken = False
-                except Exception:
-                    self._audit_broken = True
-                    log.exception("an audit line could not be written: questions are refused until one can")
-                try:
-                    line = self._lines.get_nowait()
-                except Empty:
-                    break
-            else:
+            waiting = [line]
+            with contextlib.suppress(Empty):
+                while (line := self._lines.get_nowait()) is not None:
+                    waiting.append(line)
+                ended = True
+            self._written(waiting)
+
+    def _written(self, waiting: list[tuple[AuditEvent, dict[str, Any]]]) -> None:
+        """Write these with one wait for the disk; if that fails, each that can be."""
+        try:
+            self._parts.audit.record_all(waiting)
+            self._audit_broken = False
+        except Exception:
+            if len(waiting) > 1:
+                for line in waiting:
+                    self._written([line])
                 return
+            self._audit_broken = True
+            log.exception("an audit line could not be written: questions are refused until one can")

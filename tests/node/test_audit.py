@@ -112,6 +112,19 @@ def test_no_field_can_hold_a_sentence_or_a_name_with_a_blank() -> None:
 # ---- the chain ----
 
 
+def test_many_events_are_appended_in_order_and_none_if_one_is_not_on_the_list(
+    log: AuditLog, path: Path
+) -> None:
+    first = log.record(AuditEvent.QUESTION_CANCELLED, question_id=QuestionId(b"q" * 16))
+    made = log.record_all([(AuditEvent.QUESTION_CANCELLED, {"attempt": attempt}) for attempt in (1, 2, 3)])
+    assert [line.seq for line in made] == [first.seq + 1, first.seq + 2, first.seq + 3]
+    assert [line.fields["attempt"] for line in audit.tail(path, 3)] == [1, 2, 3]
+    with pytest.raises(NotAuditable):
+        log.record_all([(AuditEvent.QUESTION_CANCELLED, {"attempt": 4}), ("invented", {})])
+    assert audit.verify(path) == made[-1].seq
+    assert log.record_all([]) == []
+
+
 def test_an_untouched_trail_verifies(log: AuditLog, path: Path) -> None:
     fill(log)
     assert audit.verify(path) == 5
