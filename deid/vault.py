@@ -202,14 +202,15 @@ class Vault:
         numbers = (np.frombuffer(digests, dtype=">u8") & np.uint64(_ID_MASK)).astype(np.int64)
         return np.maximum(numbers, 1)
 
-    def uuid_of(self, name: bytes, *, label: str) -> uuid.UUID:
-        """Return a UUID of version 8 (RFC 9562) for a name: the same name always gets the same.
+    def dicom_uid(self, uid: str, *, project: str = "") -> str:
+        """Return the UID that stands for a hospital's, in headers, in files and in the CDM alike: a UUID of
+        version 8 (RFC 9562) as DICOM writes one (PS3.5 B.2).
 
         Guarantee: a keyed hash (HMAC-SHA256), 122 bits of it: not to be computed or undone without the key.
         """
-        raw = bytearray(self._key.keyed(b"uuid", label.encode(), name)[:16])
+        raw = bytearray(self._key_of(project).keyed(b"dicom uid", uid.encode())[:16])
         raw[6], raw[8] = raw[6] & 0x0F | 0x80, raw[8] & 0x3F | 0x80  # version and variant
-        return uuid.UUID(bytes=bytes(raw))
+        return f"2.25.{uuid.UUID(bytes=bytes(raw)).int}"
 
     def _find(self, lookups: list[bytes], secrets: dict[bytes, bytes]) -> None:
         marks = ",".join("?" * len(lookups))

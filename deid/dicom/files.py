@@ -61,6 +61,7 @@ class Report:
 def deidentifier(
     vault: Vault,
     *,
+    project: str = "",
     options: frozenset[Option] = RESEARCH,
     finder: Finder | None = None,
     ocr: Ocr | None = None,
@@ -70,13 +71,16 @@ def deidentifier(
     """Return what de-identifies objects under a hospital's vault.
 
     Args:
+        project: whose export it is; two projects' cannot be joined. Empty: the hospital's own store.
         finder: finds identity in texts. Without one, options that clean texts are left out, and texts go.
         ocr: `deid.dicom.ocr.Tesseract.found()`; None: images at risk are refused.
     """
     if finder is None:
         options -= {Option.CLEAN_DESCRIPTORS, Option.CLEAN_STRUCTURED_CONTENT}
     pixels = TextBlanker(Option.CLEAN_PIXELS in options, ocr, scan)
-    return Deidentifier(Profile(options), Identities(vault), pixels=pixels, finder=finder, practice=practice)
+    return Deidentifier(
+        Profile(options), Identities(vault, project=project), pixels=pixels, finder=finder, practice=practice
+    )
 
 
 def deidentify_path(

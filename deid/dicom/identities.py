@@ -30,13 +30,17 @@ class Pseudonym:
 class Identities:
     """Pseudonyms of patients and UIDs. The same input leads to the same output in every file and run."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, *, project: str = "") -> None:
+        """project: whose export it is; empty for the hospital's own store (deid.vault)."""
         self._vault = vault
+        self._project = project
         self._mapped = lru_cache(_REMEMBERED)(self._made)
 
     def patient(self, patient_id: str, *, issuer: str = "") -> Pseudonym:
         """Return the pseudonym of a patient. Args: issuer: who gave the id (0010,0021)."""
-        found = self._vault.pseudonyms([patient_id], namespace=issuer or DEFAULT_NAMESPACE)
+        found = self._vault.pseudonyms(
+            [patient_id], namespace=issuer or DEFAULT_NAMESPACE, project=self._project
+        )
         return Pseudonym(str(int(found.ids[0])), int(found.shift_days[0]))
 
     def uid(self, uid: str) -> str:
@@ -47,4 +51,4 @@ class Identities:
         return uid if uid in UID_dictionary else self._mapped(uid)
 
     def _made(self, uid: str) -> str:
-        return f"2.25.{self._vault.uuid_of(uid.encode(), label='dicom uid').int}"
+        return self._vault.dicom_uid(uid, project=self._project)

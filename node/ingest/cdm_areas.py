@@ -124,6 +124,8 @@ def stage(cursor: duckdb.DuckDBPyConnection, *, year_only: bool) -> None:
     if Kind.COST in kinds or _told_money(cursor):
         for statement in (_COSTS, _COST_PROVENANCE, _COST_LINKS):
             cursor.execute(statement)
+    if Kind.MEASUREMENT in kinds:
+        cursor.execute(_IMAGE_FEATURES)
     if Kind.LINK in kinds:
         cursor.execute(_LINKS)
         cursor.execute(_OTHER_PROVENANCE.format(name="link", kind=Kind.LINK.value, moved=moved, mapped="''"))
@@ -296,6 +298,18 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
           {_DETAIL.format("plan")} AS plan_source_value, f.group_id, f.version, f.rank
         FROM fact f {_FIRST} WHERE f.kind = 'coverage'""",
     ),
+    Kind.IMAGE: (
+        "image_occurrence", True,
+        f"""SELECT f.base_id AS image_occurrence_id, f.person_id, f.visit_id AS visit_occurrence_id,
+          f.day AS image_occurrence_date, f.image_study_uid, f.image_series_uid,
+          CASE WHEN c.source_value = {_DETAIL.format("modality")} THEN c.concept_id ELSE 0 END
+            AS modality_concept_id, {_DETAIL.format("modality")} AS modality_source_value,
+          coalesce({_DETAIL.format("anatomic_site")}, {_DETAIL.format("body_site")})
+            AS anatomic_site_source_value,
+          TRY_CAST(coalesce({_DETAIL.format("number_of_instances")}, {_DETAIL.format("instances")}) AS BIGINT)
+            AS number_of_instances, f.group_id, f.version, f.rank
+        FROM fact f {_FIRST} WHERE f.kind = 'image'""",
+    ),
 }  # fmt: skip
 _MONEY = "(f.kind = 'cost' OR f.charged IS NOT NULL OR f.paid IS NOT NULL)"
 _COST_ID = f"CASE WHEN f.kind = 'cost' THEN f.base_id ELSE xor(f.base_id, {_SPREAD}) END"
@@ -328,6 +342,13 @@ SELECT {_COST_ID} AS record_id, NULL::BIGINT AS key_id,
   CASE WHEN f.kind = 'cost' THEN f.other_key_id ELSE f.key_id END AS other_key_id, f.person_id,
   0 AS relationship_concept_id, f.group_id, f.rank
 FROM fact f WHERE {_MONEY} AND CASE WHEN f.kind = 'cost' THEN f.other_key_id ELSE f.key_id END IS NOT NULL
+"""
+# what an algorithm measured in an image names the image (node.omop.derived makes image_feature of it)
+_IMAGE_FEATURES = """
+INSERT INTO stage_link BY NAME
+SELECT f.base_id AS record_id, NULL::BIGINT AS key_id, f.other_key_id, f.person_id,
+  0 AS relationship_concept_id, f.group_id, f.rank
+FROM fact f WHERE f.kind = 'measurement' AND f.type_concept_id = 32880 AND f.other_key_id IS NOT NULL
 """
 _LINKS = """
 INSERT INTO stage_link BY NAME

@@ -397,7 +397,6 @@ class _Columns:
         linked = self._kind == Kind.LINK
         has_target = pc.is_valid(self._facts["other_key"]).to_numpy(zero_copy_only=False)
         self._drop(asserts & linked & ~has_target, "other_key", "missing-target")
-        self._drop(asserts & (self._kind == Kind.IMAGE), "kind", "no-table")
         self._births()
         if self._owner._rules.notes is not TextPolicy.REDACTED:
             self._drop(asserts & (self._kind == Kind.NOTE), "text", "text-withheld")
@@ -470,6 +469,21 @@ class _Columns:
         )  # fmt: skip
         lost = self._withheld & self.good & self._asserts
         self.notes += [(record, "value", "text-withheld", False) for record in self.record[lost].tolist()]
+
+    def _uids(self, name: str) -> pa.Array:
+        """The UIDs of images as the vault has them: readers that know the vault give those themselves."""
+        images = self._kind == Kind.IMAGE
+        if not images.any():
+            return pa.nulls(self._size, pa.string())
+        details = self._facts["details"].combine_chunks()
+        ready = pc.map_lookup(details, f"image_{name}", "first")
+        raw = pc.map_lookup(details, name, "first").to_pylist()
+        vault = self._owner._vault
+        made = [
+            vault.dicom_uid(uid.removeprefix("urn:oid:")) if uid and image else None
+            for uid, image in zip(raw, images, strict=True)
+        ]
+        return pc.coalesce(ready, pa.array(made, pa.string()))
 
     # into the stage
 
@@ -595,6 +609,8 @@ class _Columns:
             ),
             "choice": choice,
             "value_choice": value,
+            "image_study_uid": self._uids("study_uid").take(take),
+            "image_series_uid": self._uids("series_uid").take(take),
             "route_choice": route,
             "race_choice": race,
             "ethnicity_choice": ethnicity,

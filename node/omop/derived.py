@@ -33,7 +33,9 @@ _DOMAINS = {
     "observation": ("Observation", 27),
     "visit_occurrence": ("Visit", 8),
     "note": ("Note", 5085),
+    "image_occurrence": ("Image", 0),
 }
+_MEASUREMENT_ID = 1147138  # OMOP's concept of the field measurement.measurement_id
 _VOCABULARY = (
     "concept",
     "concept_ancestor",
@@ -126,7 +128,10 @@ def _drug_eras(cursor: duckdb.DuckDBPyConnection) -> None:
 def _links(cursor: duckdb.DuckDBPyConnection) -> None:
     """Costs and links, as soon as both ends are there."""
     found = cursor.execute("SELECT count(*) FROM fedtwin_link").fetchone()
-    rest = cursor.execute("SELECT (SELECT count(*) FROM cost) + (SELECT count(*) FROM fact_relationship)")
+    rest = cursor.execute(
+        "SELECT (SELECT count(*) FROM cost) + (SELECT count(*) FROM fact_relationship)"
+        " + (SELECT count(*) FROM image_feature)"
+    )
     left = rest.fetchone()
     if (not found or not found[0]) and (not left or not left[0]):
         return
@@ -145,7 +150,8 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         )
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE ends AS SELECT l.record_id, l.key_id, l.relationship_concept_id,"
-        " l.person_id, t.record_id AS other_id, t.domain, t.concept FROM fedtwin_link l JOIN linkable t"
+        " l.person_id, t.record_id AS other_id, t.table_name AS other_table, t.domain, t.concept"
+        " FROM fedtwin_link l JOIN linkable t"
         " ON t.person_id = l.person_id AND t.key_id = l.other_key_id"
         " QUALIFY row_number() OVER (PARTITION BY l.record_id ORDER BY t.table_name, t.record_id) = 1"
     )
@@ -159,12 +165,28 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         "INSERT INTO cost BY NAME SELECT c.cost_id, e.other_id AS cost_event_id, e.domain AS cost_domain_id,"
         f" {fields} FROM {held('cost')} c JOIN ends e ON e.record_id = c.record_id"
     )
+    _image_features(cursor)
     cursor.execute("DELETE FROM fact_relationship")
     cursor.execute(
         "INSERT INTO fact_relationship (domain_concept_id_1, fact_id_1, domain_concept_id_2, fact_id_2,"
         " relationship_concept_id) SELECT DISTINCT f.concept, f.record_id, e.concept, e.other_id,"
         " e.relationship_concept_id FROM ends e JOIN linkable f ON f.person_id = e.person_id"
         " AND f.key_id = e.key_id WHERE e.key_id IS NOT NULL"
+    )
+
+
+def _image_features(cursor: duckdb.DuckDBPyConnection) -> None:
+    """What was measured in an image, beside the measurement itself."""
+    cursor.execute("DELETE FROM image_feature")
+    cursor.execute(
+        "INSERT INTO image_feature (image_feature_id, person_id, image_occurrence_id,"
+        " image_feature_event_field_concept_id, image_feature_event_id, image_feature_concept_id,"
+        " image_feature_type_concept_id, anatomic_site_concept_id)"
+        f" SELECT m.measurement_id, m.person_id, i.image_occurrence_id, {_MEASUREMENT_ID}, m.measurement_id,"
+        " m.measurement_concept_id, m.measurement_type_concept_id, i.anatomic_site_concept_id"
+        " FROM ends e JOIN measurement m ON m.measurement_id = e.record_id"
+        " JOIN image_occurrence i ON i.image_occurrence_id = e.other_id"
+        " WHERE e.other_table = 'image_occurrence'"
     )
 
 

@@ -237,6 +237,7 @@ WAITING = (
     "observation",
     "note",
     "payer_plan_period",
+    "image_occurrence",
 )
 # Those of them that name a visit
 VISITED = tuple(name for name in WAITING if name not in ("visit_occurrence", "payer_plan_period"))

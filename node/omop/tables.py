@@ -3,6 +3,10 @@
 The list of fields, datatypes and required flags is OHDSI's (CommonDataModel 5.4, Apache-2.0). Two datatypes
 are wider here: every `integer` is an int64, because pseudonyms are 63-bit and real CDMs (MIMIC)
 hold signed 64-bit ids; `numeric` is a float64, because DuckDB's NUMERIC keeps three decimals only.
+
+image_occurrence and image_feature are of OHDSI's medical imaging extension (Park et al. 2024, J Imaging
+Inform Med 37:899). Changed there: a series need not have a procedure; modality and site as the source wrote
+them, and the number of instances, are added.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ CDM_VERSION = "v5.4"
 CDM_VERSION_CONCEPT_ID = 756265  # "OMOP CDM Version 5.4.0"
 LOCAL_CONCEPTS_ABOVE = 2_000_000_000  # OMOP's convention: ids above are a site's own
 STARTER_VOCABULARY = "fedtwin-starter"  # the vocabulary_id of concepts that only our own words may name
+IMAGING = ("image_occurrence", "image_feature")  # of OHDSI's imaging extension, not of CDM 5.4 itself
 STARTER_MARK = 312327  # a concept that stands under that name where the starter vocabulary is
 
 

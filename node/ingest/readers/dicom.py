@@ -6,7 +6,8 @@ of instances that are known by then; so files may come one by one, late, twice a
 describes a
 series (modality, body part, date) is the same in all of its files by the standard's own rule.
 
-UIDs are remapped through the vault (2.25.<keyed number>): the hospital's own never leave the reader. Names,
+UIDs are remapped through the vault (2.25.<keyed number>, the same as in de-identified files): the hospital's
+own never leave the reader. A patient's id is of the issuer that the object names, else of "mrn". Names,
 descriptions and private elements are not read. Only headers are read, unless features are asked for.
 
 Turned away: what is no DICOM, encapsulated documents and secondary captures (scanned letters, screens, with
@@ -52,8 +53,8 @@ _DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")  # unpack to any
 AT_RISK = frozenset(("US", "IVUS", "ES", "XC", "GM", "SC", "OT", "DOC", "RF", "XA", "OP", "ECG", "HC", "SR"))
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
-    "Modality", "BodyPartExamined", "Laterality", "ImageLaterality", "StudyDate", "StudyTime", "SeriesDate",
-    "SeriesTime", "TimezoneOffsetFromUTC", "Rows", "Columns", "BurnedInAnnotation",
+    "IssuerOfPatientID", "Modality", "BodyPartExamined", "Laterality", "ImageLaterality", "StudyDate", "StudyTime",
+    "SeriesDate", "SeriesTime", "TimezoneOffsetFromUTC", "Rows", "Columns", "BurnedInAnnotation",
 ]  # fmt: skip
 _UID = re.compile(r"\A[0-9.]{1,64}\Z")
 _WORD = re.compile(r"\A[A-Z0-9_ ]{1,16}\Z")  # the standard's defined terms; anything else may be text
@@ -101,7 +102,7 @@ class DicomFacts:
 
     def remapped(self, uid: str) -> str:
         """Return the UID that stands for a hospital's: the same for the same, and not to be undone."""
-        return f"2.25.{int(self._vault.record_ids([uid.encode()], label='dicom uid')[0])}"
+        return self._vault.dicom_uid(uid)
 
     def _rows(self, header: Dataset, path: Path) -> list[dict[str, object]] | str:
         """Return the facts of a file, or why it has none."""
@@ -123,7 +124,8 @@ class DicomFacts:
             "record": 1,
             "action": Action.ASSERT.value,
             "patient": patient,
-            "patient_namespace": "mrn",
+            "patient_namespace": _text(header, "IssuerOfPatientID")
+            or "mrn",  # as de-identified files have it
             "start": when.start,
             "utc_offset_min": when.offset_min,
             "precision": when.precision.value,

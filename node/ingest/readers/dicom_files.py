@@ -12,7 +12,7 @@ from node.ingest.readers.image_features import Extractor, FirstOrder
 if TYPE_CHECKING:
     from node.ingest.readers.dicom import DicomFacts
 
-NAME, VERSION = "dicom", "1"
+NAME, VERSION = "dicom", "2"
 INDEX = "imaging.sqlite"
 
 

@@ -224,7 +224,10 @@ def imaging_study(resource: ImagingStudy, record: Record) -> str | None:
             key=f"{origin.key}#series[{series.uid}]" if origin.key and series.uid else None,
             encounter=record.encounter(resource.encounter),
             start=record.time(series.started, f"series[{i}].started") or started,
-            codings=[coding for concept in resource.procedureCode for coding in concept.coding],
+            codings=[
+                *([series.modality] if series.modality is not None else []),
+                *(coding for concept in resource.procedureCode for coding in concept.coding),
+            ],
             text=series.description,
             status=resource.status,
             details=details(

@@ -40,13 +40,14 @@ _SURNAMES = (
 )
 _GIVEN = ("JOHN", "Amara", "MARIA", "Thi", "Hans", "OLGA", "Siobhan", "WEI", "Claire", "Luca")
 _PLACES = ("ST MARY HOSPITAL", "County General", "UNIV. MED CTR", "Klinikum Nord", "Mercy Clinic Radiology")
+_VISIBLE = 0.1  # of the range of shades: strokes that stand out less from what they cross are not seen
 _LARGEST = {"US": 25, "CR": 31, "CT": 20, "SC": 25}  # pixels
 _LEVEL, _TILTED, _LEFT, _RIGHT = 0.0, 2.5, 90.0, 270.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One identifying line: its ink as a mask of the whole image, and how it was written."""
+    """One identifying line: its visible ink as a mask of the whole image, and how it was written."""
 
     text: str
     ink: NDArray[np.bool_]
@@ -113,10 +114,10 @@ def _try(kind: str, rng: Generator, ground: NDArray[np.float32], taken: NDArray[
     if abs(value - around) < 0.15 or np.std(ground[margin]) > 0.6 * abs(value - around):
         return None  # not to be read by anybody
     taken[margin] = True
-    patch = ground[window]
+    patch = ground[window].copy()
     ground[window] = patch * (1 - glyphs) + value * glyphs
     mask = np.zeros(ground.shape, bool)
-    mask[window] = ink
+    mask[window] = ink & (np.abs(patch - value) >= _VISIBLE)
     return Line(text, mask, size, abs(value - around), turned)
 
 
