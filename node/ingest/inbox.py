@@ -23,7 +23,7 @@ from protocols.clock import Clock
 
 OPEN, CLOSED = ".part", ".hl7"
 FRAME_END = END + b"\r"
-MAX_FILE = 8 << 20  # a load each: some seven thousand messages
+MAX_FILE = 32 << 20  # a load each: some thirty thousand messages
 RESERVED = 256 << 20  # bytes of the disk that are left to the rest of the node: its ledger must never fail
 
 

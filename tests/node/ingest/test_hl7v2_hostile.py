@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ingest.errors import UnreadableSource
+from node.ingest.readers import hl7v2_people, hl7v2_times, hl7v2_types, hl7v2_values
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_messages import HANDLERS, facts_of
 from node.ingest.readers.hl7v2_record import cells, table
@@ -194,3 +195,22 @@ def test_content_does_not_reach_logs_or_errors(tmp_path: Path, caplog):
     }
     assert SECRET not in repr(turned_away)
     assert SECRET not in caplog.text
+
+
+def test_long_fields_are_read_and_not_remembered():
+    caches = (hl7v2_types._concept, hl7v2_types._identifier, hl7v2_types._unit, hl7v2_values._form)
+    caches += (hl7v2_people._who_of, hl7v2_times._moment, hl7v2_types._range)
+    facts_of(message("ORU^R01", PID, "OBX|1|CWE|short^a^LN||v^w^L|kg|1-2||||F"), 1)
+    before = [cache.cache_info().currsize for cache in caches]
+    long = "x" * 100_000
+    rows, _ = facts_of(
+        message(
+            "ORU^R01", f"PID|1||{long}^^^GHH^MR||Doe||19610615{long}|F",
+            f"OBX|1|CWE|{long}^a^LN||{long}^w^L|kg|1-2||||F",
+            f"OBX|2|NM|1^a^LN||5|{long}|{long}||||F|||{long}",
+        ), 1,
+    )  # fmt: skip
+    assert len(rows) == 3
+    assert rows[0]["patient"] == long
+    after = [cache.cache_info().currsize for cache in caches]
+    assert sum(after) <= sum(before) + 2  # "kg" and "1^a^LN", which are short
