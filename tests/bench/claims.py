@@ -1,4 +1,4 @@
-"""How fast claims are read into facts, X12 837 and CMS's files (goal: 5,000/s), beside splitting the bytes."""
+"""How fast claims are read into facts, of X12 837 and of CMS (goal: 5,000/s), beside splitting the bytes."""
 
 import tempfile
 import time
