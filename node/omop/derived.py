@@ -126,7 +126,7 @@ def _drug_eras(cursor: duckdb.DuckDBPyConnection) -> None:
 
 
 def _links(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Costs and links, as soon as both ends are there."""
+    """Costs and links of the dirty persons, as soon as both ends are there."""
     found = cursor.execute("SELECT count(*) FROM fedtwin_link").fetchone()
     rest = cursor.execute(
         "SELECT (SELECT count(*) FROM cost) + (SELECT count(*) FROM fact_relationship)"
@@ -141,7 +141,7 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         " g.key_id, g.base_key_id, p.person_id FROM fedtwin_provenance p"
         f" JOIN (VALUES {tables}) d(table_name, domain, concept) USING (table_name)"
         " LEFT JOIN fedtwin_group g ON g.group_id = p.group_id AND g.holds"
-        " WHERE p.person_id IN (SELECT person_id FROM fedtwin_link)"
+        f" WHERE p.person_id IN (SELECT person_id FROM fedtwin_link) AND p.{_DIRTY}"
     )
     for name in WAITING:  # what waits for a description of its person is not in the CDM
         cursor.execute(
@@ -155,7 +155,10 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         " ON t.person_id = l.person_id AND t.key_id = l.other_key_id"
         " QUALIFY row_number() OVER (PARTITION BY l.record_id ORDER BY t.table_name, t.record_id) = 1"
     )
-    cursor.execute("DELETE FROM cost")
+    cursor.execute(
+        "DELETE FROM cost WHERE cost_id IN (SELECT record_id FROM fedtwin_provenance"
+        f" WHERE table_name = 'cost' AND {_DIRTY}) OR cost_id NOT IN (SELECT cost_id FROM {held('cost')})"
+    )
     fields = ", ".join(
         field
         for field in cdm_tables()["cost"].columns
@@ -166,7 +169,10 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
         f" {fields} FROM {held('cost')} c JOIN ends e ON e.record_id = c.record_id"
     )
     _image_features(cursor)
-    cursor.execute("DELETE FROM fact_relationship")
+    cursor.execute(  # of these persons, and of records that have left
+        "DELETE FROM fact_relationship WHERE fact_id_1 IN (SELECT record_id FROM fedtwin_provenance"
+        f" WHERE {_DIRTY}) OR fact_id_1 NOT IN (SELECT record_id FROM fedtwin_provenance)"
+    )
     cursor.execute(
         "INSERT INTO fact_relationship (domain_concept_id_1, fact_id_1, domain_concept_id_2, fact_id_2,"
         " relationship_concept_id) SELECT DISTINCT f.concept, f.record_id, e.concept, e.other_id,"
@@ -177,7 +183,10 @@ def _links(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def _image_features(cursor: duckdb.DuckDBPyConnection) -> None:
     """What was measured in an image, beside the measurement itself."""
-    cursor.execute("DELETE FROM image_feature")
+    cursor.execute(
+        f"DELETE FROM image_feature WHERE {_DIRTY}"
+        " OR image_occurrence_id NOT IN (SELECT image_occurrence_id FROM image_occurrence)"
+    )
     cursor.execute(
         "INSERT INTO image_feature (image_feature_id, person_id, image_occurrence_id,"
         " image_feature_event_field_concept_id, image_feature_event_id, image_feature_concept_id,"
