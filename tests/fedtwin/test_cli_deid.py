@@ -12,6 +12,7 @@ import pytest
 from deid.evaluation_peers import MODEL_PACKAGE
 from node.deid_standing import deid_standing
 from node.running import SOFTWARE_VERSION
+from tests.deid.dicom.objects import base
 from tests.fedtwin.conftest import Fedtwin
 from tests.fedtwin.test_cli_genomes import LABS
 
@@ -195,3 +196,22 @@ def test_the_command_says_so_and_keeps_it_for_the_policy(fedtwin: Fedtwin, hospi
     said = fedtwin("deid", "canary", "--home", hospital, "--json")
     assert said.code == 0, said.json["leaks"]
     assert '"leaks":0' in (hospital / "deid.json").read_text().replace(" ", "")
+
+
+def test_images_and_what_is_left_out(fedtwin: Fedtwin, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    image = base()
+    image.PatientName = "Tarrow^Oswin"
+    image.save_as(source / "a.dcm", enforce_file_format=True)
+    (source / "b.dcm").write_bytes(b"Tarrow is no image")
+    command = ("deid", "dicom", source, tmp_path / "out", "--no-text", "--key", tmp_path / "key", "--json")
+    said = fedtwin(*command)
+    assert said.json["files"] == 2
+    assert [one["reason"] for one in said.json["left_out"]] == ["not-dicom"]
+    (written,) = (tmp_path / "out").rglob("*.dcm")
+    assert b"Tarrow" not in written.read_bytes()
+    assert said.code == 0
+    assert fedtwin(*command, "--option", "nothing").code == 2
+    (source / "a.dcm").unlink()
+    assert fedtwin(*command).code == 3
