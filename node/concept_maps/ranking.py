@@ -23,7 +23,8 @@ EMBEDDED_NAMES = (
     20_000  # as many names are embedded whole: about a minute; of more, the best by their writing
 )
 SHORT_LIST = 200  # of so many a label
-_ROWS = 256  # labels at a time, so that memory is bounded by the names
+_ROWS = 256  # labels at a time at most,
+_CELLS = 32_000_000  # and labels times names: 128 MB a matrix of likeness, of which there are six or so
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ class Ranker:
     def best(self, labels: Sequence[str], *, most: int) -> list[list[Ranked]]:
         """Return up to `most` candidates for each label, the best first; ties by concept id."""
         found: list[list[Ranked]] = []
-        for begin in range(0, len(labels), _ROWS):
-            part = labels[begin : begin + _ROWS]
+        rows = max(1, min(_ROWS, _CELLS // max(1, len(self._names))))
+        for begin in range(0, len(labels), rows):
+            part = labels[begin : begin + rows]
             scores = self._scores(part) if self._names else np.zeros((len(part), 0), np.float32)
             found += [self._top(row, most) for row in scores]
         return found

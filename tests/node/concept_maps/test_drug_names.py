@@ -64,3 +64,13 @@ def test_a_name_that_was_cut_short_is_found_by_what_is_missing() -> None:
 def test_no_names_and_no_labels_are_no_error() -> None:
     assert DrugIndex([]).scores(["aspirin"]).shape == (1, 0)
     assert DrugIndex(["aspirin"]).scores([""]).tolist() == [[0.0]]
+
+
+def test_a_large_vocabulary_takes_a_few_labels_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Named(number, f"drug{number} {number} MG Oral Tablet") for number in range(1, 40)]
+    labels = [f"DRUG{number} {number}MG TAB" for number in range(1, 40, 3)]
+    ranker = Ranker(names, embedder=None, drugs=True)
+    whole = ranker.best(labels, most=3)
+    monkeypatch.setattr("node.concept_maps.ranking._CELLS", 50)
+    assert ranker.best(labels, most=3) == whole
+    assert [best[0].concept_id for best in whole] == list(range(1, 40, 3))
