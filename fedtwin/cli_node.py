@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
+from fedtwin.cli_node_features import features
 from fedtwin.cli_node_fhir import pull_fhir
 from fedtwin.cli_node_genomes import load_genomes, score_genomes
 from fedtwin.cli_node_listen import listen_mllp
+from fedtwin.cli_node_listen_dicom import listen_dicom
 from fedtwin.cli_node_map import mapping as code_mapping
 from fedtwin.cli_node_notes import notes
 from fedtwin.cli_node_quality import quality
@@ -33,11 +35,13 @@ register(node)
 node.command("cohort")(cohort)
 node.command("notes")(notes)
 node.command("timeline")(timeline)
+node.command("features")(features)
 node.command("provenance")(provenance)
 node.command("meds")(meds)
 node.command("quality")(quality)
 node.command("sources")(sources)
 node.command("listen-mllp")(listen_mllp)
+node.command("listen-dicom")(listen_dicom)
 node.command("pull-fhir")(pull_fhir)
 node.command("load-genomes")(load_genomes)
 node.command("score-genomes")(score_genomes)

@@ -141,14 +141,18 @@ def is_genotypes(name: str) -> bool:
 
 
 def forget_genomes(home: Path, store: OmopStore) -> None:
-    """Remove the genotypes of whoever withdrew."""
-    if not (home / GENOMES).is_dir():
-        return
-    from node.genomes.recording import withdrawn
-    from node.genomes.store import GenomeStore
+    """Remove the genotypes, and the rows of features, of whoever withdrew."""
+    if (home / GENOMES).is_dir():
+        from node.genomes.recording import withdrawn
+        from node.genomes.store import GenomeStore
 
-    for person_id in withdrawn(store):
-        GenomeStore(home / GENOMES).forget(person_id)
+        for person_id in withdrawn(store):
+            GenomeStore(home / GENOMES).forget(person_id)
+    if NodeHome(home).features.is_dir():
+        from node.features.store import FeatureStore
+        from node.genomes.recording import withdrawn
+
+        FeatureStore(NodeHome(home).features).forget(sorted(withdrawn(store)))
 
 
 def quarantined(home: Path) -> list[dict[str, Any]]:

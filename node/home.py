@@ -1,7 +1,7 @@
 """A hospital's folder: what lies where, and what node.toml says.
 
 node.toml  keys/ (0600)  tls.crt ca.crt  roster.json peers.json  policy.toml  store/omop.duckdb
-ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  logs/
+ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  features/  logs/
 flwr/
 """
 
@@ -177,6 +177,11 @@ class NodeHome:
     def audit(self) -> Path:
         """The audit trail."""
         return self.path / "audit.jsonl"
+
+    @property
+    def features(self) -> Path:
+        """features/: rows of feature sets that were computed once (`fedtwin node features`)."""
+        return self.path / "features"
 
     @property
     def own_parts(self) -> Path:

@@ -26,6 +26,7 @@ from node.omop.store import OmopStore
 from privacy import private_files
 from protocols.cohort import Cohort
 from protocols.feature_set import FeatureSet
+from protocols.study_features import modalities
 
 Ints = NDArray[np.int64]
 
@@ -84,9 +85,7 @@ class FeatureStore:
         Args: max_age_days, rows of older index dates are not taken.
         Raises: FileNotFoundError if nothing is kept of this set and this state of the store.
         """
-        file = self._file(features, store)
-        if not file.exists():
-            raise FileNotFoundError("no features of this set are kept for the store as it stands")
+        file = self._kept(features, store)
         asked = pa.table(
             {"place": np.arange(len(person_ids)), "person_id": person_ids, "on_day": on_day.astype(np.int64)}
         )
@@ -108,6 +107,15 @@ class FeatureStore:
         mask[found] = _matrix(joined["seen"], found, width)
         return StoredRows(found, np.where(found, days, 0), x, mask)
 
+    def present(self, features: FeatureSet, store: OmopStore) -> dict[str, int]:
+        """Return of how many kept rows each modality is there. Raises: FileNotFoundError, as `as_of` does."""
+        rows = pq.read_table(self._kept(features, store), columns=["seen"])
+        width = sum(features.shapes().values())
+        seen = _matrix(rows["seen"], np.ones(rows.num_rows, dtype=bool), width).astype(bool)
+        groups = modalities(features.features)
+        found = {group.name: int(seen[:, list(group.observed_by)].any(axis=1).sum()) for group in groups}
+        return {name: found[name] for name in features.shapes()}
+
     def forget(self, person_ids: Sequence[int]) -> int:
         """Remove all rows of persons (they withdrew); return from how many files."""
         files = 0
@@ -121,6 +129,12 @@ class FeatureStore:
 
     def _file(self, features: FeatureSet, store: OmopStore) -> Path:
         return self._folder / f"{features.hash().hex()}.{store.epoch()}.parquet"
+
+    def _kept(self, features: FeatureSet, store: OmopStore) -> Path:
+        file = self._file(features, store)
+        if not file.exists():
+            raise FileNotFoundError("no features of this set are kept for the store as it stands")
+        return file
 
     def _write(self, file: Path, rows: pa.Table) -> None:
         private_files.make_folder(self._folder)

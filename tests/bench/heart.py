@@ -33,7 +33,8 @@ GOAL_OWN_RESPLIT = 0.82
 GOAL_TENTH = 0.78  # at ε = 0.1
 # Chosen as the packaged plan was: five-fold cross-validation on the training rows of FLamby's split.
 INTERCEPT_STEPS = {"steps_per_round": 10}
-TENTH_STEPS = {"rounds": 1, "steps_per_round": 4, "learning_rate": 1.0}
+TENTH_STEPS = {"rounds": 1, "steps_per_round": 10, "learning_rate": 1.0}
+TENTH_CLIP_NORM = 0.5
 
 Vector = NDArray[np.float64]
 Scorer = Callable[[FeatureTable], Vector]  # logits
@@ -93,8 +94,8 @@ def with_intercepts(
 
 
 def at_a_tenth(study: Study, flamby: Sequence[Site], *, seeds: int) -> Iterable[Figure]:
-    """Yield what is left at ε = 0.1, where a few larger steps do better than many small ones."""
-    tenth = changed(study, privacy={"epsilon": 0.1}, training=TENTH_STEPS)
+    """Yield what is left at ε = 0.1, where a lower clip norm takes its share of the noise away."""
+    tenth = changed(study, privacy={"epsilon": 0.1, "clip_norm": TENTH_CLIP_NORM}, training=TENTH_STEPS)
     scores = [accuracy(federated(tenth, flamby, Noise.SHARES), flamby) for _ in range(seeds)]
     yield Figure(
         "heart.federated_dp_eps0.1", mean(scores), "accuracy", GOAL_TENTH, f"goal; {seeds} noise draws"
@@ -111,7 +112,7 @@ def at_a_tenth(study: Study, flamby: Sequence[Site], *, seeds: int) -> Iterable[
     yield Figure("heart.own_intercept_eps0.1", fixed, "accuracy", GOAL_TENTH, f"goal; {seeds} noise draws")
 
 
-def changed(study: Study, **sections: dict[str, object]) -> Study:
+def changed(study: Study, /, **sections: dict[str, object]) -> Study:
     """Return the plan with some keys changed."""
     form = study.to_json()
     for name, keys in sections.items():

@@ -271,3 +271,11 @@ def test_who_withdraws_is_in_no_file_any_more(tmp_path: Path, store: OmopStore) 
     assert kept.forget([1]) == 0
     found = kept.as_of(SET, store, np.array([1, 2]), days(day(1), day(1)))
     assert found.found.tolist() == [False, True]
+
+
+def test_the_store_says_of_how_many_patients_each_modality_is_there(tmp_path: Path, store: OmopStore) -> None:
+    history(store, 1, first=100)
+    person(store, 2)
+    kept = FeatureStore(tmp_path / "features")
+    kept.fill(SET, COHORT, store)
+    assert kept.present(SET, store) == dict.fromkeys(SET.shapes(), 1) | {"person": 2}
