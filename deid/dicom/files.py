@@ -88,11 +88,14 @@ def deidentify_path(
     target: Path,
     made: Deidentifier,
     *,
+    by_patient: bool = False,
     progress: Callable[[int, Path], None] | None = None,
 ) -> Report:
     """De-identify a file, or every file below a folder, into `target`.
 
-    Args: progress: told after each file: how many are done, and the source's path.
+    Args:
+        by_patient: put a folder called by the patient's pseudonym above the study's.
+        progress: told after each file: how many are done, and the source's path.
     Raises: ValueError if the target lies in the source.
     """
     source, target = source.resolve(), target.resolve()
@@ -103,7 +106,7 @@ def deidentify_path(
         report.files += 1
         try:
             done = made.deidentify(read(file))
-            place = _place(target, done.dataset)
+            place = _place(target / done.patient.id if by_patient else target, done.dataset)
             _write(done.dataset, place)
         except NotDeidentified as error:
             report.quarantined.append(Quarantined(file, error.reason))
@@ -163,8 +166,9 @@ def _place(target: Path, dataset: FileDataset) -> Path:
 
 
 def _write(dataset: FileDataset, place: Path) -> None:
-    private_files.make_folder(place.parent.parent)
-    private_files.make_folder(place.parent)
+    for folder in reversed(place.parents):
+        if not folder.exists():
+            private_files.make_folder(folder)
     private_files.write(place, encoded(dataset))
 
 

@@ -5,9 +5,8 @@ Guarantee: success (0000H) is answered only once the object is on the disk, whol
 the
 sender's are not used. Only application entities that are named may send, to the title that is named. It
 listens
-on loopback unless told otherwise: DICOM's own port has no encryption and no authentication worth the name,
-so put
-a TLS tunnel before it.
+on loopback unless told otherwise: DICOM's own port has no encryption and no authentication worth the name;
+with `tls` it has, as far as its context asks for certificates of those who send.
 
 Encapsulated documents and secondary captures are not negotiated; an object beyond the limit ends the
 association
@@ -19,6 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Listening:
 class StorageService:
     """The running service: a context manager."""
 
-    def __init__(self, inbox: Path, listening: Listening) -> None:
+    def __init__(self, inbox: Path, listening: Listening, *, tls: ssl.SSLContext | None = None) -> None:
         self._inbox = private_files.make_folder(inbox)
         self._limit = listening.max_object
         self._coming: dict[int, int] = {}
@@ -90,6 +90,7 @@ class StorageService:
         server = entity.start_server(
             (listening.host, listening.port),
             block=False,
+            ssl_context=tls,
             evt_handlers=[
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_PDU_RECV, self._count),
