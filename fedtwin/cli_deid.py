@@ -8,6 +8,7 @@ from fedtwin.cli_deid_canary import canary
 from fedtwin.cli_deid_dicom import dicom
 from fedtwin.cli_deid_evaluate import evaluate
 from fedtwin.cli_deid_report import report
+from fedtwin.cli_deid_rotate import rotate
 from fedtwin.cli_deid_table import table
 from fedtwin.cli_deid_text import text
 
@@ -18,6 +19,7 @@ deid = typer.Typer(
 deid.command("text")(text)
 deid.command("table")(table)
 deid.command("dicom")(dicom)
+deid.command("rotate")(rotate)
 deid.command("report")(report)
 deid.command("evaluate")(evaluate)
 deid.command("canary")(canary)

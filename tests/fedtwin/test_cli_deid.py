@@ -98,6 +98,23 @@ def test_text_replaces_identity_the_same_for_a_patient_and_otherwise_for_another
     assert fedtwin("deid", "text", note, *key).code == 2
 
 
+def test_rotating_a_projects_key_changes_its_exports_and_no_others(fedtwin: Fedtwin, tmp_path: Path) -> None:
+    source, key = tmp_path / "in.csv", ("--key", tmp_path / "key")
+    source.write_text("mrn,date\n8404915,2020-01-02\n")
+
+    def export(name: str, project: str) -> str:
+        command = ("deid", "table", source, tmp_path / name, "--no-text", "--project", project, *key)
+        assert fedtwin(*command).code == 0
+        return (tmp_path / name).read_text()
+
+    a, b = export("a1.csv", "a"), export("b1.csv", "b")
+    assert a != b
+    assert fedtwin("deid", "rotate", "a", *key, "--json").json == {"project": "a", "rotated": 1}
+    assert export("a2.csv", "a") not in (a, b)
+    assert export("b2.csv", "b") == b
+    assert fedtwin("deid", "rotate", "", *key).code == 2
+
+
 def test_text_by_tags_bars_and_spans_needs_no_key(fedtwin: Fedtwin, note: Path, tmp_path: Path) -> None:
     tagged = fedtwin("deid", "text", note, "--style", "tag", "--key", tmp_path / "never")
     assert tagged.out.startswith("[NAME] was seen on [DATE]; her phone is [PHONE].")
