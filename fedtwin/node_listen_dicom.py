@@ -112,7 +112,7 @@ async def listen(
     load_every_s: float,
     keep: bool,
 ) -> None:
-    """Listen until SIGTERM or SIGINT; say on stdout when objects are taken. What came is loaded at the end."""
+    """Listen until SIGTERM or SIGINT; say on stdout when objects are taken. What came is loaded then."""
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)

@@ -53,8 +53,8 @@ _DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")  # unpack to any
 AT_RISK = frozenset(("US", "IVUS", "ES", "XC", "GM", "SC", "OT", "DOC", "RF", "XA", "OP", "ECG", "HC", "SR"))
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
-    "IssuerOfPatientID", "Modality", "BodyPartExamined", "Laterality", "ImageLaterality", "StudyDate", "StudyTime",
-    "SeriesDate", "SeriesTime", "TimezoneOffsetFromUTC", "Rows", "Columns", "BurnedInAnnotation",
+    "IssuerOfPatientID", "Modality", "BodyPartExamined", "Laterality", "ImageLaterality", "StudyDate",
+    "StudyTime", "SeriesDate", "SeriesTime", "TimezoneOffsetFromUTC", "Rows", "Columns", "BurnedInAnnotation",
 ]  # fmt: skip
 _UID = re.compile(r"\A[0-9.]{1,64}\Z")
 _WORD = re.compile(r"\A[A-Z0-9_ ]{1,16}\Z")  # the standard's defined terms; anything else may be text
