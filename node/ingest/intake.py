@@ -1,9 +1,8 @@
-"""Take in a hospital's files: the only reader of raw sources."""
+"""Take in one delimited file under its mapping. node.ingest.pipeline takes in whatever a hospital has."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,13 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from deid.dates import DatePractice
-from deid.text import Redactor
 from deid.vault import Vault
 from node.ingest.delimited import open_delimited, sha256_of
-from node.ingest.errors import NoMapping
 from node.ingest.event_values import Redact
-from node.ingest.mapping import Mapping, packaged, read_mapping
-from node.ingest.mapping_parts import Kind
+from node.ingest.mapping import Mapping, read_mapping
 from node.ingest.records import Records, Rules, records_of
 from node.omop.loading import Again, Load, Source
 from node.omop.store import OmopStore
@@ -53,123 +49,6 @@ class FileReport:
     rows_quarantined: int = 0  # rows that gave no record
 
 
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What became of all files of one call."""
-
-    files: tuple[FileReport, ...]
-    without_mapping: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows read from files that were new."""
-        return sum(file.rows for file in self.files if not file.unchanged)
-
-    @property
-    def loaded(self) -> int:
-        """Rows that gave records."""
-        return sum(file.loaded for file in self.files if not file.unchanged)
-
-    @property
-    def quarantined(self) -> int:
-        """Values and rows that were turned away."""
-        return sum(file.quarantined for file in self.files if not file.unchanged)
-
-    @property
-    def events(self) -> dict[str, int]:
-        """New records by table."""
-        total: Counter[str] = Counter()
-        for file in self.files:
-            if not file.unchanged:
-                total.update(file.events)
-        return dict(total)
-
-    @property
-    def unknown_columns(self) -> tuple[str, ...]:
-        """`file: column` for each column that no mapping speaks of. They were dropped."""
-        return tuple(f"{file.source}: {name}" for file in self.files for name in file.unknown_columns)
-
-
-def ingest(
-    path: Path | str,
-    mapping: Mapping | Sequence[Mapping] | None,
-    store: OmopStore,
-    vault: Vault,
-    *,
-    clock: Clock,
-    progress: Callable[[Progress], None] | None = None,
-    batch_rows: int = BATCH_ROWS,
-    practice: DatePractice = DatePractice.SHIFTED,
-    again: Again = Again.REFUSE,
-) -> IngestReport:
-    """Load a file, or every file of a directory, into the store without direct identifiers.
-
-    Guarantee: each file is loaded as a whole or not at all; the same bytes under the same mapping are loaded
-    once. No source id, identifier column, unknown column or unredacted text reaches the store.
-
-    Args:
-        mapping: None chooses by file name: mappings beside the files first, then fedtwin's own.
-        again: what happens to a file that was loaded before and has changed, or whose mapping has.
-    Raises: NoMapping, MalformedMapping, UnreadableSource, AlreadyLoaded, NotRedacted. No error holds a value.
-    """
-    path = Path(path)
-    chosen, skipped = plan(path, mapping)
-    redact = _redactor(found for _, found in chosen)
-    reports = tuple(
-        ingest_file(
-            file,
-            found,
-            store,
-            vault,
-            clock=clock,
-            progress=progress,
-            batch_rows=batch_rows,
-            practice=practice,
-            again=again,
-            redact=redact,
-        )
-        for file, found in chosen
-    )
-    if any(not report.unchanged for report in reports):
-        store.settle()
-    return IngestReport(reports, skipped)
-
-
-def plan(
-    path: Path, mapping: Mapping | Sequence[Mapping] | None
-) -> tuple[list[tuple[Path, Mapping]], tuple[str, ...]]:
-    """Return which file is read by which mapping, in the order of loading, and the files that none fits.
-
-    Persons come first, then visits, then what refers to them.
-    Raises: NoMapping if nothing can be read; MalformedMapping.
-    """
-    if isinstance(mapping, Mapping) and path.is_file():
-        return [(path, mapping)], ()
-    candidates = _candidates(path, mapping)
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_source(file))
-    chosen: list[tuple[Path, Mapping]] = []
-    skipped: list[str] = []
-    for file in files:
-        found = next((candidate for candidate in candidates if candidate.fits(file.name)), None)
-        if found is None:
-            skipped.append(file.name)
-        else:
-            chosen.append((file, found))
-    if not chosen:
-        raise NoMapping(path.name)
-    chosen.sort(key=lambda pair: (rank(pair[1]), pair[0].name))
-    return chosen, tuple(skipped)
-
-
-def _candidates(path: Path, mapping: Mapping | Sequence[Mapping] | None) -> tuple[Mapping, ...]:
-    if isinstance(mapping, Mapping):
-        return (mapping,)
-    if mapping is not None:
-        return tuple(mapping)
-    folder = path.parent if path.is_file() else path
-    return beside(folder) + packaged()
-
-
 def beside(folder: Path) -> tuple[Mapping, ...]:
     """Return the mappings that lie in a folder. Raises: MalformedMapping."""
     return tuple(read_mapping(file) for file in sorted(folder.glob("*.toml")) if _is_mapping(file))
@@ -195,17 +74,6 @@ def rank(mapping: Mapping) -> int:
     if mapping.person is not None:
         return 0
     return 1 if mapping.visit is not None and mapping.visit.concept_id is not None else 2
-
-
-def _redactor(mappings: Iterable[Mapping]) -> Redact:
-    """Presidio takes seconds to load: only where a mapping lets text pass."""
-    if any(event.kind is Kind.TEXT for mapping in mappings for event in mapping.events):
-        return Redactor().redact
-    return _no_text
-
-
-def _no_text(text: str) -> str:
-    raise AssertionError("no mapping lets text pass")
 
 
 def ingest_file(

@@ -110,6 +110,7 @@ class Pipeline:
     practice: DatePractice = DatePractice.SHIFTED
     again: Again = Again.REFUSE
     batch_records: int = BATCH_RECORDS
+    batch_rows: int = intake.BATCH_ROWS  # of delimited files
     readers: tuple[Entry, ...] = READERS
     progress: Callable[[Progress], None] | None = None
 
@@ -232,6 +233,10 @@ class Pipeline:
             if file.parent not in beside:
                 beside[file.parent] = intake.beside(file.parent)
             found = _fitting(file, (*(mappings or ()), *beside[file.parent]))
+            if found is None and mappings and len(mappings) == 1 and list(paths) == [file]:
+                found = mappings[
+                    0
+                ]  # one file and one mapping were handed in: it is for it, whatever its name
             if found is None and (reader := reader_for(file, self.readers)) is not None:
                 by_reader.append((file, reader))
             elif found is not None or (found := _fitting(file, packaged())) is not None:
@@ -252,7 +257,7 @@ class Pipeline:
             self.vault,
             clock=self.clock,
             progress=self.progress,
-            batch_rows=intake.BATCH_ROWS,
+            batch_rows=self.batch_rows,
             practice=self.practice,
             again=self.again,
             redact=redact,

@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from deid.vault import PseudonymKey, Vault
 from node.features.study_rows import feature_table
 from node.features.table import FeatureTable
-from node.ingest.intake import ingest
+from node.ingest.pipeline import Pipeline
 from node.omop.store import OmopStore
 from privacy.rng import SecureBits
 from protocols.clock import SystemClock
@@ -103,7 +103,7 @@ class _store:
         bits = SecureBits()
         self._vault = Vault.open(folder / "vault.sqlite", key=PseudonymKey(bits.bytes(32)), bits=bits)
         self._store = OmopStore.open(folder / "omop.duckdb")
-        ingest(file, None, self._store, self._vault, clock=SystemClock())
+        Pipeline(self._store, self._vault, SystemClock()).ingest([file])
 
     def __enter__(self) -> OmopStore:
         return self._store

@@ -12,8 +12,8 @@ import ibis
 import numpy as np
 
 from deid.vault import PseudonymKey, Vault
-from node.ingest.intake import ingest
 from node.ingest.mapping import parse_mapping
+from node.ingest.pipeline import Pipeline
 from node.omop.store import OmopStore
 from node.queries import cohort as cohort_queries
 from privacy.rng import SecureBits
@@ -96,13 +96,13 @@ def _long(folder: Path, events: int) -> Iterable[Figure]:
     )
     store, vault = _opened(folder, "long")
     begin = time.perf_counter()
-    report = ingest(folder / "persons.csv", mappings, store, vault, clock=SystemClock())
+    report = Pipeline(store, vault, SystemClock()).ingest([folder / "persons.csv"], mappings=mappings)
     seconds = time.perf_counter() - begin
-    yield Figure("ingest, persons", report.rows / seconds, "rows/s")
+    yield Figure("ingest, persons", report.sources[0].records_in / seconds, "rows/s")
     begin = time.perf_counter()
-    report = ingest(folder / "labs.csv", mappings, store, vault, clock=SystemClock())
+    report = Pipeline(store, vault, SystemClock()).ingest([folder / "labs.csv"], mappings=mappings)
     seconds = time.perf_counter() - begin
-    rate = sum(report.events.values()) / seconds
+    rate = sum(report.records.values()) / seconds
     yield Figure("ingest, one row an event", rate, "events/s", GOAL_EVENTS_PER_S, "goal")
 
 
@@ -130,9 +130,9 @@ def _wide(folder: Path, events: int) -> Iterable[Figure]:
         csv.writer(file).writerows(zip(*(column.tolist() for column in columns), strict=True))
     store, vault = _opened(folder, "wide")
     begin = time.perf_counter()
-    report = ingest(folder / "processed.made.data", None, store, vault, clock=SystemClock())
+    report = Pipeline(store, vault, SystemClock()).ingest([folder / "processed.made.data"])
     seconds = time.perf_counter() - begin
-    rate = sum(report.events.values()) / seconds
+    rate = sum(report.records.values()) / seconds
     yield Figure(
         "ingest, twelve events a row, each row a new patient", rate, "events/s", GOAL_EVENTS_PER_S, "goal"
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deid.vault import PseudonymKey, Vault
-from node.ingest.intake import ingest
+from node.ingest.pipeline import Pipeline
 from node.omop.store import OmopStore
 from node.queries.cohort import count
 from protocols.clock import FixedClock
@@ -99,8 +99,8 @@ def made_file(folder: Path) -> Path:
 
 def test_every_number_of_a_generated_file_comes_back(tmp_path: Path, store: OmopStore, vault: Vault) -> None:
     file = made_file(tmp_path)
-    report = ingest(file, None, store, vault, clock=CLOCK)
-    assert report.quarantined == 0
+    report = Pipeline(store, vault, CLOCK).ingest([file])
+    assert [(source.quarantined, source.values_quarantined) for source in report.sources] == [(0, 0)]
     expected = values_in(file)
     np.testing.assert_array_equal(values_of(store, file.name, len(expected)), expected)
 
@@ -108,8 +108,10 @@ def test_every_number_of_a_generated_file_comes_back(tmp_path: Path, store: Omop
 def test_every_number_of_the_four_hospitals_comes_back(
     shared_data: Path, store: OmopStore, vault: Vault
 ) -> None:
-    report = ingest(shared_data / "heart", None, store, vault, clock=CLOCK)
-    assert (report.rows, report.loaded, report.quarantined) == (920, 920, 0)
+    report = Pipeline(store, vault, CLOCK).ingest([shared_data / "heart"])
+    assert sum(source.records_in for source in report.sources) == 920
+    assert all(source.stored == source.records_in for source in report.sources)
+    assert not any(source.values_quarantined for source in report.sources)
     sick = 0
     for file in sorted((shared_data / "heart").glob("*.data")):
         expected = values_in(file)

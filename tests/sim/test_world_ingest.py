@@ -9,7 +9,7 @@ import pytest
 from deid.vault import PseudonymKey, Vault
 from fedtwin.yardsticks import metrics
 from node.features.study_rows import feature_table
-from node.ingest.intake import IngestReport, ingest
+from node.ingest.pipeline import Pipeline, Report
 from node.omop.store import OmopStore
 from node.queries.cohort import count
 from node.training import inputs, models
@@ -30,44 +30,40 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def stores(
-    world: World, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[OmopStore, IngestReport]]:
+def stores(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[OmopStore, Report]]:
     found = {}
     for hospital in world.hospitals:
         home = tmp_path_factory.mktemp(hospital.slug)
         bits = SecureBits()
         vault = Vault.open(home / "vault.sqlite", key=PseudonymKey(bits.bytes(32)), bits=bits)
         store = OmopStore.open(home / "omop.duckdb")
-        found[hospital.slug] = (store, ingest(hospital.files, None, store, vault, clock=CLOCK))
+        found[hospital.slug] = (store, Pipeline(store, vault, CLOCK).ingest([hospital.files]))
     return found
 
 
 def test_every_patient_and_no_other_is_found(
-    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+    world: World, stores: dict[str, tuple[OmopStore, Report]]
 ) -> None:
     for hospital in world.hospitals:
         store, _ = stores[hospital.slug]
         assert store.counts()["person"] == hospital.patients, hospital.slug
 
 
-def test_the_count_is_the_recorded_truth(
-    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
-) -> None:
+def test_the_count_is_the_recorded_truth(world: World, stores: dict[str, tuple[OmopStore, Report]]) -> None:
     cohort = Cohort.parse(world.cohort.read_bytes())
     found = {slug: count(cohort, store) for slug, (store, _) in stores.items()}
     assert found == world.truth["count"]["by_hospital"]
 
 
-def test_dirty_rows_are_quarantined(stores: dict[str, tuple[OmopStore, IngestReport]]) -> None:
+def test_dirty_rows_are_quarantined(stores: dict[str, tuple[OmopStore, Report]]) -> None:
     for slug, (_, report) in stores.items():
-        assert report.quarantined >= 5, slug
-        assert not report.without_mapping
-        assert not report.unknown_columns
+        assert sum(f.quarantined + f.values_quarantined for f in report.sources) >= 5, slug
+        assert not report.without_reader
+        assert not any(f.delimited and f.delimited.unknown_columns for f in report.sources)
 
 
 def test_no_direct_identifier_reaches_a_store(
-    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+    world: World, stores: dict[str, tuple[OmopStore, Report]]
 ) -> None:
     for hospital in world.hospitals:
         store, _ = stores[hospital.slug]
@@ -81,7 +77,7 @@ def test_no_direct_identifier_reaches_a_store(
 
 
 def test_the_plan_reads_every_feature_and_the_outcome(
-    world: World, stores: dict[str, tuple[OmopStore, IngestReport]]
+    world: World, stores: dict[str, tuple[OmopStore, Report]]
 ) -> None:
     study = Study.parse(world.study.read_bytes())
     tables = [feature_table(study, store) for store, _ in stores.values()]
@@ -95,7 +91,7 @@ def test_the_plan_reads_every_feature_and_the_outcome(
 
 
 def test_a_fusion_plan_is_trained_on_what_each_hospital_records(
-    stores: dict[str, tuple[OmopStore, IngestReport]],
+    stores: dict[str, tuple[OmopStore, Report]],
 ) -> None:
     study = Study.parse(resources.files("sim").joinpath("studies", "heart_failure_fusion.toml").read_bytes())
     tables = [feature_table(study, store) for store, _ in stores.values()]

@@ -16,8 +16,8 @@ from node.genomes.scores import UnfitGenomes, score
 from node.genomes.scoring_file import read_scoring_file
 from node.genomes.store import GenomeStore
 from node.ingest.errors import UnreadableSource
-from node.ingest.intake import ingest
 from node.ingest.mapping import parse_mapping
+from node.ingest.pipeline import Pipeline
 from node.ingest.readers.vcf import VariantFile
 from node.omop.store import OmopStore
 from protocols.clock import FixedClock
@@ -285,7 +285,7 @@ concept_id = 3004249
     path = write_score(tmp_path / "s.txt", "1 100 G A 0.5")
     scores = score(genomes, load.name, read_scoring_file(path))
     with OmopStore.open(tmp_path / "omop.duckdb") as store:
-        ingest(tmp_path / "labs.csv", mapping, store, vault, clock=FixedClock(NOW))
+        Pipeline(store, vault, FixedClock(NOW)).ingest([tmp_path / "labs.csv"], mappings=[mapping])
         for _ in range(2):
             outcome = record(store, scores, genomes=load.name, scoring_sha256="a" * 64, now=NOW)
             assert outcome == {"stored": 2, "unknown": 1, "withdrawn": 0}
@@ -297,6 +297,11 @@ concept_id = 3004249
         )
         expected = zip(ids(vault, "M1", "M2"), (0.0, 0.5), strict=True)
         assert sorted(rows.fetchall()) == sorted((person, value, 0) for person, value in expected)
+        with store.writing() as writer:  # the third turns out to be the second
+            third, second = ids(vault, "M3", "M2")
+            writer.execute("INSERT INTO fedtwin_alias VALUES (?, ?, 0, NULL, 1, 1)", [third, second])
+        outcome = record(store, scores, genomes=load.name, scoring_sha256="b" * 64, now=NOW)
+        assert outcome == {"stored": 2, "unknown": 0, "withdrawn": 0, "twice": 1}
 
 
 def test_pharmacogenes_are_looked_up_at_the_positions_of_a_file(
