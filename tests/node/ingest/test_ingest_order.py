@@ -1,12 +1,12 @@
 """The same files, in any order, however often and wherever interrupted, give the same store."""
 
-import os
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from itertools import permutations
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -457,19 +457,25 @@ def big(where: Path) -> list[Path]:
     return sorted((where / "in").glob("*.facts"))
 
 
-def ingest_in_a_process(where: Path, files: list[Path]) -> subprocess.Popen[bytes]:
-    code = (
-        "import sys; from pathlib import Path; from tests.node.made_facts import reopened\n"
-        "site = reopened(Path(sys.argv[1])); print('ready', flush=True)\n"
-        "site.take(*map(Path, sys.argv[2:]), batch_records=100)\n"
-        "print(site.store.content_hash(), flush=True)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(where), *map(str, files)],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
-        env=os.environ | {"PYTHONPATH": "."},
-    )
+def ingest(where: str, files: list[str], told: Connection) -> None:
+    """In a process of its own: take files in, and tell when that begins and what came of it."""
+    site = reopened(Path(where))
+    told.send("ready")
+    site.take(*map(Path, files), batch_records=100)
+    told.send(site.store.content_hash())
+    close(site)
+
+
+def ingest_in_a_process(where: Path, files: list[Path]) -> tuple[BaseProcess, Connection]:
+    """Start it, by a server that has the modules loaded already and no store open; wait until it begins."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    mine, its = context.Pipe(duplex=False)
+    process = context.Process(target=ingest, args=(str(where), [str(file) for file in files], its))
+    process.start()
+    its.close()
+    assert mine.recv() == "ready"
+    return process, mine
 
 
 def site_with_known_patients(where: Path) -> None:
@@ -485,26 +491,22 @@ def test_killed_anywhere_and_started_again_it_ends_in_the_same_store(tmp_path: P
     files = big(tmp_path / "made")
     whole = tmp_path / "whole"
     site_with_known_patients(whole)
-    process = ingest_in_a_process(whole, files)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
+    process, told = ingest_in_a_process(whole, files)
     began = time.monotonic()
-    expected = process.stdout.readline().decode().strip()
+    expected = told.recv()
     took = time.monotonic() - began
-    process.wait()
-    process.stdout.close()
+    process.join()
     rng = np.random.default_rng(11)
     killed = 0
     for point in range(points):
         where = tmp_path / str(point)
         site_with_known_patients(where)
-        process = ingest_in_a_process(where, files)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        process, told = ingest_in_a_process(where, files)
         time.sleep(took * float(rng.uniform(0.02, 0.98)))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        told.close()
         site = reopened(where)
         names = {name for (name,) in site.rows("SELECT table_name FROM duckdb_tables()")}
         assert not {name for name in names if name.startswith("stage_")}, point

@@ -1,0 +1,84 @@
+"""A load takes the memory of a batch, whatever the size of its file, from the file to the CDM."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.fhir import lines
+
+ROOT = Path(__file__).parents[3]
+# VmHWM and not ru_maxrss, which a process inherits from the one that started it
+LOAD = """
+import re, sys
+from pathlib import Path
+from deid.vault import PseudonymKey, Vault
+from node.ingest.pipeline import Pipeline
+from node.omop.store import OmopStore
+from tests.node.made_facts import CLOCK
+from tests.privacy.seeded_bits import SeededBits
+home, limit, batch, *files = sys.argv[1:]
+vault = Vault.open(Path(home) / "vault.sqlite", key=PseudonymKey(bytes(32)), bits=SeededBits(3))
+with OmopStore.open(Path(home) / "omop.duckdb", memory_limit=limit, threads=2) as store:
+    report = Pipeline(store, vault, CLOCK, batch_records=int(batch)).ingest([Path(file) for file in files])
+    (source,) = report.sources
+    (rows,) = store.connection.con.execute(
+        "SELECT (SELECT count(*) FROM fedtwin_waiting_measurement) + (SELECT count(*) FROM measurement)"
+    ).fetchone()
+assert source.records_in == source.stored, source
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(source.stored, rows, int(peak[1]) // 1024)
+"""
+
+
+def loaded(home: Path, file: Path, *, limit: str, batch: int) -> tuple[int, int, int]:
+    """Return how many records and measurements were stored, and the most memory that it took, in MB."""
+    home.mkdir()
+    said = subprocess.run(
+        [sys.executable, "-c", LOAD, str(home), limit, str(batch), str(file)],
+        capture_output=True,
+        check=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )
+    stored, rows, megabytes = said.stdout.split()
+    return int(stored), int(rows), int(megabytes)
+
+
+def written(path: Path, some: bytes, times: int) -> Path:
+    """Write the same Observations several times, each time under other ids."""
+    with path.open("wb") as stream:
+        for number in range(times):
+            stream.write(re.sub(rb'"id": "o', b'"id": "o%d-' % number, some))
+    return path
+
+
+def test_a_file_ten_times_as_large_takes_no_more_memory(tmp_path: Path) -> None:
+    some = b"".join(lines(5_000))
+    small = written(tmp_path / "Observation.1.ndjson", some, 1)
+    large = written(tmp_path / "Observation.2.ndjson", some, 10)
+    few = loaded(tmp_path / "small", small, limit="1GB", batch=1000)
+    many = loaded(tmp_path / "large", large, limit="1GB", batch=1000)
+    assert few[:2] == (5_000, 6_000)  # one in five has two components
+    assert many[:2] == (50_000, 60_000)
+    # before, what the batches left in the transaction was 3.6 MB for each thousand records: 160 MB more
+    assert many[2] - few[2] < 110, (few, many)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+def test_five_gigabytes_load_in_less_than_two(tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 25e9:
+        pytest.skip("needs 25 GB of disk")
+    some = b"".join(lines(50_000))
+    path = written(tmp_path / "Observation.ndjson", some, -(-5_000_000_000 // len(some)))
+    assert path.stat().st_size > 5_000_000_000
+    stored, rows, megabytes = loaded(tmp_path / "home", path, limit="1GB", batch=20_000)
+    assert rows == stored * 6 // 5
+    assert megabytes < 2_000
