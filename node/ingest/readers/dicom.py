@@ -1,23 +1,20 @@
 """DICOM files: what a series is, for image_occurrence, and features of images that are asked for.
 
 A record is a file. Each file of a series gives the fact of the series again, under the same key, with the
-number
-of instances that are known by then; so files may come one by one, late, twice and in any order. What
-describes a
-series (modality, body part, date) is the same in all of its files by the standard's own rule.
+number of instances that are known by then; so files may come one by one, late, twice and in any order. What
+describes a series (modality, body part, date) is the same in all of its files by the standard's own rule.
 
 UIDs are remapped through the vault (2.25.<keyed number>, the same as in de-identified files): the hospital's
 own never leave the reader. A patient's id is of the issuer that the object names, else of "mrn". Names,
 descriptions and private elements are not read. Only headers are read, unless features are asked for.
 
 Turned away: what is no DICOM, encapsulated documents and secondary captures (scanned letters, screens, with
-identity in their pixels: pixel de-identification is not built), what holds no image. Modalities whose pixels
-often show names (ultrasound, endoscopy, photographs...) and files that say so give no features.
+identity in their pixels), what holds no image. Modalities whose pixels often show names (ultrasound,
+endoscopy, photographs...) and files that say so give no features.
 
 Dataset: OHDSI medical imaging extension, image_occurrence (`details`: image_study_uid, image_series_uid,
 modality, anatomic_site, laterality, number_of_instances) and image_feature (Park et al. 2024, J Imaging
-Inform
-Med 37:899).
+Inform Med 37:899).
 """
 
 from __future__ import annotations

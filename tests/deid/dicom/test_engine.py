@@ -87,6 +87,16 @@ def test_the_same_input_and_key_give_the_same_output_and_another_key_another(tmp
         assert results[0][name].value != results[2][name].value
 
 
+def test_exports_of_two_projects_cannot_be_joined(tmp_path: Path) -> None:
+    vault = Vault.open(tmp_path / "v", key=PseudonymKey(bytes(32)), bits=SeededBits(1))
+    one, other, again = (
+        cleaned(base(), Identities(vault, project=project)) for project in ("lungs", "hearts", "lungs")
+    )
+    for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        assert one[name].value == again[name].value != other[name].value
+    vault.close()
+
+
 def test_an_issuer_makes_another_patient_of_the_same_number(identities: Identities) -> None:
     issued = base()
     issued.IssuerOfPatientID = "OTHER HOSPITAL"

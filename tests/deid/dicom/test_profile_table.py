@@ -1,5 +1,6 @@
 """Every row of PS3.15 table E.1-1 under the profile and each of its options."""
 
+import copy
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from tests.deid.dicom.objects import (
     SR,
     NoPixels,
     PlantedWords,
+    base,
     every_attribute,
     marker,
     tag_of,
@@ -149,6 +151,26 @@ def test_no_marker_of_what_the_table_removes_is_anywhere_in_the_file(
     assert PATIENT_ID.encode() not in written
     assert b"HOSPITALAE" not in written
     assert b"HIDDEN" not in written
+
+
+def test_the_table_holds_at_every_depth(identities: Identities) -> None:
+    source, whole = base(), every_attribute()
+    item, middle = Dataset(), Dataset()
+    for rule in rules().values():
+        tag = tag_of(rule)
+        if tag >> 16 not in (0, 2):
+            item[tag] = copy.copy(whole[tag])
+    item.PatientID = "SOMEBODY-ELSE"
+    middle.ViewCodeSequence = [item]
+    source.AnatomicRegionSequence = [middle]  # neither sequence is in the table
+    made = Deidentifier(Profile(frozenset()), identities, pixels=NoPixels()).deidentify(source)
+    file = io.BytesIO()
+    made.dataset.save_as(file, enforce_file_format=True)
+    assert made.dataset.AnatomicRegionSequence[0].ViewCodeSequence[0]
+    for rule in rules().values():
+        assert f"MK{tag_of(rule):08X}".encode() not in file.getvalue(), rule
+        assert f"1.2.77.{tag_of(rule)}".encode() not in file.getvalue(), rule
+    assert b"SOMEBODY-ELSE" not in file.getvalue()
 
 
 def test_what_must_fail_fails(identities: Identities) -> None:
