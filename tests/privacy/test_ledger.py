@@ -5,14 +5,13 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from privacy.accountant import Event, GaussianEvent, calibrate, epsilon
-from privacy.budget import Account, Cap, Caps
+from privacy.accountant import GaussianEvent, calibrate, epsilon
+from privacy.budget import Account, Cap
 from privacy.chain import Chain, ChainBroken, ChainBusy
 from privacy.ledger import (
     AlreadyRevealed,
@@ -23,42 +22,7 @@ from privacy.ledger import (
 )
 from privacy.ledger_entries import Reservation
 from protocols.clock import FixedClock
-
-CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
-DELTA = 1e-6
-ONE = GaussianEvent(calibrate(epsilon=1.0, delta=DELTA, count=1))
-
-
-def caps_of(total: float, project: float) -> Caps:
-    """Caps where only the node's and the project's can be reached."""
-    return Caps(
-        delta=DELTA, epsilon_total=total, epsilon_dataset=75, epsilon_project=project, epsilon_researcher=75
-    )
-
-
-CAPS = caps_of(4.0, 2.0)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger(path, clock=CLOCK) as opened:
-        yield opened
-
-
-def reserve(
-    ledger: Ledger, name: str, *, project: str = "heart", event: Event = ONE, caps: Caps = CAPS
-) -> Reservation:
-    return ledger.reserve(name, account=Account(project, "ada"), purpose="count", event=event, caps=caps)
-
-
-def spend(ledger: Ledger, name: str, *, project: str = "heart", event: Event = ONE) -> None:
-    ledger.commit(reserve(ledger, name, project=project, event=event))
-    ledger.revealed(name)
+from tests.privacy.one_ledger import CAPS, CLOCK, DELTA, ONE, caps_of, reserve, spend
 
 
 def spend_all(ledger: Ledger, names: list[str], *, projects: list[str]) -> None:
