@@ -31,8 +31,10 @@ def initial(study: Study) -> Vector:
 
     Biases are zero, and so are the weights of layers that start at zero (a logistic model is one of these).
     Other weights are uniform in ±√(6/(fan-in + fan-out)) (Glorot and Bengio 2010), drawn from SHAKE-256 of
-    the plan's hash. They are public.
+    the plan's hash. They are public. Where the plan states priors, its logistic model starts from these.
     """
+    if study.priors:
+        return np.array(study.priors, dtype=np.float64)
     vector = np.zeros(study.parameters)
     stream = hashlib.shake_256(b"fedtwin initial parameters" + study.plan_hash()).digest(8 * study.parameters)
     uniform = (np.frombuffer(stream, dtype="<u8") >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -6,6 +6,7 @@ ever taken from a message:
 
     [study]     name, project, model = "logistic" | "mlp" | "fusion", hidden = [16],
                 local = "none" | "intercept" | "head": a part of each site's own, which never leaves it
+                prior_bias: where a logistic model starts, with the `prior` of its features
     [fusion]    kind, width, modality_dropout, views (protocols.study_fusion); of a fusion model only
     [cohort]    a cohort form (protocols.cohort): who is in, and each person's index date
     [outcome]   table, concept_id, kind = "present" | "value" | "class" | "amount" | "time", ...
@@ -30,7 +31,7 @@ from protocols import canonical, model_layout
 from protocols.cohort import Cohort, MalformedCohort
 from protocols.feature_set import FeatureSet
 from protocols.model_layout import Layout
-from protocols.study_features import SHORT_NAME, Feature, modalities, parse_feature
+from protocols.study_features import MAX_PRIOR, SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
     MAX_BYTES,
     Fields,
@@ -116,6 +117,7 @@ class Study:
     fusion: Fusion | None = None
     local: str = "none"
     feature_set: FeatureSet | None = None
+    prior_bias: float = 0.0
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -128,7 +130,23 @@ class Study:
             raise MalformedStudy("features", "two columns share a name")
         if self.model != "fusion" and (self.model == "mlp") != bool(self.hidden):
             raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
+        self._check_priors()
         self._lay_out()
+
+    @property
+    def priors(self) -> tuple[float, ...]:
+        """Where a logistic model starts: a weight for each column, then the bias. Empty: at zero."""
+        each = [f.prior * (place == 0) for f in self.features for place in range(len(f.columns))]
+        return (*each, self.prior_bias) if any(each) or self.prior_bias else ()
+
+    def _check_priors(self) -> None:
+        if self.priors and (self.model != "logistic" or self.outcome.outputs != 1):
+            raise MalformedStudy(
+                "study.prior_bias", "only a logistic model with one output starts from priors"
+            )
+        for place, feature in enumerate(self.features):
+            if feature.prior and len(feature.columns) - feature.missing_flag != 1:
+                raise MalformedStudy(f"features[{place}].prior", "needs a feature of one column")
 
     def _lay_out(self) -> None:
         outputs = self.outcome.outputs
@@ -189,6 +207,7 @@ class Study:
             for width in checked_list(*head.take("hidden", []), at_most=MAX_LAYERS)
         )
         local = checked_name(*head.take("local", "none"), LOCAL_PARTS)
+        prior_bias = checked_float(*head.take("prior_bias", 0.0), low=-MAX_PRIOR, high=MAX_PRIOR)
         head.done()
         fusion = parse_fusion(top.section("fusion")) if model == "fusion" else None
         try:
@@ -212,6 +231,7 @@ class Study:
             fusion=fusion,
             local=local,
             feature_set=features_from,
+            prior_bias=prior_bias,
         )
         if features_from is not None:
             _check_after(study.outcome, features_from)
@@ -225,6 +245,8 @@ class Study:
             head["hidden"] = list(self.hidden)
         if self.local != "none":
             head["local"] = self.local
+        if self.prior_bias:
+            head["prior_bias"] = self.prior_bias
         fusion = {} if self.fusion is None else {"fusion": self.fusion.to_json()}
         features: dict[str, Any] = {"features": [f.to_json() for f in self.features]}
         if self.feature_set is not None:

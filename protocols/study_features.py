@@ -45,6 +45,7 @@ PICKS = ("latest", "earliest", "mean", "minimum", "maximum", "spread", "change",
 MAX_KNOTS = 33
 MAX_HALF_LIVES = 4
 MOST = 1e6
+MAX_PRIOR = 100.0  # of a logistic weight on a scale of [-1, 1]: far beyond any that means something
 SHORT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -59,7 +60,8 @@ class Feature:
 
     `pick`: of several values the latest, earliest, mean, least or largest; or their standard deviation
     (spread), latest less earliest (change), or least-squares change per day (slope), of two or more.
-    `modality` names the group that is present or missing together.
+    `modality` names the group that is present or missing together. `prior` is the weight that a logistic
+    model starts from: public knowledge, such as a textbook's score, which costs no budget.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Feature:
     half_lives_days: tuple[float, ...] = ()
     index: str = ""
     modality: str = ""
+    prior: float = 0.0
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -118,7 +121,7 @@ class Feature:
                 found[key] = list(getattr(self, key))
         if self.concept_ids:
             found["concept_id"] = list(self.concept_ids)
-        for key in ("most", "index", "modality"):
+        for key in ("most", "index", "modality", "prior"):
             if getattr(self, key):
                 found[key] = getattr(self, key)
         found |= {key: True for key in ("missing_flag", "exclude_missing") if getattr(self, key)}
@@ -132,6 +135,8 @@ def parse_feature(fields: Fields) -> Feature:
     found = _PARSERS[kind](fields)
     if "modality" in fields:
         found["modality"] = checked_text(*fields.take("modality"), SHORT_NAME)
+    if "prior" in fields:
+        found["prior"] = checked_float(*fields.take("prior"), low=-MAX_PRIOR, high=MAX_PRIOR)
     fields.done()
     return Feature(name, kind, **found)
 

@@ -35,6 +35,7 @@ GOAL_TENTH = 0.78  # at ε = 0.1
 INTERCEPT_STEPS = {"steps_per_round": 10}
 TENTH_STEPS = {"rounds": 1, "steps_per_round": 10, "learning_rate": 1.0}
 TENTH_CLIP_NORM = 0.5
+PRIOR_SHARE = 0.5  # of the score's weights, whose scale means nothing
 
 Vector = NDArray[np.float64]
 Scorer = Callable[[FeatureTable], Vector]  # logits
@@ -67,6 +68,7 @@ def figures(*, quick: bool) -> Iterable[Figure]:
     textbook = [accuracy(textbook_score(study), cut) for cut in resplit]
     yield Figure("heart.resplit.federated_dp", mean(private), "accuracy", mean(textbook), "textbook, resplit")
     yield from with_intercepts(study, flamby, resplit, seeds=seeds)
+    yield from with_intercepts_from_textbook(study, flamby, resplit, seeds=seeds)
     yield from at_a_tenth(study, flamby, seeds=seeds)
 
 
@@ -93,6 +95,22 @@ def with_intercepts(
     )
 
 
+def with_intercepts_from_textbook(
+    study: Study, flamby: Sequence[Site], resplit: Sequence[Sequence[Site]], *, seeds: int
+) -> Iterable[Figure]:
+    """Yield the same for runs that start from the textbook score."""
+    own = changed(from_textbook(study), study={"local": "intercept"}, training=INTERCEPT_STEPS)
+    fixed = mean([with_own(own, flamby) for _ in range(seeds)])
+    name = "heart.from_textbook.own_intercept_eps1"
+    yield Figure(name, fixed, "accuracy", GOAL_OWN, f"goal; {seeds} noise draws")
+    textbook = own_threshold_accuracy(textbook_score(study), flamby)
+    yield Figure(f"{name}.vs_textbook", fixed, "accuracy", textbook, "textbook, own thresholds")
+    again = mean([with_own(own, cut) for cut in resplit])
+    yield Figure(
+        "heart.resplit.from_textbook.own_intercept_eps1", again, "accuracy", GOAL_OWN_RESPLIT, "goal"
+    )
+
+
 def at_a_tenth(study: Study, flamby: Sequence[Site], *, seeds: int) -> Iterable[Figure]:
     """Yield what is left at ε = 0.1, where a lower clip norm takes its share of the noise away."""
     tenth = changed(study, privacy={"epsilon": 0.1, "clip_norm": TENTH_CLIP_NORM}, training=TENTH_STEPS)
@@ -107,9 +125,27 @@ def at_a_tenth(study: Study, flamby: Sequence[Site], *, seeds: int) -> Iterable[
         accuracy(textbook_score(study), flamby),
         "textbook",
     )
+    started = [accuracy(federated(from_textbook(tenth), flamby, Noise.SHARES), flamby) for _ in range(seeds)]
+    name = "heart.from_textbook_eps0.1"
+    yield Figure(name, mean(started), "accuracy", GOAL_TENTH, f"goal; {seeds} noise draws")
+    yield Figure(
+        name + ".vs_textbook", mean(started), "accuracy", accuracy(textbook_score(study), flamby), "textbook"
+    )
     own = changed(tenth, study={"local": "intercept"})
     fixed = mean([with_own(own, flamby) for _ in range(seeds)])
     yield Figure("heart.own_intercept_eps0.1", fixed, "accuracy", GOAL_TENTH, f"goal; {seeds} noise draws")
+
+
+def from_textbook(study: Study) -> Study:
+    """Return the plan that starts from the textbook score, which knows no patient of these hospitals."""
+    form = study.to_json()
+    both = {name.partition("=")[0]: weight for name, weight in TEXTBOOK.items()}
+    for feature in form["features"]:
+        if feature["name"] in both:
+            yes_no = 1.0 + (feature["kind"] in ("sex", "category"))  # 0 or 1, where the score has -1 or 1
+            feature["prior"] = PRIOR_SHARE * yes_no * both[feature["name"]]
+            form["study"]["prior_bias"] = form["study"].get("prior_bias", 0.0) - PRIOR_SHARE * (yes_no - 1.0)
+    return Study.from_json(form)
 
 
 def changed(study: Study, /, **sections: dict[str, object]) -> Study:

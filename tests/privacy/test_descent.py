@@ -123,3 +123,13 @@ def test_adam_follows_its_published_formula_and_shrinks_beside_it() -> None:
         moved = (m / (1 - 0.5**step)) / (np.sqrt(v / (1 - 0.98**step)) + 1e-8)
         at = at - 0.1 * (moved + 0.3 * at)
         assert np.allclose(round_.apply(noisy), at)
+
+
+def test_a_logistic_model_may_start_from_public_weights() -> None:
+    form = study_form(study__prior_bias=-1.0)
+    form["features"][0]["prior"] = 2.0
+    form["features"][2]["prior"] = 0.5
+    study = Study.from_json(form)
+    assert descent.initial(study).tolist() == [2.0, 0.0, 0.5, 0.0, 0.0, 0.0, -1.0]
+    assert study.plan_hash() != LOGISTIC.plan_hash()
+    assert Study.from_json(study.to_json()) == study

@@ -181,3 +181,14 @@ def test_knots_make_a_column_for_each_interval() -> None:
     form["features"][0]["knots"] = [40, 40]
     with pytest.raises(MalformedStudy, match=r"features\[0\]\.knots"):
         Study.from_json(form)
+
+
+def test_only_a_logistic_model_of_single_columns_starts_from_priors() -> None:
+    with pytest.raises(MalformedStudy, match=r"study\.prior_bias"):
+        Study.from_json(study_form(study__model="mlp", study__hidden=[4], study__prior_bias=1.0))
+    form = study_form()
+    form["features"][4] |= {"prior": 1.0, "categories": [1, 2]}  # a column for each
+    with pytest.raises(MalformedStudy, match=r"features\[4\]\.prior"):
+        Study.from_json(form)
+    form["features"][4]["categories"] = [1]
+    assert Study.from_json(form).priors == (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
