@@ -21,6 +21,7 @@ from node.omop.store import OmopStore
 from node.signals.belonging import Whose, parse, whose
 from node.signals.clocks import WallClock, offsets_of_utc
 from node.signals.kinds import SIGNALS, UNITS
+from node.signals.raw import RawSamples
 from tests.node.made_facts import CLOCK, ENTRIES, hospital, person
 from tests.node.signals.made_signals import Ward, dexcom, export, fitbit_heart, hearts, last, record
 
@@ -430,5 +431,27 @@ def test_who_wears_what_may_lie_beside_the_files_that_a_node_takes_in(tmp_path: 
     put(site.folder, "signals.toml", said.encode())
     (report,) = site.take(readers=READERS).sources
     assert (report.records_in, report.stored, report.reasons) == (1, 1, {})
+    site.store.close()
+    site.vault.close()
+
+
+def test_raw_samples_follow_a_merge(tmp_path: Path) -> None:
+    site = hospital(tmp_path, words=False)
+    put(site.folder, "export.xml", export(*hearts("2024-03-01", [("10:00:00", 60), ("10:30:00", 80)])))
+    put(site.folder, "signals.toml", b'[source]\nnamespace = "mrn"\n[patients]\n"export.xml" = "P"\n')
+    apple = tuple(entry for entry in READERS if entry.name == "apple-health")
+    site.write("a", [person("P"), person("Q")])
+    site.take(readers=(*ENTRIES, *apple))
+    raw = RawSamples(tmp_path / "signals")
+    (day,) = raw.days(site.person_id("P"))
+    before = raw.day(site.person_id("P"), day)
+    assert before.num_rows == 2
+    merge = {"action": "merge", "kind": "person", "patient": "P", "other_patient": "Q"}
+    site.take(site.write("b", [merge]))
+    assert raw.persons() == [site.person_id("Q")]
+    shifts = site.vault.pseudonyms(["P", "Q"], namespace="mrn").shift_days.tolist()
+    (moved,) = raw.days(site.person_id("Q"))
+    assert moved - day == shifts[1] - shifts[0]
+    assert raw.day(site.person_id("Q"), moved)["value"].equals(before["value"])
     site.store.close()
     site.vault.close()
