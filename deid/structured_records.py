@@ -122,9 +122,16 @@ def _leaf(
 def clean_hl7v2(
     source: Path, target: Path, cleaner: Cleaner, *, done: Callable[[int], None] = lambda messages: None
 ) -> Tally:
-    """Write a file of HL7 v2 messages without identity to `target` (0600, not there before)."""
+    """Write a file of HL7 v2 messages without identity to `target` (0600, not there before).
+
+    Raises: ValueError for a file that is not UTF-8: no name is mangled into something that is not found.
+    """
     tally = Tally()
-    text = source.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\r").replace("\n", "\r")
+    try:
+        text = source.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{source.name} is not UTF-8") from None
+    text = text.replace("\r\n", "\r").replace("\n", "\r")
     with created(target) as out:
         for number, message in enumerate(_messages(text), 1):
             out.write(clean_message(message, cleaner, tally) + "\r")

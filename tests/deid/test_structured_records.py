@@ -188,6 +188,10 @@ def test_a_file_of_messages_comes_out_as_one(tmp_path: Path) -> None:
     source.write_bytes(b"\x0b" + MESSAGE.encode() + b"\x1c\r" + MESSAGE.replace("\r", "\n").encode())
     clean_hl7v2(source, target, cleaner(tmp_path))
     assert target.read_text().count("MSH|") == 2
+    source.write_bytes(MESSAGE.replace("Tarrow", "Tärrow").encode("latin-1"))
+    with pytest.raises(ValueError, match="not UTF-8"):
+        clean_hl7v2(source, tmp_path / "other.hl7", cleaner(tmp_path))
+    assert not (tmp_path / "other.hl7").exists()
 
 
 ROWS = [
