@@ -41,6 +41,7 @@ from node.signals.raw import RawSamples
 from protocols.clock import Clock
 
 BATCH_RECORDS = 20_000  # some 50 MB of facts at 5 facts a record
+_FIRST = ("patient", "patients", "beneficiary", "encounter", "encounters", "visits")
 # Names of files that say what is in them and not of whom; others are stored as a keyed number.
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z_-]{2,40}(?:[._-]?[0-9]{1,3})?(?:\.[a-z0-9]{1,8}){1,3}")
 _PLAIN_WORDS = frozenset(
@@ -246,6 +247,7 @@ class Pipeline:
         if not by_mapping and not by_reader:
             raise NoMapping(paths[0].name if paths else "nothing")
         by_mapping.sort(key=lambda pair: (intake.rank(pair[1]), pair[0].name))  # type: ignore[arg-type]
+        by_reader.sort(key=lambda pair: _place(pair[0].name))
         return by_mapping + by_reader, tuple(without)
 
     def _delimited(self, file: Path, mapping: Mapping, redact: Redact) -> SourceReport:
@@ -363,6 +365,12 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             )
         else:
             yield path
+
+
+def _place(file_name: str) -> int:
+    """Whose files are read before others, which would wait for them: by the first word of the name."""
+    word = re.split(r"[^a-z]", file_name.lower())[0]
+    return _FIRST.index(word) if word in _FIRST else len(_FIRST)
 
 
 def _fitting(file: Path, mappings: Iterable[Mapping]) -> Mapping | None:

@@ -449,7 +449,7 @@ def big(where: Path) -> list[Path]:
         records += [
             [event("measurement", who[int(rng.integers(40))], LAB, value_number=float(rng.integers(100)),
                    key=f"k{int(rng.integers(1500))}", version=EARLY if number else LATE)]
-            for _ in range(1200)
+            for _ in range(600)
         ]  # fmt: skip
         records.append([merge("P1", "P2")] if number == 0 else [retract("k5", None)])
         site.write(f"part{number}", *records)
@@ -461,7 +461,7 @@ def ingest(where: str, files: list[str], told: Connection) -> None:
     """In a process of its own: take files in, and tell when that begins and what came of it."""
     site = reopened(Path(where))
     told.send("ready")
-    site.take(*map(Path, files), batch_records=100)
+    site.take(*map(Path, files), batch_records=150)
     told.send(site.store.content_hash())
     close(site)
 
@@ -510,7 +510,7 @@ def test_killed_anywhere_and_started_again_it_ends_in_the_same_store(tmp_path: P
         site = reopened(where)
         names = {name for (name,) in site.rows("SELECT table_name FROM duckdb_tables()")}
         assert not {name for name in names if name.startswith("stage_")}, point
-        site.take(*files, batch_records=100)
+        site.take(*files, batch_records=150)
         assert site.store.content_hash() == expected, point
         close(site)
         shutil.rmtree(where)
