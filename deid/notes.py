@@ -27,16 +27,17 @@ from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 
 from deid.errors import NotRedacted
 from deid.lexicon.language import Language, language as language_of
+from deid.recognizers.composed import Composed
 from deid.recognizers.consistency import repeated
 from deid.recognizers.dates import dates, great_ages
 from deid.recognizers.keep import without_terms
 from deid.recognizers.known import known_spans
-from deid.recognizers.labels import labelled_numbers
+from deid.recognizers.labels import labelled_numbers, labelled_places
 from deid.recognizers.learned import tagged
-from deid.recognizers.names import named_people
+from deid.recognizers.names import named_people, names_by_list
 from deid.recognizers.numbers import shaped_numbers
 from deid.recognizers.page import Page, Reading
-from deid.recognizers.places import addresses
+from deid.recognizers.places import addresses, institutions
 from deid.spans import Category, Known, Span, merged
 from deid.tagger import Tagger
 
@@ -46,8 +47,11 @@ RULES: tuple[Callable[[Page], Iterator[Span]], ...] = (
     dates,
     great_ages,
     labelled_numbers,
+    labelled_places,
     named_people,
+    names_by_list,
     addresses,
+    institutions,
 )
 
 
@@ -159,8 +163,11 @@ class NoteFinder:
     ) -> NoteFinder:
         """Return a finder. Costs about two seconds and 200 MB; make one.
 
-        Args: rules_only: without the tagger, for short fields: finds no names but after a title or a label.
-        Raises: ValueError if there are no tables, or no weights, for the language.
+        A language that has tables but no weights for the tagger (Spanish) is read by rules alone: names go only
+        after a title or a label, and the recall is too low to release text.
+
+        Args: rules_only: the same for a language that has weights.
+        Raises: ValueError if there are no tables for the language.
         """
         tables = language_of(language)
         reader = _Reader(tables, None if rules_only else Tagger.open(tables))
@@ -183,8 +190,12 @@ class NoteFinder:
         if any(len(text) > MAX_CHARACTERS for text in texts):
             raise NotRedacted(f"a note has at most {MAX_CHARACTERS} characters")
         try:
-            read = [reading for _, reading in self._reader.process_batch(texts, self.language.code)]
-            return [self._spans(reading, known[place] if known else ()) for place, reading in enumerate(read)]
+            whole = [Composed(text) for text in texts]
+            read = self._reader.process_batch([each.text for each in whole], self.language.code)
+            return [
+                [whole[place].original(span) for span in self._spans(reading, known[place] if known else ())]
+                for place, (_, reading) in enumerate(read)
+            ]
         except Exception:
             raise NotRedacted("the analysis failed") from None  # its message may hold the text
 

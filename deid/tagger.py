@@ -47,6 +47,7 @@ LISTS = (
 BITS = len(LISTS) + 14
 _BASE = len(LISTS)  # after the tables of the language come the lists of names, places and words
 WELL_KNOWN_NAME = (1 << _BASE) | (1 << (_BASE + 2)) | (1 << (_BASE + 3))  # among the commonest
+GIVEN_NAME = 1 << _BASE  # among the commonest given names
 NAME_OR_PLACE = ((1 << 9) - 1) << _BASE
 ENGLISH_WORD = 1 << (_BASE + 9)
 
@@ -167,9 +168,11 @@ class Tagger:
     _rows: Floats = field(default_factory=lambda: np.zeros((TYPE_LIMIT + 2, WIDTH), np.float32), repr=False)
 
     @classmethod
-    def open(cls, language: Language) -> Tagger:
-        """Return the tagger of a language, from the weights that the package carries."""
+    def open(cls, language: Language) -> Tagger | None:
+        """Return the tagger of a language from the weights that the package carries; None if it carries none."""
         file = resources.files("deid.lexicon").joinpath(f"tagger_{language.code}.npz")
+        if not file.is_file():
+            return None
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             words = str(stored["vocabulary"]).split(_BETWEEN)
             weights = {name: stored[name].astype(np.float32) for name in stored.files if name != "vocabulary"}

@@ -23,7 +23,7 @@ NUMERIC = re.compile(
 
 @cache
 def _written(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    month = rf"(?:{language.either('months')}|(?:{language.either('months_short')})\b\.?)"
+    month = rf"(?:{language.either('months')}|(?:{language.either('months_short')})(?![^\W\d_])\.?)"
     weekday = language.either("weekdays")
     day = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|º|ª)?"
     of = language.either("of") or "of"
@@ -46,6 +46,18 @@ def _written(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.P
     return full, short, holiday
 
 
+@cache
+def _led(language: Language) -> re.Pattern[str]:
+    """Pattern for a day of a month or a year after a word that leads to a date: "LMP 4/2", "in 1996"."""
+    day = r"(?:0?[1-9]|1[0-2])[/-](?:0?[1-9]|[12]\d|3[01])(?:[/-]\d\d)?(?![\w/%-]|\.\d|\s?(?:mg|ml|tab))"
+    days, years = language.either("leads_to_day") or "(?!)", language.either("leads_to_year") or "(?!)"
+    return re.compile(
+        rf"(?<![\w-])(?:(?:{days})[ ]?[:=-]?[ ]?(?P<day>{day})|(?:{years})[ ](?P<year>(?:19|20)\d\d)(?![\w/%]|[.:-]\d|[ ]?(?:mg|ml|kcal|hours|hrs|h\b)))"
+        rf"|(?<=[\s(])['’](?P<short>\d\d)(?![\w%])",
+        re.IGNORECASE,
+    )
+
+
 def dates(page: Page) -> Iterator[Span]:
     """Yield dates that hold a day or a month with a year, written days of a month, and holidays."""
     for match in NUMERIC.finditer(page.text):
@@ -53,6 +65,9 @@ def dates(page: Page) -> Iterator[Span]:
     if not page.language.words("months"):
         return
     full, short, holiday = _written(page.language)
+    for match in _led(page.language).finditer(page.text):
+        group = next(name for name in ("day", "year", "short") if match.group(name))
+        yield Span(match.start(group), match.end(group), Category.DATE, 0.8, "date")
     for pattern, score in ((full, 0.95), (short, 0.8), (holiday, 0.7)):
         for match in pattern.finditer(page.text):
             if (
@@ -72,7 +87,7 @@ def _ages(language: Language) -> re.Pattern[str]:
     after = language.either("age_after")
     before = language.either("age_before")
     return re.compile(
-        rf"(?<![\w.,/-])(?:(?:{before})(?:\s(?!(?:{limits})\b)[^\W\d_]+){{0,5}}?\s?[:=/|—-]{{0,2}}\s*(?:is|was)?\s*(?P<late>{number})(?![\w%/.]|\s?(?:{language.either('measures')})\b)|(?P<early>{number})[\s-]?(?:{after})(?!\w))",
+        rf"(?<![\w.,/-])(?:(?:{before})(?:\s(?!(?:{limits})\b)[^\W\d_]+){{0,5}}?\s?[:=/|—-]{{0,2}}\s*(?:is|was)?\s*(?P<late>{number})(?![\w%/]|\.\d|\s?(?:{language.either('measures')})\b)|(?P<early>{number})[\s-]?(?:{after})(?!\w)|(?P<spoken>{words})[\s-]years?(?!\w))",
         re.IGNORECASE,
     )
 
@@ -80,7 +95,7 @@ def _ages(language: Language) -> re.Pattern[str]:
 def great_ages(page: Page) -> Iterator[Span]:
     """Yield ages of ninety and above that stand with a word for age."""
     for match in _ages(page.language).finditer(page.text):
-        name = "late" if match.group("late") else "early"
+        name = next(group for group in ("late", "early", "spoken") if match.group(group))
         yield Span(match.start(name), match.end(name), Category.AGE, 0.9, "age")
 
 
@@ -94,5 +109,7 @@ def is_great(text: str, language: Language) -> bool:
     numbers = re.findall(r"\d+", text)
     if numbers:
         return int(numbers[0][:4]) >= AGE_FROM
+    if re.search(r"\b(?:two|three|four|five|six|seven|eight|nine)\s+hundred", text, re.IGNORECASE):
+        return False  # a dose or a count
     words = set(re.findall(r"[^\W\d_]+", text.lower()))
     return bool(words & set(language.words("ages_great")))

@@ -16,7 +16,7 @@ from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
 
 NAMED = frozenset((Category.NAME, Category.HOSPITAL, Category.ORGANIZATION, Category.ADDRESS))
 NUMBERED = frozenset((*DIRECT, Category.DATE, Category.AGE))
-FOUND_BY_LIKENESS = frozenset(("tagger", "again", "degree", "shape", "date", "label", "address"))
+FOUND_BY_LIKENESS = frozenset(("tagger", "again", "list", "degree", "shape", "date", "label", "address"))
 PUBLISHED_NEAR = 60  # characters to either side in which a word of publishing makes a year one of a book
 SENTENCE_END = re.compile(r"[.;!?](?=\s|\Z)|\n")
 PUBLIC_CODE = re.compile(r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12})\Z")
@@ -67,7 +67,7 @@ def _tables(language: Language) -> _Tables:
             rf"(?<![\w-])(?:{language.either('safe_number_labels') or '(?!)'}){after}", re.IGNORECASE
         ),
         published=re.compile(rf"(?<!\w)(?:{language.either('published') or '(?!)'})(?!\w)", re.IGNORECASE),
-        units=re.compile(rf"\s?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w)", re.IGNORECASE),
+        units=re.compile(rf"\s?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w|/o\b)", re.IGNORECASE),
         scores=re.compile(rf"(?<!\w)(?:{language.either('scores') or '(?!)'})(?!\w)", re.IGNORECASE),
     )
 
@@ -164,7 +164,7 @@ def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str
             start = text.rfind("\n", 0, span.start) + 1
             end = text.find("\n", span.end)
             return not text[start : end if end >= 0 else len(text)].islower()
-        return False
+        return span.score < LESS_SURE and not text[: span.end + 200].islower()
     if len(words) > 1 or span.score > LESS_SURE or _addressed(text, span.start):
         return False
     lists = tables.lists.get(words[0], 0)

@@ -58,7 +58,7 @@ def _name_parts(value: str) -> list[str]:
         for piece in {part, *re.split(r"['’-]", part)}:
             if len(piece) < MIN_PART:
                 continue
-            if len(piece) < 4 or piece.lower() in _english():
+            if len(piece) < 3 or piece.lower() in _english():
                 forms = "|".join(
                     sorted(
                         {

@@ -7,14 +7,33 @@ from collections.abc import Iterator
 from functools import cache
 
 from deid.lexicon.language import Language
+from deid.recognizers.dates import NUMERIC
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
 
 # one run with a digit in it; a space only inside digits, or after a few capitals ("AB 123456")
-VALUE = r"[#(]?(?-i:[A-Z]{1,3}[ ](?=\d{4}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/.-])))*"
+VALUE = r"[#(]?(?-i:[A-Z]{1,3}[ ](?=\d{4}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/-]|\.\d)))*"
+NO_NUMBER = re.compile(r"\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d")  # a date, a dose, a time
 JOIN = (
     r"[)\].]*\s?(?:[:=#|>\-–—→]{1,3}|\bis\b|\bwas\b|\bof\b|\bno\.?|\bnum(?:ber)?\b|\bas\b)?\s?[:#=]?\s{0,3}"
 )
+
+
+PLACE = r"(?P<value>(?:[A-ZÀ-Þ]|\d)[^\n;|]{1,90}?)(?=[ .]*(?:\n|;|\||\Z|[ ]{2}|(?<!\W\w)(?<!\W\w\w)(?<!\W\w\w\w)\.[ ]|[ ]\w+:))"  # a full stop after three letters or fewer ends a short form
+
+
+@cache
+def _placed(language: Language) -> re.Pattern[str] | None:
+    words = language.either("label_place")
+    return re.compile(rf"(?<![\w-])(?i:{words})[ ]?(?:::?|=|#)[ \t]{{0,4}}{PLACE}") if words else None
+
+
+def labelled_places(page: Page) -> Iterator[Span]:
+    """Yield what stands after a label of an address or a part of one, to the end of the line or field."""
+    pattern = _placed(page.language)
+    if pattern is not None:
+        for match in pattern.finditer(page.text):
+            yield Span(match.start("value"), match.end("value"), Category.ADDRESS, 0.85, "label")
 
 
 @cache
@@ -59,8 +78,6 @@ def labelled_numbers(page: Page) -> Iterator[Span]:
             continue
         if category is Category.PHONE and digits < len(value.strip()) / 2:
             continue
-        if re.fullmatch(
-            r"\d{1,2}[/-]\d{1,2}[/-]\d{2,4}|\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d", value
-        ):
+        if NO_NUMBER.fullmatch(value) or NUMERIC.fullmatch(value):
             continue
         yield Span(match.start("value"), match.end("value"), category, 0.9, "label")

@@ -10,7 +10,7 @@ from deid.lexicon.language import Language
 from deid.lexicon.lists import folded
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
-from deid.tagger import ENGLISH_WORD, membership
+from deid.tagger import ENGLISH_WORD, GIVEN_NAME, WELL_KNOWN_NAME, membership
 
 # a capital letter begins a word of a name; particles may stand between
 CAP = r"[^\W\d_a-zß-öø-ÿ][\w'’]*(?:-[^\W\d_][\w'’]*)*"
@@ -19,7 +19,7 @@ DOT = (
     r"(?:(?<![^\W_]{3})\.)?"  # only after an initial or a short form: a sentence may end after a longer word
 )
 WORD = rf"(?:{CAP}{DOT}|{PARTICLE}(?=\s+{CAP}))"
-NAME = rf"{CAP}{DOT}(?:,?[ ]{WORD}){{0,4}}"
+NAME = rf"(?:{PARTICLE}\s+){{0,2}}{CAP}{DOT}(?:,?[ ]{WORD}){{0,4}}"
 
 
 @cache
@@ -32,7 +32,9 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
         )
     )
     # CAP is case-sensitive, so the words before it carry their own case
-    titled = re.compile(rf"(?<![\w-])(?:{titles})\b\.?[ ]{{1,2}}(?P<name>{CAP}{DOT}(?:[ ]{WORD}){{0,3}})")
+    titled = re.compile(
+        rf"(?<![\w-])(?:{titles})\b\.?[ ]{{1,2}}(?P<name>(?:{PARTICLE}[ ]){{0,2}}{CAP}{DOT}(?:[ ]{WORD}){{0,3}})"
+    )
     labels = language.either("label_name")
     labelled = re.compile(
         rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|=|#|>>)[ \t]{{0,4}}[\"“]?)(?P<name>{NAME})"
@@ -43,6 +45,33 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
     )
     stop = frozenset(folded(w) for w in (*language.words("not_names"), *language.words("staff")))
     return titled, labelled, credited, stop
+
+
+# two letters and more of a script that the rest of the note is not in: Greek (three and more: units have one), Cyrillic,
+# Armenian, Hebrew, Arabic, the scripts of India, Thai, Georgian, Korean, Japanese, Chinese
+SCRIPTS = r"\u0386-\u03ff{3}|\u0400-\u058f|\u0591-\u08ff|\u0900-\u0dff|\u0e00-\u0e7f|\u10a0-\u11ff|\u3040-\u30ff|\u4e00-\u9fff|\uac00-\ud7af".split(
+    "|"
+)
+FOREIGN = re.compile(
+    "|".join(
+        rf"[{s.removesuffix('{3}')}]{{{3 if s.endswith('{3}') else 2},}}(?:[ ][{s.removesuffix('{3}')}]{{2,}})*"
+        for s in SCRIPTS
+    )
+)
+PAIR = re.compile(rf"(?<![\w-])(?P<first>{CAP})[ ](?:[A-Z]\.?[ ])?(?P<last>{CAP})(?![\w-])")
+
+
+def names_by_list(page: Page) -> Iterator[Span]:
+    """Yield well-known given names before well-known family names, and words in another script than the note's."""
+    lists = membership(page.language)
+    for match in PAIR.finditer(page.text):
+        given, family = lists.get(folded(match.group("first")), 0), lists.get(folded(match.group("last")), 0)
+        if given & GIVEN_NAME and family & WELL_KNOWN_NAME and not family & ENGLISH_WORD:
+            yield Span(match.start(), match.end(), Category.NAME, 0.75, "list")
+    if page.text.isascii():
+        return
+    for match in FOREIGN.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.NAME, 0.7, "script")
 
 
 def named_people(page: Page) -> Iterator[Span]:
@@ -62,6 +91,9 @@ def named_people(page: Page) -> Iterator[Span]:
                 )
 
 
+DEGREE = re.compile(
+    r"(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-?C)?|Ph\.?D|L\.?P\.?N|F\.?A\.?C\.?[SPC]|M\.?B\.?B\.?S|D\.?P\.?T|L\.?C\.?S\.?W)\b"
+)
 TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Drs|Nurse)\b\.?[ ]*", re.IGNORECASE)
 
 
@@ -75,13 +107,15 @@ def _trimmed(
         start, end, name = start + lead.end(), end + lead.end(), name[lead.end() :]
     for match in re.finditer(r"[^\s,]+", name):
         word = match.group().strip(".'’")
+        if DEGREE.match(name, match.start()) and end > start:
+            break
         if folded(word) in stop or any(c.isdigit() for c in word):
             break
         if scores is not None and end > start:
             # past the first word the tagger may say that the name is over
             places = page.tokens(start + match.start(), start + match.end())
-            sure = 0.5 if membership(page.language).get(folded(word), 0) & ENGLISH_WORD else 0.9
-            if len(places) and float(scores[places.start, 0]) > sure:
+            english = membership(page.language).get(folded(word), 0) & ENGLISH_WORD
+            if english and len(places) and float(scores[places.start, 0]) > 0.5:
                 break
         elif scores is not None and whole_line:
             places = page.tokens(start + match.start(), start + match.end())

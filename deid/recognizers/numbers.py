@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
 
-EMAIL = re.compile(r"[\w.+%-]+\s?@\s?[A-Za-z0-9][\w-]*(?:\.[\w-]+)+|[\w.+%-]+@[\w-]+\b")
+EMAIL = re.compile(r"[\w.+%-]+\s?@\s?[A-Za-z0-9][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}|[\w.+%-]+@[\w-]+\b")
 URL = re.compile(
     r"\b(?:https?|ftp|sftp)\s?:\s?//[^\s<>\"'|]+|\bwww\.[^\s<>\"'|]+"
     r"|(?<![\w@.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|info|health|example)(?:/[^\s<>\"'|,;]*)?(?![\w@])",
@@ -33,6 +33,8 @@ PHONE = re.compile(
 VIN = re.compile(r"\b(?=[A-Z0-9]*\d)(?=[A-Z0-9]*[A-Z])[A-HJ-NPR-Z0-9]{17}\b")
 CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
 IBAN = re.compile(r"\b[A-Za-z]{2}\d{2}(?:\s?[A-Za-z0-9]{4}){2,7}(?:\s?[A-Za-z0-9]{1,3})?\b")
+SPACED = re.compile(r"(?<![\w.,/-][ ])(?<![\w.,/-])\d{3} \d{2} \d{3,4}(?![\w%/-]|\.\d| \d)")
+LONG = re.compile(r"(?<![\w.,/-])\d{9,19}(?![\w%/-]|\.\d)")
 ISO_TIME = re.compile(r"\b\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?")
 
 VIN_VALUES = dict(
@@ -71,6 +73,10 @@ def shaped_numbers(page: Page) -> Iterator[Span]:
         if luhn_holds(match.group()):
             yield _span(match, Category.ACCOUNT, 0.8)
     yield from (_span(m, Category.ACCOUNT, 0.97) for m in IBAN.finditer(text) if iban_holds(m.group()))
+    yield from (_span(m, Category.ID, 0.6) for m in SPACED.finditer(text))
+    yield from (
+        _span(m, Category.ACCOUNT if len(m.group()) > 11 else Category.ID, 0.6) for m in LONG.finditer(text)
+    )
     yield from (_span(m, Category.DATE, 0.97) for m in ISO_TIME.finditer(text))
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from functools import cache
 
 from deid.lexicon.language import Language
+from deid.lexicon.lists import folded
 from deid.recognizers.names import CAP
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
+from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, membership
 
 
 @cache
@@ -23,29 +25,32 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
             )
         )
 
-    ways = cased(
-        [
-            w
-            for w in language.words("streets")
-            if w
-            not in (
-                "run",
-                "rise",
-                "view",
-                "pass",
-                "point",
-                "hill",
-                "close",
-                "heights",
-                "bend",
-                "green",
-                "spur",
-            )
-        ]
+    ways = (
+        cased(
+            [
+                w
+                for w in language.words("streets")
+                if w
+                not in (
+                    "run",
+                    "rise",
+                    "view",
+                    "pass",
+                    "point",
+                    "hill",
+                    "close",
+                    "heights",
+                    "bend",
+                    "green",
+                    "spur",
+                )
+            ]
+        )
+        or "(?!)"
     )
     heads, tails = (
-        cased(language.words("street_heads")),
-        "|".join(re.escape(w) for w in language.words("street_tails") if len(w) > 3),
+        cased(language.words("street_heads")) or "(?!)",
+        "|".join(re.escape(w) for w in language.words("street_tails") if len(w) > 3) or "(?!)",
     )
     states = "|".join(sorted({re.escape(s) for s in language.words("states")}, key=len, reverse=True))
     short_states = "|".join(s for s in language.words("states") if s.isupper())
@@ -73,6 +78,21 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
             ),
             0.95,
         ),
+        (
+            re.compile(
+                r"(?<!\w)(?:the\s)?(?:corner|intersection)\sof\s[^\n,;:!?]{3,60}?\sand\s[^\W_][^\n,;:!?]{1,40}?(?=[.]?\s*(?:\n|\Z)|[,;:!?]|\.\s|\s(?:in|on|at|for|near|is|was)\s)",
+                re.IGNORECASE,
+            ),
+            0.85,
+        ),
+        (
+            re.compile(
+                rf"(?<![\w./-])\d{{1,6}}\s(?:[^\W\d_][\w.'’]*\s){{1,5}}\d{{1,5}}[A-Za-z]?\.?,?\s(?:apt|suite|ste)\.?\s?\d{{1,4}}(?:[,\s]{{1,3}}{CAP}(?:\s{CAP}){{0,3}},?\s(?:{short_states})\s\d{{5}})?",
+                re.IGNORECASE,
+            ),
+            0.85,
+        ),
+        (re.compile(r"(?<!\w)(?:Apt|Apartment|Suite|Ste|Appartement)\.?\s?#?\d{1,4}[A-Z]?\b"), 0.8),
         (re.compile(rf"\b(?:{short_states})\s\d{{5}}(?:-\d{{4}})?\b"), 0.9),
         (re.compile(r"(?<!\w)(?:P\.?\s?O\.?\s?Box|Post(?:al)?\s?Box)\s#?\d{1,6}\b", re.IGNORECASE), 0.9),
         (
@@ -104,8 +124,58 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
     )
 
 
+@cache
+def _institutions(language: Language) -> tuple[re.Pattern[str], ...]:
+    """Patterns for languages that name the kind of an institution first, and the postal code before the town."""
+    kinds = language.either("institution_heads")
+    codes = "|".join(language.words("postal_codes"))
+    small = language.either("particles") or "(?!)"
+    more = rf"(?:[ ](?:(?:{small})[ ]){{0,2}}{CAP}){{1,5}}"
+    kind = re.compile(rf"(?<![\w-])(?i:{kinds}){more}") if kinds else re.compile("(?!)")
+    town = rf"{CAP}(?:[ ](?:(?:{small})[ ])?{CAP}){{0,3}}"
+    code = re.compile(rf"(?<![\w-])(?:{codes})(?:[ ,.-]{{1,3}}{town})?") if codes else re.compile("(?!)")
+    return kind, code
+
+
+@cache
+def _named_tails(language: Language) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Pattern for names that end with the kind of an institution, and the words that name none."""
+    tails = "|".join(
+        re.escape(form)
+        for tail in sorted(language.words("institution_tails"), key=len, reverse=True)
+        for form in (tail.title().replace("'S", "'s"), tail.upper())
+    )
+    pattern = re.compile(
+        rf"(?<![\w-])(?P<name>{CAP}\.?(?:[ ](?:of[ ])?{CAP}){{0,3}})[ ](?:{tails or '(?!)'})(?![\w])"
+    )
+    return pattern, frozenset(language.words("institution_generic"))
+
+
+def institutions(page: Page) -> Iterator[Span]:
+    """Yield names of hospitals and practices that a word of their own and the kind at the end give away."""
+    pattern, generic = _named_tails(page.language)
+    lists = membership(page.language)
+    for match in pattern.finditer(page.text):
+        start = match.start()
+        words = match.group("name").split(" ")
+        while words and folded(words[0].strip(".")) in generic:
+            start += len(words.pop(0)) + 1
+        own = [folded(word.strip(".").removesuffix("'s")) for word in words]
+        if any(
+            word not in generic
+            and (lists.get(word, 0) & NAME_OR_PLACE or not lists.get(word, 0) & ENGLISH_WORD)
+            for word in own
+        ):
+            yield Span(start, match.end(), Category.HOSPITAL, 0.8, "institution")
+
+
 def addresses(page: Page) -> Iterator[Span]:
-    """Yield addresses and parts of them."""
+    """Yield addresses and parts of them, and institutions named by their kind first."""
+    institutions, codes = _institutions(page.language)
+    for match in institutions.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.HOSPITAL, 0.85, "address")
+    for match in codes.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.ADDRESS, 0.85, "address")
     for pattern, score in _patterns(page.language):
         for match in pattern.finditer(page.text):
             group = "part" if "part" in pattern.groupindex else 0
