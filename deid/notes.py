@@ -28,7 +28,7 @@ from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 from deid.errors import NotRedacted
 from deid.lexicon.language import Language, language as language_of
 from deid.recognizers.composed import Composed
-from deid.recognizers.consistency import repeated
+from deid.recognizers.consistency import address_gaps, repeated
 from deid.recognizers.dates import dates, great_ages
 from deid.recognizers.keep import without_terms
 from deid.recognizers.known import known_spans
@@ -211,6 +211,7 @@ class NoteFinder:
             for r in results
         ]
         found = merged([*without_terms(page, found), *known_spans(page.text, known, self.language)])
+        found = merged([*found, *address_gaps(page, found)])
         again = without_terms(page, list(repeated(page, found)))
         kept = self.policy.categories
         return [

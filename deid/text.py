@@ -15,7 +15,7 @@ from deid.errors import NotRedacted
 from deid.notes import NoteFinder
 from deid.spans import Category, Known, Span, merged
 
-MAX_CHARACTERS = 20_000  # a field, not a document: longer ones are notes
+MAX_CHARACTERS = 200_000  # a hundred pages: what is longer is no field and no note of one visit
 
 _LONG_NUMBER = re.compile(r"(?<![\d.])\d{5,}(?![.\d])")  # clinical values have fewer digits in a row
 

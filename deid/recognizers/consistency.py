@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -12,6 +13,24 @@ from deid.spans import DIRECT, Category, Span
 
 SURE = 0.75  # a finding less sure than this vouches for no other
 MIN_LETTERS = 3
+
+
+GAP_CHARACTERS = 45  # a line of an address
+SMALL_WORDS = frozenset(
+    "de la del van von der den el al le les du di da do dos das y i og og nad pod am an im sur en bei st".split()
+)
+
+
+def address_gaps(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
+    """Yield what stands between two parts of one address: words with capitals and numbers, a line at most."""
+    places = [span for span in spans if span.category is Category.ADDRESS]
+    for before, after in itertools.pairwise(places):
+        between = page.text[before.end : after.start]
+        if not 0 < len(between) <= GAP_CHARACTERS or re.search(r"[:;?!()\"“]|\n\s*\n", between):
+            continue
+        words = re.findall(r"[^\W_]+", between)
+        if words and all(not word[0].islower() or word in SMALL_WORDS for word in words):
+            yield Span(before.end, after.start, Category.ADDRESS, 0.7, "between")
 
 
 def repeated(page: Page, spans: Sequence[Span]) -> Iterator[Span]:

@@ -12,9 +12,8 @@ from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
 from deid.tagger import CATEGORIES
 
-OUTSIDE_AT_MOST = (
-    0.85  # a leak costs more than a word too many: a token stays only if the tagger is surer than this
-)
+# a leak costs more than a word too many: a token stays only if the tagger is surer than this that it is none
+OUTSIDE_AT_MOST = 0.85
 BRIDGE = re.compile(
     r"[ \t]?[.,'’/&#:-]?[ \t]{0,2}\Z"
 )  # what may stand between two parts of one name, number or address
