@@ -85,6 +85,8 @@ def test_messages_are_acknowledged_and_stand_in_the_store_after_the_stop(hospita
     with duckdb.connect(str(NodeHome(hospital).store), read_only=True) as store:
         assert store.execute("SELECT count(*) FROM person").fetchone() == (8,)
         assert store.execute("SELECT count(*) FROM visit_occurrence").fetchone() == (1,)
+        copied = store.execute("SELECT count(*) FROM fedtwin_timeline WHERE kind = 'measurement'").fetchone()
+        assert copied == (len(found),)  # a timeline is read in milliseconds after a live load too
     assert "Doe" not in (hospital / "logs" / "listen-mllp.log").read_text()
 
 
