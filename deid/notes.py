@@ -1,12 +1,13 @@
 """Find identity in clinical notes.
 
-Presidio's analyzer runs our recognizers over each note: rules for what has a shape or a label, and a small tagger
-trained on generated notes for what only its surroundings tell. Then what was found once is found everywhere in
-the note, what the hospital knows of the patient is found however it is written, and terms of medicine are let go.
+Presidio's analyzer runs our recognizers over each note: rules for what has a shape or a label, and a small
+tagger trained on generated notes for what only its surroundings tell. Then what was found once is found
+everywhere in the note, what the hospital knows of the patient is found however it is written, and terms of
+medicine are let go.
 
-Guarantee: fails closed. A note that cannot be analysed raises NotRedacted, whose message holds nothing of it. The
-same note gives the same spans, alone or among others. What is `known` never survives where it stands as written,
-in any case of letters.
+Guarantee: fails closed. A note that cannot be analysed raises NotRedacted, whose message holds nothing of
+it. The same note gives the same spans, alone or among others. What is `known` never survives where it
+stands as written, in any case of letters.
 
 One finder is for one thread at a time; threads and processes each open their own (`find_parallel` does).
 """
@@ -26,7 +27,8 @@ from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 
 from deid.errors import NotRedacted
-from deid.lexicon.language import Language, language as language_of
+from deid.lexicon.language import Language
+from deid.lexicon.language import language as language_of
 from deid.recognizers.composed import Composed
 from deid.recognizers.consistency import address_gaps, repeated
 from deid.recognizers.dates import dates, great_ages
@@ -163,8 +165,8 @@ class NoteFinder:
     ) -> NoteFinder:
         """Return a finder. Costs about two seconds and 200 MB; make one.
 
-        A language that has tables but no weights for the tagger (Spanish) is read by rules alone: names go only
-        after a title or a label, and the recall is too low to release text.
+        A language that has tables but no weights for the tagger (Spanish) is read by rules alone: names go
+        only after a title or a label, and the recall is too low to release text.
 
         Args: rules_only: the same for a language that has weights.
         Raises: ValueError if there are no tables for the language.

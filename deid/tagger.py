@@ -1,9 +1,11 @@
 """A small network that reads a text token by token and says what each token is part of.
 
-Four convolutions over what a token looks like and which word lists it is in: it sees about fifteen tokens to
-either side. It was trained on generated notes only (`python -m sim.notes.train`), so its weights hold no one's text.
+Four convolutions over what a token looks like and which word lists it is in: it sees about fifteen tokens
+to either side. It was trained on generated notes only (`python -m sim.notes.train`), so its weights hold no
+one's text.
 
-Guarantee: deterministic; the same text gives the same answer alone or among others. Never raises for a text.
+Guarantee: deterministic; the same text gives the same answer alone or among others. Never raises for a
+text.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ Ints = NDArray[np.int32]
 
 TOKEN = re.compile(r"[^\W\d_²³¹⁰-₟]+|\d+|\n|[^\w\s]|[_²³¹⁰-₟]")  # a raised or lowered figure is no letter
 CATEGORIES = (
-    Category.NAME, Category.DATE, Category.AGE, Category.ADDRESS, Category.HOSPITAL, Category.ORGANIZATION, Category.PHONE,
-    Category.EMAIL, Category.URL, Category.IP, Category.SSN, Category.MRN, Category.PLAN_ID, Category.ACCOUNT, Category.LICENSE,
-    Category.VEHICLE, Category.DEVICE, Category.BIOMETRIC, Category.ID, Category.PROFESSION,
+    Category.NAME, Category.DATE, Category.AGE, Category.ADDRESS, Category.HOSPITAL, Category.ORGANIZATION,
+    Category.PHONE, Category.EMAIL, Category.URL, Category.IP, Category.SSN, Category.MRN, Category.PLAN_ID,
+    Category.ACCOUNT, Category.LICENSE, Category.VEHICLE, Category.DEVICE, Category.BIOMETRIC,
+    Category.ID, Category.PROFESSION,
 )  # fmt: skip
 CLASSES = 1 + 2 * len(CATEGORIES)  # 0 is outside; then begin and inside of each category
 PREFIXES, SUFFIXES, SHAPES = 4096, 8192, 512  # rows of the hashed tables
@@ -40,9 +43,9 @@ TYPE_LIMIT = 60_000  # distinct tokens kept with their projection: 23 MB; then f
 GAP = 24  # empty tokens between two texts of one pass: more than the network sees to a side
 
 LISTS = (
-    "months", "months_short", "weekdays", "titles", "relations", "credentials", "staff", "streets", "street_heads", "street_tails",
-    "flats", "hospitals", "companies", "labels_name", "labels_number", "labels_contact", "labels_date", "labels_place", "ages",
-    "measures", "clinical", "seasons",
+    "months", "months_short", "weekdays", "titles", "relations", "credentials", "staff", "streets",
+    "street_heads", "street_tails", "flats", "hospitals", "companies", "labels_name", "labels_number",
+    "labels_contact", "labels_date", "labels_place", "ages", "measures", "clinical", "seasons",
 )  # fmt: skip
 BITS = len(LISTS) + 14
 _BASE = len(LISTS)  # after the tables of the language come the lists of names, places and words
@@ -106,14 +109,18 @@ def membership(language: Language) -> dict[str, int]:
 
 
 def kind_of(token: str, bits: dict[str, int]) -> tuple[str, int, int, int, int]:
-    """Return what a token looks like: its plain form, the rows of its beginning, its end and its shape, its lists."""
+    """Return what a token looks like: its plain form, the rows of its beginning, end and shape, its lists."""
     if token.isdecimal():
         n = len(token)
         value = int(token) if n < 5 else -1
-        plain = (
-            f"d{n}:0" if token[0] == "0" and n < 3 else "d:month" if 0 < value <= 12 and n < 3 else "d:day" if 0 < value <= 31 and n < 3 else "d:90+" if 90 <= value <= 120 and n < 4
-            else "d:year" if n == 4 and 1880 <= value <= 2099 else f"d{min(n, 20)}"
-        )  # fmt: skip
+        if token[0] == "0" and n < 3:
+            plain = f"d{n}:0"
+        elif n < 3 and value <= 31:
+            plain = "d:month" if value <= 12 else "d:day"
+        elif 90 <= value <= 120 and n < 4:
+            plain = "d:90+"
+        else:
+            plain = "d:year" if 1880 <= value <= 2099 else f"d{min(n, 20)}"
         return plain, 0, 0, min(n, 30), 0
     plain = folded(token)
     if not token[0].isalpha():
@@ -127,7 +134,7 @@ def kind_of(token: str, bits: dict[str, int]) -> tuple[str, int, int, int, int]:
 
 
 def layout(text: str) -> tuple[list[str], list[int], list[int], list[int]]:
-    """Return the tokens of a text, where they start and end, and how each stands: after what, in what kind of line."""
+    """Return the tokens of a text, where each starts and ends, and after what and in what line."""
     words: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -169,7 +176,7 @@ class Tagger:
 
     @classmethod
     def open(cls, language: Language) -> Tagger | None:
-        """Return the tagger of a language from the weights that the package carries; None if it carries none."""
+        """Return the tagger of a language from the weights in the package, None if there are none."""
         file = resources.files("deid.lexicon").joinpath(f"tagger_{language.code}.npz")
         if not file.is_file():
             return None
@@ -182,6 +189,7 @@ class Tagger:
         """Yield for each text where its tokens start and end, and the probability of each class for each."""
         for batch in _batches(texts):
             laid = [layout(text) for text in batch]
+            self._make_room({word for words, _, _, _ in laid for word in words})
             total = sum(len(words) + GAP for words, _, _, _ in laid) + GAP
             types, stands = np.full(total, TYPE_LIMIT + 1, np.int64), np.zeros(total, np.int64)
             real = np.zeros((total, 1), np.float32)
@@ -197,12 +205,15 @@ class Tagger:
             for (words, starts, ends, _), offset in zip(laid, offsets, strict=True):
                 yield starts, ends, scores[offset : offset + len(words)]
 
+    def _make_room(self, words: set[str]) -> None:
+        """Forget what is known of tokens if those of one pass would not fit: never amid a pass."""
+        if len(words) > TYPE_LIMIT:
+            raise ValueError("a text has too many different tokens")
+        if len(self._types) + len(words) > TYPE_LIMIT:
+            self._types.clear()
+
     def _typed(self, words: list[str]) -> list[int]:
         known = self._types
-        if len(known) + len(words) > TYPE_LIMIT:
-            known.clear()
-            if len(words) > TYPE_LIMIT:
-                raise ValueError("a text has too many tokens")
         new = [word for word in dict.fromkeys(words) if word not in known]
         if new:
             first = len(known)

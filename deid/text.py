@@ -1,7 +1,7 @@
-"""Short free text of a field without identity: what a hospital's tables hold in comments, results and reasons.
+"""Short free text of a field without identity: what a hospital's tables hold as comments and reasons.
 
-The same finder as for notes reads it (`deid.notes`), and a field is held to more: any run of five digits or more
-goes, for such a text has no room to say what the number is of.
+The same finder as for notes reads it (`deid.notes`), and a field is held to more: any run of five digits or
+more goes, for such a text has no room to say what the number is of.
 
 Guarantee: fails closed. A text that cannot be analysed raises NotRedacted and is not stored.
 """

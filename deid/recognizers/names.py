@@ -49,9 +49,17 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
 
 # two letters and more of a script that the rest of the note is not in: Greek (three and more: units have one), Cyrillic,
 # Armenian, Hebrew, Arabic, the scripts of India, Thai, Georgian, Korean, Japanese, Chinese
-SCRIPTS = r"\u0386-\u03ff{3}|\u0400-\u058f|\u0591-\u08ff|\u0900-\u0dff|\u0e00-\u0e7f|\u10a0-\u11ff|\u3040-\u30ff|\u4e00-\u9fff|\uac00-\ud7af".split(
-    "|"
-)
+SCRIPTS = [
+    r"\u0386-\u03ff{3}",
+    r"\u0400-\u058f",
+    r"\u0591-\u08ff",
+    r"\u0900-\u0dff",
+    r"\u0e00-\u0e7f",
+    r"\u10a0-\u11ff",
+    r"\u3040-\u30ff",
+    r"\u4e00-\u9fff",
+    r"\uac00-\ud7af",
+]
 FOREIGN = re.compile(
     "|".join(
         rf"[{s.removesuffix('{3}')}]{{{3 if s.endswith('{3}') else 2},}}(?:[ ][{s.removesuffix('{3}')}]{{2,}})*"

@@ -58,9 +58,8 @@ def shaped_numbers(page: Page) -> Iterator[Span]:
             yield Span(match.start(), end, Category.URL, 0.98, "shape")
     for match in IP.finditer(text):
         parts = match.group().split(".")
-        if ":" in match.group() or all(int(part) < 256 for part in parts):
-            if ":" not in match.group() or len(match.group()) > 8:
-                yield _span(match, Category.IP, 0.96)
+        if len(match.group()) > 8 if ":" in match.group() else all(int(part) < 256 for part in parts):
+            yield _span(match, Category.IP, 0.96)
     yield from (_span(m, Category.IP, 0.95) for m in MAC.finditer(text))
     yield from (_span(m, Category.SSN, 0.9) for m in SSN.finditer(text))
     yield from (

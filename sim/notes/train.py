@@ -1,6 +1,6 @@
 """Train the tagger of `deid.tagger` on generated notes and write its weights into the package.
 
-`python -m sim.notes.train --notes 60000 --epochs 5 OUT.npz`: about half an hour on two cores. No text of anyone is
+`python -m sim.notes.train --notes 42000 --epochs 3 OUT.npz`: about half an hour on two cores. No text of anyone is
 read: the notes come from `sim.notes.documents`. The same seed gives the same notes and, on the same machine with the
 same number of threads, the same weights up to rounding.
 """
@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ class Network(nn.Module):
             "leave_bias": self.leave.bias,
         }
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            out |= {f"conv{place}.{k}": conv.weight[:, :, k].T for k in range(3)}
+            out |= {f"conv{place}.{k}": conv.get_parameter("weight")[:, :, k].T for k in range(3)}
             out |= {f"bias{place}": conv.bias, f"gain{place}": norm.weight, f"shift{place}": norm.bias}
         return {name: value.detach().numpy() for name, value in out.items()}
 
@@ -153,7 +153,8 @@ def train(
         optimizer, max_lr=3e-3, total_steps=steps + 1, pct_start=0.08
     )
     mean = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(MEAN_DECAY)
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(MEAN_DECAY),  # type: ignore[no-untyped-call]
     )
     begun, done, total = time.monotonic(), 0, 0.0
     _say(f"{len(corpus.ids) * ROW} tokens, {len(vocabulary)} words, {steps} steps")
@@ -193,10 +194,10 @@ def train(
                 _say(f"step {done} loss {total / 50:.4f} {time.monotonic() - begun:.0f} s")
                 total = 0.0
             if done % 100 == 0:
-                keep(vocabulary, mean.module)
+                keep(vocabulary, cast(Network, mean.module))
         if time.monotonic() - begun > minutes * 60:
             break
-    keep(vocabulary, mean.module)
+    keep(vocabulary, cast(Network, mean.module))
 
 
 def _say(text: str) -> None:
@@ -207,8 +208,8 @@ def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--notes", type=int, default=60_000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--notes", type=int, default=42_000)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=20_26)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--language", default="en")

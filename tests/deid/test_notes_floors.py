@@ -1,7 +1,7 @@
 """How much is found and how much too much, on notes that are generated, written by hand, and openly licensed.
 
-The floors are those that a hospital's policy would ask for; the openly licensed sets are split by document, and only
-the half whose errors nobody looked at is held to them.
+The floors are those that a hospital's policy would ask for; the openly licensed sets are split by document,
+and only the half whose errors nobody looked at is held to them.
 """
 
 from __future__ import annotations
@@ -130,7 +130,13 @@ def test_clinical_terms_and_doses_stay(finder: NoteFinder) -> None:
     """At most one character in a hundred of them goes, in the sentences they stand in."""
     sentences = []
     for place, term in enumerate(clinical_terms()):
-        frame = ("History of {}.", "Continue {} 20 mg daily, recheck in 3 weeks.", "{} was reviewed today.", "No evidence of {} on exam.", "Patient has {}; BP 132/84, Cr 1.1, pain 4/10.")[place % 5]  # fmt: skip
+        frame = (
+            "History of {}.",
+            "Continue {} 20 mg daily, recheck in 3 weeks.",
+            "{} was reviewed today.",
+            "No evidence of {} on exam.",
+            "Patient has {}; BP 132/84, Cr 1.1, pain 4/10.",
+        )[place % 5]
         sentences.append(frame.format(term))
     assert len(sentences) > 900
     found = finder.find(sentences)
