@@ -146,3 +146,14 @@ def test_processes_find_what_one_finder_finds(finder: NoteFinder) -> None:
     texts = [NOTE, "Mr. Okonkwo came on 03/14/2019.", "No complaints."] * 2
     known = [[Known(Category.NAME, "Complaints")] if "No" in text else [] for text in texts]
     assert find_parallel(texts, known=known, processes=2, chunk=2) == finder.find(texts, known=known)
+
+
+@pytest.mark.slow
+def test_tokens_forgotten_between_passes_change_nothing(finder: NoteFinder) -> None:
+    """Once what was known of tokens was forgotten amid a pass, and texts read before in it got others' rows."""
+    expected = finder.find([NOTE])
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [a + b + c + d for a in letters for b in letters for c in letters for d in "aeiou"]
+    for at in range(0, 64_000, 4_000):
+        pass_of = [" ".join(words[at : at + 2_000]), NOTE, " ".join(words[at + 2_000 : at + 4_000])]
+        assert finder.find(pass_of)[1] == expected[0]
