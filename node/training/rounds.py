@@ -32,9 +32,11 @@ from node.policy import Policy, Standing
 from node.policy_form import MalformedPolicy
 from node.queries import cohort
 from node.sums import OpenSession
+from node.training import second_accountant
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.gradient import clipped_sums
 from node.training.own_part import OwnPart, OwnParts, fitted
+from node.training.second_accountant import AccountantsDisagree
 from privacy import descent, study_noise
 from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import Descent, NotFinite
@@ -196,7 +198,10 @@ class Trainer:
         return RoundReply(descent.digest(walk.params), walk.steps_done)
 
     def _allowed(self, request: RoundRequest) -> Study:
-        """Return the plan if policy and approval let it train here. Raises: Refused, MalformedPolicy."""
+        """Return the plan if policy and approval let it train here, and its noise is what it claims.
+
+        Raises: Refused, MalformedPolicy, AccountantsDisagree.
+        """
         policy = self._policy()
         study, approved = self._approvals.find(request.plan_hash)
         policy.check_quality(self._quality, now=self._clock.now())
@@ -213,6 +218,7 @@ class Trainer:
         )
         if request.round > study.training.rounds or len(request.parameters) != study.parameters:
             raise Refused(RefusalCode.MALFORMED)
+        second_accountant.check(study)
         return study
 
     def _reserve(self, study: Study, request: RoundRequest) -> Reservation:
@@ -344,6 +350,7 @@ _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (
     (NotFinite, RefusalCode.PROTOCOL_VIOLATION),
     (NotEncodable, RefusalCode.PROTOCOL_VIOLATION),
     (TimeoutError, RefusalCode.DEADLINE),
+    (AccountantsDisagree, RefusalCode.INTERNAL),
 )
 
 

@@ -178,6 +178,17 @@ def test_a_plan_that_the_caps_do_not_cover_is_refused_at_its_first_round(tmp_pat
         assert not network.hub.vectors
 
 
+def test_a_plan_whose_noise_a_second_accountant_finds_too_small_is_not_trained(
+    network: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in our own calibration would be made at every hospital alike."""
+    right = study_noise.noise_multiplier
+    monkeypatch.setattr(study_noise, "noise_multiplier", lambda study: 0.7 * right(study))
+    assert codes(network.round(STUDY, START, round=1)) == {RefusalCode.INTERNAL}
+    assert {h.ledger.spent(delta=1e-5).events for h in network.all} == {0}
+    assert not network.hub.vectors
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
