@@ -258,7 +258,7 @@ def test_text_stays_out_unless_the_hospital_lets_it_in_redacted(site: Hospital) 
     assert "Alder" not in text
     assert "555" not in text
     assert text.endswith("Well.")
-    assert site.rows("SELECT value_source_value FROM measurement") == [("see [NAME]",)]
+    assert site.rows("SELECT value_source_value FROM measurement") == [("see Mr [NAME]",)]
 
 
 def test_no_identifier_reaches_the_store(site: Hospital) -> None:
