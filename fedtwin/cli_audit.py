@@ -38,13 +38,13 @@ def audit(
     import torch
 
     from fedtwin.progress import bar
+    from fedtwin.study_file import read_study
     from privacy.rng import SecureBits
-    from protocols.study import Study
     from sim.privacy_audit import audit as attack
     from sim.privacy_audit import audit_in_one_run
 
     torch.set_num_threads(1)  # models this small are slower on more
-    plan = Study.parse(study.read_bytes())
+    plan = read_study(study)
     count = plan.sites.minimum if sites is None else sites
     bits, generator = SecureBits(), np.random.default_rng(seed)
     with bar("training", total=2 * runs, unit="runs") as line:
