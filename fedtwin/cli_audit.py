@@ -24,7 +24,10 @@ def audit(
     sites: Annotated[
         int | None, typer.Option(min=2, help="Default: the study's minimum.", show_default=False)
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of each bound.")] = 0.95,
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.999999, help="Of each bound: how rarely it may exceed a true ε by luck."),
+    ] = 0.999,
     seed: Annotated[int, typer.Option(help="Of the made-up patients. Noise is always fresh.")] = 1,
     json: Json = False,
 ) -> None:
