@@ -1,4 +1,4 @@
-"""Columns of text, read by their distinct values: each is parsed once, then spread over the rows."""
+"""Columns of text, or of typed dates, read by their distinct values: each parsed once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ class Column:
     def __init__(self, values: pa.Array | pa.ChunkedArray) -> None:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
-        encoded = values.dictionary_encode()
+        encoded = values.dictionary_encode(null_encoding="encode")
         self.index: np.ndarray = encoded.indices.to_numpy(zero_copy_only=False)
-        self.texts: pa.Array = pc.utf8_trim_whitespace(encoded.dictionary)
+        self._typed: pa.Array | None = (
+            None  # the distinct dates or moments of a column that says it holds them
+        )
+        if pa.types.is_temporal(encoded.dictionary.type):
+            self._typed = encoded.dictionary
+            self.texts: pa.Array = pc.fill_null(_written(encoded.dictionary), "")
+        else:
+            self.texts = pc.utf8_trim_whitespace(encoded.dictionary)
 
     def spread(self, of_texts: np.ndarray) -> np.ndarray:
         """Return for each row what `of_texts` says of its text."""
@@ -67,7 +74,14 @@ class Column:
         return found
 
     def moments(self, form: str) -> np.ndarray:
-        """Return the distinct texts as microseconds since 1970-01-01; NOT_A_MOMENT where one is no date."""
+        """Return the distinct texts as microseconds since 1970-01-01; NOT_A_MOMENT where one is no date.
+
+        Args: form: of text; a column that came with a type for dates needs none.
+        """
+        if self._typed is not None:
+            typed = self._typed.cast(pa.timestamp("us")).cast(pa.int64())
+            known: np.ndarray = pc.fill_null(typed, NOT_A_MOMENT).to_numpy(zero_copy_only=False).copy()
+            return known
         parsed = pc.strptime(self.texts, format=form, unit="us", error_is_null=True)
         stamps: np.ndarray = (
             pc.fill_null(parsed.cast(pa.int64()), NOT_A_MOMENT).to_numpy(zero_copy_only=False).copy()
@@ -98,6 +112,13 @@ def moment_at(days: np.ndarray, time_of_day_us: np.ndarray) -> np.ndarray:
     """Return the moment of a day and a time of day."""
     moments: np.ndarray = days * _DAY_US + time_of_day_us
     return moments
+
+
+def _written(typed: pa.Array) -> pa.Array:
+    """Dates and moments as text, to the second."""
+    if pa.types.is_date(typed.type):
+        return pc.strftime(typed, format="%Y-%m-%d")
+    return pc.strftime(typed.cast(pa.timestamp("s"), safe=False), format="%Y-%m-%d %H:%M:%S")
 
 
 def _number(code: str) -> float | None:

@@ -4,6 +4,9 @@ IngestError
 ├── MalformedMapping    the caller's mistake: names the mapping file and the key
 ├── NoMapping           the caller's mistake: no mapping fits the file
 ├── UnreadableSource    a fault: the file is not what its mapping says (encoding, columns, quoting)
+├── DatabaseAway        an outage: the database cannot be reached, or does not let this user in
+├── NoDriver            an outage: the library for that kind of database is not installed
+├── NotSuchUrl          the caller's mistake: no URL of a database, or a password in it
 ├── ReaderUnavailable   an outage: a library that a reader needs is not installed
 └── Unaccounted         a fault: a reader lost a record, so that its file is not loaded
 """
@@ -49,6 +52,27 @@ class ReaderUnavailable(IngestError):
         super().__init__(f"the reader '{reader}' needs {library}: pip install 'fedtwin[{extra}]'")
         self.reader = reader
         self.library = library
+
+
+class DatabaseAway(IngestError):
+    """The database cannot be reached, or does not let this user in; its own words may hold what is in it."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source}: the database cannot be reached, or does not let this user in")
+        self.source = source
+
+
+class NoDriver(IngestError):
+    """The library for a kind of database is not installed."""
+
+    def __init__(self, dialect: str, library: str, install: str) -> None:
+        super().__init__(f"databases of the kind '{dialect}' need {library}: pip install {install}")
+        self.dialect = dialect
+        self.library = library
+
+
+class NotSuchUrl(IngestError, ValueError):
+    """Not a URL of a database as SQLAlchemy takes them, or one that holds a secret."""
 
 
 class Unaccounted(IngestError):

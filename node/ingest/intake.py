@@ -1,19 +1,25 @@
-"""Take in one delimited file under its mapping. node.ingest.pipeline takes in whatever a hospital has."""
+"""Take in one table under its mapping: a delimited file, a Parquet file, rows of a database.
+
+node.ingest.pipeline takes in whatever a hospital has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from deid.dates import DatePractice
 from deid.vault import Vault
 from node.ingest.delimited import open_delimited, sha256_of
 from node.ingest.event_values import Redact
 from node.ingest.mapping import Mapping, read_mapping
+from node.ingest.parquet import is_parquet, open_parquet
 from node.ingest.records import Records, Rules, records_of
 from node.omop.loading import Again, Load, Source
 from node.omop.store import OmopStore
@@ -49,6 +55,19 @@ class FileReport:
     rows_quarantined: int = 0  # rows that gave no record
 
 
+class Table(Protocol):
+    """An open table: its rows in batches of the columns that its mapping uses, and what it left out."""
+
+    bytes_total: int
+    bytes_done: int
+    unknown_columns: tuple[str, ...]
+    wrong_width: list[int]
+    not_text: list[int]
+
+    def batches(self, *, batch_rows: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Yield batches with the number of each row, from 1. Raises: UnreadableSource."""
+
+
 def beside(folder: Path) -> tuple[Mapping, ...]:
     """Return the mappings that lie in a folder. Raises: MalformedMapping."""
     return tuple(read_mapping(file) for file in sorted(folder.glob("*.toml")) if _is_mapping(file))
@@ -76,8 +95,20 @@ def rank(mapping: Mapping) -> int:
     return 1 if mapping.visit is not None and mapping.visit.concept_id is not None else 2
 
 
-def ingest_file(
-    file: Path,
+def opened(file: Path, mapping: Mapping) -> Table:
+    """Return a file's table. Raises: UnreadableSource if it is not as the mapping says."""
+    return open_parquet(file, mapping) if is_parquet(file) else open_delimited(file, mapping)
+
+
+def source_of(file: Path, mapping: Mapping) -> Source:
+    """Return what a file under a mapping is known by."""
+    kind = "parquet" if is_parquet(file) else "delimited"
+    return Source(file.name, sha256_of(file), mapping.name, mapping.sha256, kind)
+
+
+def ingest_table(
+    source: Source,
+    opening: Callable[[], Table],
     mapping: Mapping,
     store: OmopStore,
     vault: Vault,
@@ -89,12 +120,14 @@ def ingest_file(
     again: Again,
     redact: Redact,
 ) -> FileReport:
-    """Load one file under its mapping. Raises: UnreadableSource, AlreadyLoaded."""
-    source = Source(file.name, sha256_of(file), mapping.name, mapping.sha256)
+    """Load one table under its mapping; it is opened if it has not been loaded before.
+
+    Raises: UnreadableSource, AlreadyLoaded.
+    """
     before = store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
     if before is not None:
         return FileReport(
-            file.name,
+            source.name,
             mapping.name,
             before.rows,
             0,
@@ -104,11 +137,11 @@ def ingest_file(
             unchanged=True,
             rows_quarantined=before.rows_quarantined,
         )
-    table = open_delimited(file, mapping)
+    table = opening()
     now = clock.now()
     rules = Rules(
         mapping=mapping,
-        source=file.name,
+        source=source.name,
         practice=practice,
         latest_day=(now.date() - date(1970, 1, 1)).days + 1,  # a day's grace for time zones
         vault=vault,
@@ -125,7 +158,7 @@ def ingest_file(
             if progress is not None:
                 progress(
                     Progress(
-                        file.name, table.bytes_done, table.bytes_total, load.rows, sum(load.events.values())
+                        source.name, table.bytes_done, table.bytes_total, load.rows, sum(load.events.values())
                     )
                 )
         wrong = np.array(table.wrong_width, dtype=np.int64)
@@ -135,7 +168,7 @@ def ingest_file(
         load.rows += len(wrong) + len(not_text)
         load.rows_quarantined = load.rows - loaded
     return FileReport(
-        file.name,
+        source.name,
         mapping.name,
         load.rows,
         loaded,

@@ -3,12 +3,15 @@
     [source]                     # what the file looks like
     name = "labs"                # of the mapping; with `version` it is what provenance shows
     version = 1
-    files = ["labs*.csv"]        # patterns for the file's name
+    files = ["labs*.csv"]        # patterns for the file's name: delimited text, or Parquet by .parquet
     delimiter = ","              # default ","
     encoding = "utf-8"           # default "utf-8"
     header = true                # default true; if false, `columns` names them in order
     columns = ["a", "b"]
     missing = ["", "?", "-9"]    # codes for "no value"; "-9" also means -9.0. Default [""]
+    zone = "Europe/Berlin"       # whose clock moments with a zone are read on (Parquet, SQL). Default "UTC"
+    sql = { table = "lab.results", key = ["id"] }   # or query = "SELECT …": rows of a database, besides files
+    #                              or instead of them; the key orders them, and no two rows have the same one
     type_concept_id = 32817      # OMOP type concept: where the record comes from. Default 32817, EHR
 
     [patient]
@@ -59,10 +62,11 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from node.ingest.errors import MalformedMapping
-from node.ingest.mapping_parts import Codes, Event, Kind, Moment, Person, Visit, When
-from node.ingest.toml_section import Section
+from node.ingest.mapping_parts import Codes, Event, Kind, Moment, Person, Rows, Visit, When
+from node.ingest.toml_section import REQUIRED, Section
 from node.omop.loading import LocalConcept
 from node.omop.tables import EVENT_TABLES, LOCAL_CONCEPTS_ABOVE
 from protocols import canonical
@@ -102,6 +106,8 @@ class Mapping:
     identifiers: frozenset[str]
     ignored: frozenset[str]
     sha256: str
+    zone: str = "UTC"
+    sql: Rows | None = None
 
     def fits(self, file_name: str) -> bool:
         """Return whether a file of this name is this mapping's."""
@@ -175,10 +181,11 @@ def parse_mapping(data: bytes, *, file: str) -> Mapping:
     ignored = frozenset(name for name, role in roles.items() if role.flag("ignore", False))
     for role in roles.values():
         role.done()
+    sql = _rows(source.section("sql", None))
     mapping = Mapping(
         name=source.text("name"),
         version=source.integer("version"),
-        files=source.texts("files"),
+        files=source.texts("files", () if sql else REQUIRED),
         delimiter=source.text("delimiter", ","),
         encoding=source.text("encoding", "utf-8"),
         header=source.flag("header", True),
@@ -194,11 +201,38 @@ def parse_mapping(data: bytes, *, file: str) -> Mapping:
         identifiers=identifiers,
         ignored=ignored,
         sha256=hashlib.sha256(canonical.encode(_plain(value))).hexdigest(),
+        zone=_zone(source),
+        sql=sql,
     )
     source.done()
     root.done()
     _check(mapping, file)
     return mapping
+
+
+def _rows(section: Section | None) -> Rows | None:
+    if section is None:
+        return None
+    rows = Rows(section.text("table", None), section.text("query", None), section.texts("key"))
+    if (rows.table is None) == (rows.query is None):
+        section.fail("table", "either a table or a query")
+    if rows.query is not None and (
+        ";" in rows.query or not rows.query.lstrip().lower().startswith(("select", "with"))
+    ):
+        section.fail("query", "one SELECT without a semicolon")
+    if not rows.key or len(set(rows.key)) != len(rows.key):
+        section.fail("key", "names the columns that order the rows, each once")
+    section.done()
+    return rows
+
+
+def _zone(source: Section) -> str:
+    zone: str = source.text("zone", "UTC")
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        source.fail("zone", "is not a time zone of IANA, such as Europe/Berlin")
+    return zone
 
 
 def _check(mapping: Mapping, file: str) -> None:

@@ -17,6 +17,15 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a database: of a table ("schema.name") or a SELECT, in the order of a unique `key`."""
+
+    table: str | None
+    query: str | None
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Codes:
     """A column of codes and the concept id each stands for."""
 

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deid.dates import DatePractice
 from deid.text import Redactor
@@ -39,6 +41,9 @@ from node.omop.store import OmopStore
 from node.signals.intake import FOLDER as SIGNALS
 from node.signals.raw import RawSamples
 from protocols.clock import Clock
+
+if TYPE_CHECKING:
+    from node.ingest.database import Database
 
 BATCH_RECORDS = 20_000  # some 50 MB of facts at 5 facts a record
 _FIRST = ("patient", "patients", "beneficiary", "encounter", "encounters", "visits")
@@ -130,9 +135,26 @@ class Pipeline:
             concepts = Concepts(cursor)
             for file, found in plan:
                 if isinstance(found, Mapping):
-                    reports.append(self._delimited(file, found, redact))
+                    source = intake.source_of(file, found)
+                    reports.append(self._table(source, partial(intake.opened, file, found), found, redact))
                 else:
                     reports.append(self.load(file, found, concepts, redact))
+        return self._settled(reports, without)
+
+    def ingest_rows(self, database: Database, mappings: Sequence[Mapping]) -> Report:
+        """Load rows of an open database, each mapping's by itself, persons first.
+
+        Raises: UnreadableSource, AlreadyLoaded; ValueError for a mapping that does not say which rows.
+        """
+        redact = _lazy_redact()
+        reports = []
+        for mapping in sorted(mappings, key=lambda one: (intake.rank(one), one.name)):
+            table = database.rows(mapping)
+            source = Source(table.name, table.sha256, mapping.name, mapping.sha256, "sql")
+            reports.append(self._table(source, partial(_itself, table), mapping, redact))
+        return self._settled(reports)
+
+    def _settled(self, reports: list[SourceReport], without: tuple[str, ...] = ()) -> Report:
         if any(not report.unchanged for report in reports):
             self._follow()
             self.store.derive()
@@ -250,10 +272,13 @@ class Pipeline:
         by_reader.sort(key=lambda pair: _place(pair[0].name))
         return by_mapping + by_reader, tuple(without)
 
-    def _delimited(self, file: Path, mapping: Mapping, redact: Redact) -> SourceReport:
+    def _table(
+        self, source: Source, opening: Callable[[], intake.Table], mapping: Mapping, redact: Redact
+    ) -> SourceReport:
         began = time.monotonic()
-        report = intake.ingest_file(
-            file,
+        report = intake.ingest_table(
+            source,
+            opening,
             mapping,
             self.store,
             self.vault,
@@ -266,10 +291,10 @@ class Pipeline:
         )
         reasons: dict[str, int] = {}
         if not report.unchanged and report.rows > report.loaded:
-            reasons = self._reasons(mapping, sha256_of(file))
+            reasons = self._reasons(mapping, source.sha256)
         return SourceReport(
-            source=file.name,
-            format="delimited",
+            source=source.name,
+            format=source.format,
             mapping=mapping.name,
             records_in=report.rows,
             stored=report.rows - report.rows_quarantined,
@@ -375,6 +400,10 @@ def _place(file_name: str) -> int:
 
 def _fitting(file: Path, mappings: Iterable[Mapping]) -> Mapping | None:
     return next((mapping for mapping in mappings if mapping.fits(file.name)), None)
+
+
+def _itself(table: intake.Table) -> intake.Table:
+    return table
 
 
 def _lazy_redact() -> Redact:

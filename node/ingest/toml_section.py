@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from node.ingest.errors import MalformedMapping
 
-_REQUIRED: Any = object()
+REQUIRED: Any = object()
 Choice = TypeVar("Choice", bound=StrEnum)
 MAX_CONCEPT_ID = 2**31 - 1  # OMOP concept ids are 32-bit
 
@@ -36,11 +36,11 @@ class Section:
     def _take(self, key: str, default: Any) -> Any:
         if key in self._left:
             return self._left.pop(key)
-        if default is _REQUIRED:
+        if default is REQUIRED:
             self.fail(key, "is missing")
         return default
 
-    def section(self, key: str, default: Any = _REQUIRED) -> Any:
+    def section(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a sub-table, or the default."""
         value = self._take(key, default)
         return value if value is default else Section(self._file, self._at(key), value)
@@ -59,14 +59,14 @@ class Section:
             self.fail(key, "must be a table")
         return value
 
-    def text(self, key: str, default: Any = _REQUIRED) -> Any:
+    def text(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a string, or the default."""
         value = self._take(key, default)
         if value is not default and not isinstance(value, str):
             self.fail(key, "must be a string")
         return value
 
-    def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
+    def texts(self, key: str, default: Any = REQUIRED) -> tuple[str, ...]:
         """Return a list of strings, or the default."""
         value = self._take(key, default)
         if value is default:
@@ -82,14 +82,14 @@ class Section:
             self.fail(key, "must be true or false")
         return value
 
-    def integer(self, key: str, default: Any = _REQUIRED) -> Any:
+    def integer(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a whole number, or the default."""
         value = self._take(key, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, int)):
             self.fail(key, "must be a whole number")
         return value
 
-    def number(self, key: str, default: Any = _REQUIRED) -> Any:
+    def number(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a finite number, or the default."""
         value = self._take(key, default)
         return value if value is default else self._finite(key, value)
@@ -120,14 +120,14 @@ class Section:
             self.fail(key, f"one of {', '.join(kind)}")
         return kind(value)
 
-    def concept(self, key: str, default: Any = _REQUIRED) -> Any:
+    def concept(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a concept id, or the default."""
         value = self.integer(key, default)
         if value is not default and not 0 <= value <= MAX_CONCEPT_ID:
             self.fail(key, f"a concept id is 0 to {MAX_CONCEPT_ID}")
         return value
 
-    def concept_map(self, key: str, default: Any = _REQUIRED) -> dict[str, int]:
+    def concept_map(self, key: str, default: Any = REQUIRED) -> dict[str, int]:
         """Return a table of code to concept id."""
         value = self._take(key, default)
         if not isinstance(value, dict):

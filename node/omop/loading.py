@@ -38,12 +38,13 @@ class Again(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file under one mapping, by name and by content."""
+    """One file, or one query's rows, under one mapping: by name and by content."""
 
     name: str
     sha256: str
     mapping_name: str
     mapping_sha256: str
+    format: str = "delimited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class Load:
         self._cursor.execute(
             "INSERT INTO fedtwin_load (load_id, source_name, source_sha256, mapping_name, mapping_sha256,"
             " loaded_at, rows, quarantined, events, format, records_quarantined)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'delimited', ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 self.load_id,
                 self._source.name,
@@ -199,6 +200,7 @@ class Load:
                 self.rows,
                 self.quarantined,
                 sum(self.events.values()),
+                self._source.format,
                 self.rows_quarantined,
             ],
         )
