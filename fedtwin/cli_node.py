@@ -110,8 +110,9 @@ def trust_keyholder(
 @node.command("ingest")
 def ingest(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, and folders of them.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", exists=True, help="Files, and folders of them; none with --sql."),
+    ] = None,
     mapping: Annotated[
         list[Path] | None,
         typer.Option(
@@ -120,6 +121,15 @@ def ingest(
             exists=True,
             dir_okay=False,
             help="What the columns mean; repeat for more. Default: *.toml beside the data, fedtwin's own.",
+        ),
+    ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option(
+            "--sql",
+            metavar="URL",
+            help="Rows of a database, as `sql` of each --mapping says: postgresql://USER@HOST/NAME, or what"
+            " SQLAlchemy takes. Without a password: its driver finds it (PGPASSWORD, ~/.pgpass).",
         ),
     ] = None,
     replace: Annotated[
@@ -133,13 +143,17 @@ def ingest(
     from fedtwin.progress import bar
 
     require_node(home)
-    with bar("reading", unit="bytes") as line:
+    if sql is None and not paths:
+        raise typer.BadParameter("files or folders, or --sql URL", param_hint="PATH...")
+    if sql is not None and (paths or not mapping):
+        raise typer.BadParameter("it takes --mapping FILE, and no PATH", param_hint="--sql")
+    with bar("reading", unit="rows" if sql else "bytes") as line:
 
         def watch(source: str, done: int, total: int) -> None:
             line.describe(source)
             line.to(done, total=total)
 
-        report = take_in(home, paths, mappings=mapping or [], replace=replace, watch=watch)
+        report = take_in(home, paths or [], mappings=mapping or [], sql=sql, replace=replace, watch=watch)
     if json:
         emit_json(report)
         raise typer.Exit(Exit.FAULT if report["unreadable"] else Exit.OK)

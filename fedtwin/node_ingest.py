@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deid.vault import PseudonymKey, Vault
 from fedtwin.screen import Exit, Stop
@@ -28,6 +28,9 @@ from privacy import private_files
 from privacy.rng import SecureBits
 from protocols.clock import Clock, SystemClock
 
+if TYPE_CHECKING:
+    from node.ingest.database import Database
+
 GENOMES = "genomes"  # genotypes, beside the store
 GENOTYPES = "genotypes are taken in one file at a time, with whose they are: fedtwin node load-genomes FILE"
 VAULT = "vault.sqlite"  # beside the keys and the ledger: it is backed up with them
@@ -46,19 +49,32 @@ RULES = "ingest.toml"  # what the hospital chose about facts (node.ingest.fact_r
 
 
 def take_in(
-    home: Path, paths: Sequence[Path], *, mappings: Sequence[Path], replace: bool, watch: Watcher
+    home: Path,
+    paths: Sequence[Path],
+    *,
+    mappings: Sequence[Path],
+    replace: bool,
+    watch: Watcher,
+    sql: str | None = None,
 ) -> dict[str, Any]:
-    """Load files and folders into the store of `home` and return what came of it.
+    """Load files and folders, or rows of the database `sql`, into the store of `home`: what came of it.
 
     Raises: Stop(REFUSED) while a node serves from this home, or for a file that has changed since it was
-    loaded; MalformedMapping, NoMapping, UnreadableSource, ReaderUnavailable, Unaccounted.
+        loaded; Stop(USAGE) for a mapping that names no rows of the database; MalformedMapping, NoMapping,
+        UnreadableSource, ReaderUnavailable, Unaccounted, NotSuchUrl, NoDriver, DatabaseAway.
     """
     given = [read_mapping(file) for file in mappings]
 
     def progress(now: Progress) -> None:
         watch(now.source, now.bytes_done, now.bytes_total)
 
-    with open_store(home, memory=INGEST_MEMORY) as store:
+    if sql is not None:
+        rowless = [file.name for file, one in zip(mappings, given, strict=True) if one.sql is None]
+        if rowless:
+            raise Stop(Exit.USAGE, f"{', '.join(rowless)}: no `sql` says which rows are for this mapping")
+    with ExitStack() as opened:
+        database = opened.enter_context(_database(sql)) if sql is not None else None
+        store = opened.enter_context(open_store(home, memory=INGEST_MEMORY))
         try:
             report = load(
                 home,
@@ -68,6 +84,7 @@ def take_in(
                 again=Again.REPLACE if replace else Again.REFUSE,
                 mappings=given,
                 progress=progress,
+                database=database,
             )
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
@@ -108,8 +125,9 @@ def load(
     mappings: Sequence[Mapping] = (),
     progress: Callable[[Progress], None] | None = None,
     bits: SecureBits | None = None,
+    database: Database | None = None,
 ) -> Report:
-    """Load files into the open store of `home`, whichever way they came, by the hospital's rules.
+    """Load files, or a database's rows, into the open store of `home`, by the hospital's rules.
 
     Guarantee: who withdrew leaves with it, genotypes too, and the audit trail says what was taken in.
     Raises: as `Pipeline.ingest`.
@@ -121,7 +139,10 @@ def load(
         pipeline = Pipeline(
             store, vault, clock, rules=read_rules(home / RULES), again=again, progress=progress
         )
-        report = pipeline.ingest(paths, mappings=mappings)
+        if database is not None:
+            report = pipeline.ingest_rows(database, mappings)
+        else:
+            report = pipeline.ingest(paths, mappings=mappings)
     forget_genomes(home, store)
     with closing(AuditLog(where.audit, clock=clock)) as log:
         for source in report.fresh:
@@ -133,6 +154,12 @@ def load(
                     rows_quarantined=source.quarantined + source.values_quarantined,
                 )
     return report
+
+
+def _database(url: str) -> AbstractContextManager[Database]:
+    from node.ingest.database import open_database  # SQLAlchemy takes a while to load
+
+    return open_database(url)
 
 
 def is_genotypes(name: str) -> bool:

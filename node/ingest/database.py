@@ -1,6 +1,6 @@
 """Rows of any SQL database under a mapping, through SQLAlchemy: streamed, in the order of a key, only read.
 
-    with open_database("postgresql://reader@db.hospital.org/lis", zone="UTC") as database:
+    with open_database("postgresql://reader@db.hospital.org/lis") as database:
         table = database.rows(mapping)   # reads all rows once, for their digest
         table.sha256                     # of the rows: the same rows are loaded once
         table.batches(batch_rows=...)    # reads them again
@@ -154,7 +154,9 @@ class Database:
         name = f"{self.name} {mapping.name}"
         origin = _origin(mapping.sql)
         with _told_as(name, "the database does not know the table, or does not take the query"):
-            nothing = sa.select(sa.literal_column("*")).select_from(origin("all_of")).where(sa.text("1 = 0"))
+            nothing: sa.Select[Any] = (
+                sa.select(sa.literal_column("*")).select_from(origin("all_of")).where(sa.text("1 = 0"))
+            )
             with self.connection.execute(nothing) as result:
                 there = tuple(result.keys())
         if len(set(there)) != len(there):
@@ -164,8 +166,8 @@ class Database:
                 raise UnreadableSource(name, f"the mapping's column '{needed}' is not in the rows")
         known = mapping.used_columns() | mapping.identifiers | mapping.ignored | set(mapping.sql.key)
         columns = tuple(sorted(mapping.used_columns() | set(mapping.sql.key)))
-        picked = [sa.column(column) for column in columns]
-        ordered = [sa.column(column) for column in mapping.sql.key]
+        picked: list[sa.ColumnClause[Any]] = [sa.column(column) for column in columns]
+        ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in mapping.sql.key]
         statement = sa.select(*picked).select_from(origin("needed")).order_by(*ordered)
         reading = _Reading(name, self.connection, statement, columns, mapping.sql.key)
         table = RowsTable(name, mapping, tuple(column for column in there if column not in known), reading)
@@ -178,12 +180,11 @@ class Database:
 
 
 @contextmanager
-def open_database(url: str, *, zone: str = "UTC") -> Iterator[Database]:
+def open_database(url: str) -> Iterator[Database]:
     """Open a database to read from it.
 
     Args:
         url: as SQLAlchemy takes it, without a password.
-        zone: of IANA, of the session.
     Raises: NotSuchUrl, NoDriver, DatabaseAway.
     """
     named = parse_url(url)

@@ -1,11 +1,14 @@
 """`fedtwin node ingest` and `sources`: what came of each source; and a patient who withdraws is gone."""
 
 import json
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fedtwin.screen import Exit
@@ -206,3 +209,78 @@ def test_ingest_says_how_genotypes_come_in(
     assert among.code == Exit.OK
     assert "load-genomes" in among.err
     assert "README.md: fits no mapping and no reader" in among.err
+
+
+LABS_OF_A_DATABASE = """
+[source]
+name = "labs"
+version = 1
+sql = { table = "lab", key = ["id"] }
+[patient]
+column = "mrn"
+[person]
+year_of_birth = "born"
+[date]
+column = "day"
+[[events]]
+table = "measurement"
+column = "value"
+concept_id = 3004249
+"""
+
+
+def test_rows_of_a_database_and_a_parquet_file_come_in_by_a_mapping(
+    fedtwin: Fedtwin, hospital: Path, tmp_path: Path
+) -> None:
+    table = {
+        "id": [1, 2, 3],
+        "mrn": ["a", "b", None],
+        "born": [1950, 1960, 1970],
+        "day": ["2020-01-01"] * 3,
+        "value": [120.0, 130.0, 140.0],
+    }
+    database = tmp_path / "lab.sqlite"
+    with sqlite3.connect(database) as lab:
+        lab.execute("CREATE TABLE lab (id INTEGER, mrn TEXT, born INTEGER, day TEXT, value REAL)")
+        lab.executemany("INSERT INTO lab VALUES (?, ?, ?, ?, ?)", zip(*table.values(), strict=True))
+    lab.close()
+    mapping = tmp_path / "labs.toml"
+    mapping.write_text(LABS_OF_A_DATABASE)
+    command = ("node", "ingest", "--sql", f"sqlite:///{database}", "--mapping", mapping, "--home", hospital)
+    (one,) = fedtwin(*command, "--json").json["sources"]
+    assert (one["source"], one["format"]) == ("sqlite:lab.sqlite labs", "sql")
+    assert (one["records_in"], one["stored"], one["reasons"]) == (3, 2, {"missing-patient": 1})
+    assert fedtwin(*command, "--json").json["unchanged"] == 1
+    parquet = tmp_path / "labs.parquet"
+    pq.write_table(pa.table(table), parquet)
+    (one,) = fedtwin("node", "ingest", parquet, "--mapping", mapping, "--home", hospital, "--json").json[
+        "sources"
+    ]
+    assert (one["format"], one["records_in"], one["stored"]) == ("parquet", 3, 2)
+    parquet.write_bytes(parquet.read_bytes()[:-20])
+    said = fedtwin("node", "ingest", parquet, "--mapping", mapping, "--home", hospital)
+    assert said.code == Exit.FAULT
+    assert "damaged" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ((), "--sql URL"),
+        (("--sql", "sqlite:///lab.sqlite"), "--mapping"),
+        (("--sql", "postgresql://u:secret@db/lab", "--mapping", "labs.toml"), "no password"),
+        (("--sql", "sqlite:///lab.sqlite", "--mapping", "files.toml"), "which rows"),
+    ],
+)
+def test_a_database_needs_a_mapping_of_its_rows_and_no_password(
+    fedtwin: Fedtwin, hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...], word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labs.toml").write_text(LABS_OF_A_DATABASE)
+    rows = 'sql = { table = "lab", key = ["id"] }'
+    (tmp_path / "files.toml").write_text(LABS_OF_A_DATABASE.replace(rows, 'files = ["labs*"]'))
+    said = fedtwin("node", "ingest", *options, "--home", hospital)
+    assert said.code == Exit.USAGE
+    assert word in said.err
+    assert "secret" not in said.err
