@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
@@ -200,6 +200,8 @@ def open_database(url: str) -> Iterator[Database]:
     except (exc.ArgumentError, TypeError, ValueError):
         raise NotSuchUrl("not a URL of a database, such as postgresql://USER@HOST/NAME") from None
     if dialect == "sqlite":
+        if not (named.database and Path(named.database).is_file()):
+            raise DatabaseAway(name)  # SQLite would make an empty one
         event.listen(engine, "connect", _replacing)
     try:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -234,8 +236,9 @@ def parse_url(text: str) -> sa.URL:
         url = sa.make_url(text)
     except (exc.ArgumentError, ValueError):
         raise NotSuchUrl("not a URL of a database, such as postgresql://USER@HOST/NAME") from None
-    asked = " ".join([*url.query, *(str(value) for value in url.query.values())]).lower()
-    if url.password or any(word in asked for word in _SECRETS):
+    named = " ".join(url.query).lower()
+    within = str(list(url.query.values())).lower().replace(" ", "")  # ODBC's own string: DRIVER=X;PWD=Y
+    if url.password or any(word in named or f"{word}=" in within for word in _SECRETS):
         raise NotSuchUrl(
             "the URL of a database holds no password: put it where the driver looks for it by itself"
             " (PostgreSQL: PGPASSWORD or ~/.pgpass; MySQL: ?read_default_file=PATH; Oracle: a wallet)"

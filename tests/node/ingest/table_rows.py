@@ -114,9 +114,11 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]], *, row_group: int = 90) -> Path:
+def write_parquet(
+    path: Path, rows: list[dict[str, Any]], *, row_group: int = 90, checksums: bool = True
+) -> Path:
     pq.write_table(
-        pa.Table.from_pylist(rows, SCHEMA), path, row_group_size=row_group, write_page_checksum=True
+        pa.Table.from_pylist(rows, SCHEMA), path, row_group_size=row_group, write_page_checksum=checksums
     )
     return path
 

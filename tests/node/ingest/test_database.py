@@ -274,6 +274,11 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_file_of_passwords_may_be_named_in_the_url() -> None:
+    named = "postgresql://reader@db/lis?passfile=/etc/secret/passwords"
+    assert parse_url(named).query == {"passfile": "/etc/secret/passwords"}
+
+
 def test_a_missing_driver_is_named() -> None:
     with (
         pytest.raises(NoDriver, match="pymysql: pip install pymysql"),
@@ -292,8 +297,20 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         open_database(f"postgresql://reader@localhost:1/lis?host=localhost&user={os.getpid()}"),
     ):
         pass
-    with pytest.raises(DatabaseAway), open_database(f"sqlite:///{tmp_path}/none/lab.sqlite"):
+    with pytest.raises(DatabaseAway), open_database(f"sqlite:///{tmp_path}/lab.sqlite"):
         pass
+    assert not (tmp_path / "lab.sqlite").exists()
+
+
+def test_rows_are_fetched_as_they_are_needed(server: str) -> None:
+    url = in_postgres(server, made(100), "lab")
+    mapping = mapping_of('sql = { table = "lab.results", key = ["id"] }')
+    with open_database(url) as database, psycopg.connect(server) as other:
+        batches = database.rows(mapping).batches(batch_rows=7)
+        next(batches)
+        activity = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'FETCH FORWARD%'"
+        assert other.execute(activity).fetchone() == (1,)
+        assert sum(len(numbers) for _, numbers in batches) == 93
 
 
 @pytest.mark.parametrize(
