@@ -377,7 +377,9 @@ concept_id = 2000000008
     )
     site.write(
         "notes.csv",
-        'mrn,day,remark\nA-1,2020-02-01,"Mr Alder, MRN 99-1,\nEF 40%"\nB-2,2020-02-01,' + "x" * 250_000 + "\n",
+        'mrn,day,remark\nA-1,2020-02-01,"Mr Alder, MRN 99-1,\nEF 40%"\nB-2,2020-02-01,'
+        + "x" * 250_000
+        + "\n",
     )
     site.take()
     assert site.rows("SELECT value_as_string FROM observation") == [("Mr [NAME], MRN [MRN],\nEF 40%",)]
