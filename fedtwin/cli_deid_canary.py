@@ -18,8 +18,8 @@ def canary(
         typer.Option(
             "--home",
             metavar="DIR",
-            help="Use this node's rules about texts, and keep the result there: [deid] in policy.toml may ask"
-            " for it. The node's own data are not touched.",
+            help="Use this node's rules about texts, and keep the result there: \\[deid] in policy.toml may"
+            " ask for it. The node's own data are not touched.",
         ),
     ] = None,
     json: Json = False,

@@ -66,7 +66,7 @@ def evaluate(
         typer.Option(
             "--home",
             metavar="DIR",
-            help="Keep the figures of ours in this node's home: [deid] in policy.toml may ask for them.",
+            help="Keep the figures of ours in this node's home: \\[deid] in policy.toml may ask for them.",
         ),
     ] = None,
     json: Json = False,

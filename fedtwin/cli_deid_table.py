@@ -58,7 +58,7 @@ def table(
         typer.Option(
             "--rules",
             metavar="FILE",
-            help="TOML: `patient` names the column of ids, [columns] an action for each column.",
+            help="TOML: `patient` names the column of ids, \\[columns] an action for each column.",
             **EXISTING_FILE,
         ),
     ] = None,

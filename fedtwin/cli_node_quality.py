@@ -21,7 +21,7 @@ def quality(
     home: NodeHome = NODE_HOME,
     json: Json = False,
 ) -> None:
-    """Check the data, and keep the report: studies may depend on it ([quality] in policy.toml)."""
+    """Check the data, and keep the report: studies may depend on it (\\[quality] in policy.toml)."""
     from fedtwin.node_quality import check, verdict
     from node.quality.page import page
 
