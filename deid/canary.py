@@ -62,10 +62,10 @@ def canaries(count: int, *, bits: SecureBits) -> list[Canary]:
     """Return made-up people, none of whom shares anything with another. Raises: ValueError above nine."""
     if not 1 <= count <= MOST_PEOPLE:
         raise ValueError(f"1 to {MOST_PEOPLE} canaries")
-    names: set[str] = set()
+    names: dict[str, None] = {}  # in the order they were drawn
     while len(names) < 3 * count:
-        names.add(_word(bits))
-    words = iter(sorted(names, key=lambda _: bits.below(1 << 30)))
+        names[_word(bits)] = None
+    words = iter(names)
     found = []
     for number in range(count):
         given, family, street = (next(words).title() for _ in range(3))
