@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 from deid.errors import NotRedacted
 from deid.notes import NoteFinder
@@ -21,10 +22,11 @@ _LONG_NUMBER = re.compile(r"(?<![\d.])\d{5,}(?![.\d])")  # clinical values have 
 
 
 class Redactor:
-    """The finder with tags in place of what it finds. Costs about three seconds to make; make one."""
+    """The finder with tags in place of what it finds. It opens at the first text, in about three seconds."""
 
-    def __init__(self) -> None:
-        self._finder = NoteFinder.open()
+    @cached_property
+    def _finder(self) -> NoteFinder:
+        return NoteFinder.open()
 
     def redact(self, text: str) -> str:
         """Return `text` with each finding replaced by its kind: `[PHONE]`.

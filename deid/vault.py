@@ -14,25 +14,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from deid.dates import shift_of
 from deid.errors import WrongKey
+from deid.spans import Category, Known
 from privacy.rng import SecureBits
 
 KEY_BYTES = 32  # the strength of the HMAC-SHA256 it keys
 SECRET_BYTES = 16  # two patients never draw the same one
 _BATCH = 20_000  # ids per statement: bounds the memory of one look-up
+MOST_KNOWN = 64  # identifiers kept of a patient: names, numbers, addresses of some moves
+_NONCE_BYTES = 12  # of AES-GCM
 _ID_MASK = 2**63 - 1  # OMOP ids are signed 64-bit; ours are positive
 
 
@@ -67,7 +73,8 @@ class Vault:
     """The SQLite file of patients' secrets (0600), in the node's home.
 
     Guarantee: the same source id in the same namespace always leads to the same pseudonym; a secret is
-    durable before the pseudonym made from it is returned; the file holds no source id. Thread-safe.
+    durable before the pseudonym made from it is returned; the file holds no source id, and what identifies a
+    patient only sealed under the key (`remember`). Thread-safe.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, key: PseudonymKey, bits: SecureBits) -> None:
@@ -96,6 +103,10 @@ class Vault:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS project"
             " (lookup BLOB PRIMARY KEY, secret BLOB NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS identity"
+            " (lookup BLOB PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
         )
         tag = key.keyed(b"fedtwin vault key check")
         row = connection.execute("SELECT tag FROM key_check").fetchone()
@@ -189,6 +200,62 @@ class Vault:
                     secrets[lookup] = drawn[place * SECRET_BYTES : (place + 1) * SECRET_BYTES]
                 self._keep([(lookup, secrets[lookup]) for lookup in fresh])
         return [secrets[lookup] for lookup in lookups]
+
+    def remember(self, known: Mapping[str, Iterable[Known]], *, namespace: str) -> None:
+        """Keep what identifies patients, by source id, to find it in their texts; adds to what is kept.
+
+        Guarantee: sealed by AES-256-GCM under a key made from the hospital's own and bound to the patient; at
+        most `MOST_KNOWN` items each of a patient, the latest of them.
+        """
+        cipher = AESGCM(self._key.keyed(b"identity"))
+        before = self.known_of(list(known), namespace=namespace)
+        rows = []
+        for old, (source_id, new) in zip(before, known.items(), strict=True):
+            items = list(dict.fromkeys([*old, *new]))[-MOST_KNOWN:]
+            if tuple(items) == old:
+                continue
+            lookup, nonce = self._identity_of(source_id, namespace), self._bits.bytes(_NONCE_BYTES)
+            plain = json.dumps([[item.category.value, item.value] for item in items]).encode()
+            rows.append((lookup, nonce + cipher.encrypt(nonce, plain, lookup)))
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT OR REPLACE INTO identity VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+
+    def known_of(self, source_ids: Sequence[str], *, namespace: str) -> list[tuple[Known, ...]]:
+        """Return what was remembered of each patient; nothing of one who is unknown.
+
+        Raises: WrongKey if an entry was not sealed for this patient under this key.
+        """
+        cipher = AESGCM(self._key.keyed(b"identity"))
+        found: list[tuple[Known, ...]] = []
+        for source_id in source_ids:
+            lookup = self._identity_of(source_id, namespace)
+            with self._lock:
+                row = self._connection.execute(
+                    "SELECT sealed FROM identity WHERE lookup = ?", [lookup]
+                ).fetchone()
+            if row is None:
+                found.append(())
+                continue
+            try:
+                plain = cipher.decrypt(row[0][:_NONCE_BYTES], row[0][_NONCE_BYTES:], lookup)
+            except InvalidTag:
+                raise WrongKey("an entry of the vault was not sealed for this patient") from None
+            found.append(tuple(Known(Category(kind), value) for kind, value in json.loads(plain)))
+        return found
+
+    def forget(self, source_ids: Sequence[str], *, namespace: str) -> None:
+        """Forget what was remembered of patients. Their pseudonyms stay, so that they stay away."""
+        with self._lock:
+            self._connection.executemany(
+                "DELETE FROM identity WHERE lookup = ?",
+                [(self._identity_of(source_id, namespace),) for source_id in source_ids],
+            )
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds it too
+
+    def _identity_of(self, source_id: str, namespace: str) -> bytes:
+        return self._key.keyed(b"identity lookup", namespace.encode(), source_id.encode())
 
     def record_ids(self, names: Sequence[bytes], *, label: str) -> NDArray[np.int64]:
         """Return for each name a number below 2^63, never 0: the same name always gets the same.

@@ -76,7 +76,7 @@ class TextPolicy(StrEnum):
 
     NONE = "none"
     WORDS = "words"  # the short list above, and numbers with their comparison
-    REDACTED = "redacted"  # through deid.text: direct identifiers out, as far as patterns reach
+    REDACTED = "redacted"  # through deid.text: what identifies is found and replaced by its kind
 
 
 @dataclass(frozen=True, slots=True)

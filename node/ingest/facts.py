@@ -18,6 +18,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from deid.spans import Known
+
 
 class Kind(StrEnum):
     """What a fact is about. The concept's domain decides about the CDM table, not this word."""
@@ -123,6 +125,21 @@ class TurnedAway:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a source says of who a patient is: to be found in their texts, and never stored but sealed.
+
+    Prints as hidden.
+    """
+
+    patient: str
+    namespace: str | None
+    known: tuple[Known, ...]
+
+    def __repr__(self) -> str:
+        return "Told(<hidden>)"
+
+
+@dataclass(frozen=True, slots=True)
 class FactBatch:
     """Facts of consecutive records of one file, and what was turned away among them."""
 
@@ -134,6 +151,7 @@ class FactBatch:
         0  # records among them that are stored beside the CDM: raw samples. Their facts come in batches
     )
     # that cover no records
+    told: list[Told] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.facts.schema.equals(SCHEMA):

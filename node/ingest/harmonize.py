@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 
 from deid.dates import DatePractice, stored_days, year_of
 from deid.errors import NotRedacted
+from deid.spans import Known
+from deid.text import Redactor
 from deid.vault import Vault
 from node.ingest import cdm_areas
 from node.ingest.code_words import CodeWords, instead_of_codes
 from node.ingest.columns import moment_at
 from node.ingest.errors import Unaccounted
-from node.ingest.event_values import Redact
 from node.ingest.fact_rules import ENTERED_IN_ERROR, WORDS, FactRules, TextPolicy
 from node.ingest.facts import Action, FactBatch, Kind, Precision
 from node.ingest.records import EARLIEST_DAY, OLDEST_AGE_ON_RECORD
@@ -68,7 +69,7 @@ class Harmonizer:
         rules: FactRules,
         practice: DatePractice,
         latest_day: int,
-        redact: Redact,
+        redact: Redactor,
     ) -> None:
         self._load = load
         self._vault = vault
@@ -79,6 +80,7 @@ class Harmonizer:
         self._practice = practice
         self._latest_day = latest_day
         self._redact = redact
+        self._identities: dict[tuple[str, str], tuple[Known, ...]] = {}
         self._known: dict[str, dict[str, tuple[int, int]]] = {}
         self._texts: dict[str, str | None] = {}
         self._units: dict[str, int] = {}
@@ -89,6 +91,7 @@ class Harmonizer:
     def take(self, batch: FactBatch) -> None:
         """Stage the records of a batch. Raises: Unaccounted if the reader lost a record."""
         self._load.next_batch()
+        self._learn(batch)
         columns = _Columns(batch.facts, self)
         notes = columns.notes
         notes += [(away.record, away.field, away.reason, away.whole_record) for away in batch.turned_away]
@@ -147,6 +150,45 @@ class Harmonizer:
         ids, shifts = zip(*(known[patient] for patient in patients), strict=True)
         return list(ids), list(shifts)
 
+    def _learn(self, batch: FactBatch) -> None:
+        """Have the vault remember who patients are whose notes are kept, and forget those who leave."""
+        leaving = batch.facts.filter(pc.equal(batch.facts["action"], Action.WITHDRAW.value))
+        for space, patient in zip(
+            pc.fill_null(leaving["patient_namespace"], "patient").to_pylist(),
+            leaving["patient"].to_pylist(),
+            strict=True,
+        ):
+            if patient:
+                self._vault.forget([patient.strip()], namespace=space)
+                self._identities.pop((space, patient.strip()), None)
+        if self._rules.notes is not TextPolicy.REDACTED:
+            return
+        by_space: dict[str, dict[str, list[Known]]] = {}
+        for told in batch.told:
+            patients = by_space.setdefault(told.namespace or "patient", {})
+            patients.setdefault(told.patient.strip(), []).extend(told.known)
+        for space, known in by_space.items():
+            ids, _ = self.pseudonyms(space, list(known))
+            left = self._load.has_left(np.array(ids, dtype=np.int64)).tolist()
+            staying = {who: items for (who, items), gone in zip(known.items(), left, strict=True) if not gone}
+            self._vault.remember(staying, namespace=space)
+            for who in staying:
+                self._identities.pop((space, who), None)
+
+    def note_of(self, text: str, *, space: str, patient: str) -> str | None:
+        """Return a note without identity, that of its patient as the vault knows it too; None if it may not
+        be kept.
+        """
+        if len(self._identities) > _REMEMBERED:
+            self._identities.clear()
+        key = (space, patient)
+        if key not in self._identities:
+            (self._identities[key],) = self._vault.known_of([patient], namespace=space)
+        try:
+            return self._redact.redact_note(text, self._identities[key])
+        except NotRedacted:
+            return None
+
     def text_of(self, text: str, policy: TextPolicy) -> str | None:
         """Return what may be kept of a text, None if nothing may."""
         if policy is TextPolicy.NONE:
@@ -163,7 +205,7 @@ class Harmonizer:
         if policy is TextPolicy.WORDS:
             return None
         try:
-            return self._redact(text)
+            return self._redact.redact(text)
         except NotRedacted:
             return None
 
@@ -439,11 +481,13 @@ class _Columns:
 
     def _notes_text(self) -> None:
         notes = np.flatnonzero(self.good & self._asserts & (self._kind == Kind.NOTE))
-        texts = self._facts["text"]
+        chosen = self._facts.select(["text", "patient", "patient_namespace"]).take(pa.array(notes))
         kept = {
-            place: self._owner.text_of(text, TextPolicy.REDACTED)
-            for place in notes.tolist()
-            if (text := texts[place].as_py())
+            place: self._owner.note_of(
+                row["text"], space=row["patient_namespace"] or "patient", patient=row["patient"].strip()
+            )
+            for place, row in zip(notes.tolist(), chosen.to_pylist(), strict=True)
+            if row["text"]
         }
         lost = np.zeros(self._size, dtype=bool)
         lost[[place for place in notes.tolist() if kept.get(place) is None]] = True

@@ -26,7 +26,6 @@ from deid.vault import Vault
 from node.ingest import code_words, intake
 from node.ingest.delimited import sha256_of
 from node.ingest.errors import NoMapping, UnreadableSource
-from node.ingest.event_values import Redact
 from node.ingest.fact_rules import FactRules
 from node.ingest.facts import Reader
 from node.ingest.harmonize import Count, Harmonizer
@@ -128,7 +127,7 @@ class Pipeline:
             Unaccounted. A file that is not what it seems is reported as unreadable, and the rest is loaded.
         """
         plan, without = self._plan(paths, mappings)
-        redact = _lazy_redact()
+        redact = Redactor()
         reports = []
         with closing(self.store.cursor()) as cursor:
             cursor.execute("SET schema = 'main'")
@@ -146,7 +145,7 @@ class Pipeline:
 
         Raises: UnreadableSource, AlreadyLoaded; ValueError for a mapping that does not say which rows.
         """
-        redact = _lazy_redact()
+        redact = Redactor()
         reports = []
         for mapping in sorted(mappings, key=lambda one: (intake.rank(one), one.name)):
             table = database.rows(mapping)
@@ -161,7 +160,7 @@ class Pipeline:
             self.store.settle()
         return Report(tuple(reports), without)
 
-    def load(self, file: Path, reader: Reader, concepts: Concepts, redact: Redact) -> SourceReport:
+    def load(self, file: Path, reader: Reader, concepts: Concepts, redact: Redactor) -> SourceReport:
         """Load one file by its reader; what follows from it (`OmopStore.derive`) is the caller's to ask for.
 
         Raises: AlreadyLoaded, Unaccounted.
@@ -273,7 +272,7 @@ class Pipeline:
         return by_mapping + by_reader, tuple(without)
 
     def _table(
-        self, source: Source, opening: Callable[[], intake.Table], mapping: Mapping, redact: Redact
+        self, source: Source, opening: Callable[[], intake.Table], mapping: Mapping, redact: Redactor
     ) -> SourceReport:
         began = time.monotonic()
         report = intake.ingest_table(
@@ -287,7 +286,7 @@ class Pipeline:
             batch_rows=self.batch_rows,
             practice=self.practice,
             again=self.again,
-            redact=redact,
+            redact=redact.redact,
         )
         reasons: dict[str, int] = {}
         if not report.unchanged and report.rows > report.loaded:
@@ -404,15 +403,3 @@ def _fitting(file: Path, mappings: Iterable[Mapping]) -> Mapping | None:
 
 def _itself(table: intake.Table) -> intake.Table:
     return table
-
-
-def _lazy_redact() -> Redact:
-    """Presidio takes seconds to load: at the first text."""
-    made: list[Redactor] = []
-
-    def redact(text: str) -> str:
-        if not made:
-            made.append(Redactor())
-        return made[0].redact(text)
-
-    return redact

@@ -113,7 +113,8 @@ class _Batch:
     def take(self, bytes_done: int) -> FactBatch:
         """Return what has come together, and start anew."""
         facts = pa.concat_tables([*self._tables, self._rows.take()])
-        batch = FactBatch(facts, self._turned_away, self.records, bytes_done)
+        told, self._rows.told = self._rows.told, []
+        batch = FactBatch(facts, self._turned_away, self.records, bytes_done, told=told)
         self._tables, self._turned_away, self.records, self.size = [], [], 0, 0
         return batch
 

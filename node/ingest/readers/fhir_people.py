@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from msgspec.structs import replace
 
-from node.ingest.facts import Action, Kind
+from deid.spans import Category, Known
+from node.ingest.facts import Action, Kind, Told
 from node.ingest.readers import fhir_reasons as reasons
+from node.ingest.readers import identity
 from node.ingest.readers.fhir_elements import (
     CodeableConcept,
     Coding,
@@ -31,9 +36,12 @@ class Link(Element):
 
 
 class Patient(Resource, tag="Patient"):
-    """A person. Name, address and telephone are not read at all."""
+    """A person. Names, contacts and addresses become no facts: they are told to the vault (identity)."""
 
     identifier: tuple[Identifier, ...] = ()
+    name: Any = None
+    telecom: Any = None
+    address: Any = None
     extension: tuple[Extension, ...] = ()
     gender: str | None = None
     birthDate: str | None = None
@@ -62,6 +70,7 @@ def patient(resource: Patient, record: Record) -> str | None:
         birth=record.time(resource.birthDate, "birthDate"),
         details=_record_numbers(resource) or None,
     )
+    record.rows.told.append(Told(own, origin.namespace, tuple(_known(resource))))
     died = record.time(resource.deceasedDateTime, "deceasedDateTime")
     if died or resource.deceasedDateTime or resource.deceasedBoolean:
         record.rows.add(origin, Kind.DEATH, "deceased", start=died)
@@ -81,6 +90,17 @@ def patient(resource: Patient, record: Record) -> str | None:
             type_concept_id=None,
         )
     return None
+
+
+def _known(resource: Patient) -> Iterator[Known]:
+    yield from identity.of_names(resource.name)
+    yield from identity.of_contacts(resource.telecom)
+    yield from identity.of_addresses(resource.address)
+    for identifier in resource.identifier:
+        codes = codes_in((identifier.type,)) if identifier.type is not None else set()
+        yield from identity.of_number(identifier.value, codes)
+    if len(resource.birthDate or "") == len("2000-01-01"):
+        yield from identity.known(Category.DATE, resource.birthDate)
 
 
 def _sex(resource: Patient) -> str:

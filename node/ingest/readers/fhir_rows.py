@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision
+from node.ingest.facts import CODING, SCHEMA, Action, Kind, Precision, Told
 from node.ingest.readers.fact_rows import coding_column, coding_lists, table_from
 from node.ingest.readers.fhir_elements import CodeableConcept, Coding
 from node.ingest.readers.fhir_times import FIRST_US, LAST_US, Moment
@@ -38,6 +38,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
+        self.told: list[Told] = []
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from node.ingest.ahead import one_ahead
 from node.ingest.errors import UnreadableSource
-from node.ingest.facts import FactBatch, TurnedAway
+from node.ingest.facts import FactBatch, Told, TurnedAway
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_files import EDGE, pieces
 from node.ingest.readers.hl7v2_messages import facts_of
@@ -61,7 +61,7 @@ class Hl7v2Reader:
                 elif _again(piece.data, seen):
                     batch.add([], [TurnedAway(number, "MSH-10", reasons.DUPLICATE, True)], piece.end)
                 else:
-                    batch.add(*facts_of(piece.data, number, zone=self._zone), piece.end)
+                    batch.add(*facts_of(piece.data, number, zone=self._zone, told=batch.told), piece.end)
                 if batch.records >= batch_records:
                     yield batch.made()
                     batch = _Batch()
@@ -74,6 +74,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.records = 0
+        self.told: list[Told] = []
         self._rows: list[Cells] = []
         self._tables: list[pa.Table] = []
         self._turned_away: list[TurnedAway] = []
@@ -92,7 +93,7 @@ class _Batch:
     def made(self) -> FactBatch:
         """Return the batch."""
         facts = pa.concat_tables([*self._tables, table(self._rows)])
-        return FactBatch(facts, self._turned_away, self.records, self._end)
+        return FactBatch(facts, self._turned_away, self.records, self._end, told=self.told)
 
 
 def _again(data: bytes, seen: dict[bytes, None]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from node.ingest.facts import TurnedAway
+from node.ingest.facts import Told, TurnedAway
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_documents import Documents
 from node.ingest.readers.hl7v2_drugs import component, order_only, rxa, rxd, rxe, rxr, tq1
@@ -67,8 +67,10 @@ ADMINISTRATIVE = frozenset(
 SPECIALS = frozenset({"TXA", "OBX"})
 
 
-def facts_of(data: bytes, number: int, *, zone: str = "") -> tuple[list[Row], list[TurnedAway]]:
-    """Return one message's facts and what was turned away. Never raises.
+def facts_of(
+    data: bytes, number: int, *, zone: str = "", told: list[Told] | None = None
+) -> tuple[list[Row], list[TurnedAway]]:
+    """Return one message's facts and what was turned away; add to `told` who its patients are. Never raises.
 
     Guarantee: at least one fact, or exactly one note that the whole record was turned away.
     """
@@ -85,6 +87,8 @@ def facts_of(data: bytes, number: int, *, zone: str = "") -> tuple[list[Row], li
         Exception
     ):  # one message must not stop a feed; its content may be in the error, so it goes no further
         return [], [TurnedAway(number, "message", reasons.FAULT, True)]
+    if told is not None:
+        told += record.told
     problems = record.problems
     if not record.rows:
         had_patient = record.patient is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from node.ingest.facts import Action, Kind
+from deid.spans import Category, Known
+from node.ingest.facts import Action, Kind, Told
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_lexer import Delimiters, Message
 from node.ingest.readers.hl7v2_record import Order, Record, Segment, details
 from node.ingest.readers.hl7v2_types import REMEMBERED_CHARACTERS, Coding, Identifier, concept, identifier
 from node.ingest.readers.hl7v2_visits import MOVED
+from node.ingest.readers.identity import known
 
 SEXES = {
     "M": "male",
@@ -33,6 +35,11 @@ ACCOUNT_MERGES = frozenset({"A35", "A41", "A42", "A43", "A44", "A45", "A49", "A5
 OF_OTHERS = frozenset({"A43", "A44", "A45"})  # moves that may be to another patient
 LINKS = frozenset({"A24", "A37"})
 ERRONEOUS = "E"  # IAM-17, table 0438
+OF_IDENTITY = {  # fields of PID that say who it is
+    2: Category.MRN, 3: Category.MRN, 4: Category.MRN, 5: Category.NAME, 6: Category.NAME, 7: Category.DATE,
+    9: Category.NAME, 11: Category.ADDRESS, 13: Category.PHONE, 14: Category.PHONE, 18: Category.ACCOUNT,
+    19: Category.SSN, 20: Category.LICENSE,
+}  # fmt: skip
 
 
 def pid(record: Record, segment: Segment) -> None:
@@ -52,6 +59,7 @@ def pid(record: Record, segment: Segment) -> None:
         record.turn_away("PID-3", reasons.NO_PATIENT)
         return
     record.patient, record.namespace = who.id, who.namespace
+    record.told.append(Told(who.id, who.namespace, _known(record.message, segment)))
     born = record.time(segment, 7, "PID-7")
     sex = SEXES.get(record.message.first(segment, 8).upper())
     race, ethnicity = _group(record, segment, 10), _group(record, segment, 22)
@@ -69,6 +77,36 @@ def pid(record: Record, segment: Segment) -> None:
         if born:
             row["birth"], row["precision"] = born.day, born.precision
     _death(record, segment)
+
+
+def _known(message: Message, segment: Segment) -> tuple[Known, ...]:
+    """Who PID says that it is; the last of them are remembered, for a stay has many messages."""
+    raw = tuple(message.field(segment, number) for number in OF_IDENTITY)
+    parse = _known_of if sum(map(len, raw)) < REMEMBERED_CHARACTERS else _known_of.__wrapped__
+    return parse(message.delimiters, message.encoding, raw)
+
+
+@lru_cache(maxsize=8192)
+def _known_of(signs: Delimiters, encoding: str, raw: tuple[str, ...]) -> tuple[Known, ...]:
+    message, found = Message(signs, [], encoding), list[Known]()
+    for place, number in enumerate(OF_IDENTITY):
+        category = OF_IDENTITY[number]
+        for written in message.repetitions(list(raw), place):
+            parts = [part.strip() for part in message.components(written)]
+            if category is Category.NAME:
+                found += known(category, " ".join([*parts[1:3], parts[0]]).strip())
+            elif category is Category.ADDRESS:
+                found += [one for at in (0, 2, 4) if at < len(parts) for one in known(category, parts[at])]
+            elif category is Category.PHONE:
+                found += known(category, parts[0] or "".join(parts[5:7]))
+                found += known(Category.EMAIL, parts[3] if len(parts) > 3 else "")
+            elif category is Category.DATE:
+                day = parts[0][:8]
+                if len(day) == 8 and day.isdecimal():
+                    found += known(category, f"{day[:4]}-{day[4:6]}-{day[6:]}")
+            else:
+                found += known(category, parts[0])
+    return tuple(dict.fromkeys(found))
 
 
 def _death(record: Record, segment: Segment) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from node.ingest.facts import CODING, SCHEMA, Action, Kind, TurnedAway
+from node.ingest.facts import CODING, SCHEMA, Action, Kind, Told, TurnedAway
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_lexer import Message
 from node.ingest.readers.hl7v2_times import Moment, moment
@@ -68,6 +68,7 @@ class Record:
         self.zone = zone
         self.rows: list[Row] = []
         self.problems: list[TurnedAway] = []
+        self.told: list[Told] = []
         header = message.segments[0]
         parts = message.components(message.field(header, 9))
         self.code = parts[0].strip().upper()
