@@ -31,6 +31,7 @@ MEASUREMENTS = concepts_of("measurement", 40)
 PARENT = 5_000_000  # an ancestor of the first three conditions
 REMARK = "it's 100%; @x {1}?{2} $3 --"  # what SqlRender, LIKE or a driver might take for its own
 Backend = Callable[[Path], Warehouse]
+_COPIES = count(1)  # a server outlives a `backend`, which is made anew when another file comes in between
 _TYPES = {
     "DATE": "date",
     "TIMESTAMP": "timestamp",
@@ -142,7 +143,7 @@ def catalogued(path: Path, spark: Any, into: str) -> None:
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """How a copy of a DuckDB store is opened on one kind of database."""
     opened: list[Warehouse] = []
-    numbers = count(1)
+    numbers = _COPIES
 
     def on_duckdb(path: Path) -> Warehouse:
         copy = shutil.copyfile(path, path.with_name(f"copy-{next(numbers)}.duckdb"))
