@@ -144,6 +144,8 @@ def test_the_days_between_two_full_dates_stay_the_same(
     second = first + timedelta(days=min(later, (date(2090, 1, 1) - first).days))
     moved = []
     for when, how in ((first, form), (second, other)):
+        if when.month == 5:  # "May" does not show whether months are written out
+            how = how.replace("%b", "%B")
         made = shifted_date(when.strftime(how), shift)
         assert made is not None
         moved.append(datetime.strptime(made, how).date())
