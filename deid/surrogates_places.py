@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 
 from deid.surrogates_draw import Draw, NothingFits
@@ -21,6 +21,8 @@ from deid.surrogates_numbers import written_as
 from deid.surrogates_words import words
 
 UNKNOWN_PLACE_BAND = 5_000  # residents at least: the band of small towns
+Stays = Callable[[str, list[str], int], bool]  # a word, all pieces, its place: whether it stays
+Renamed = Callable[[str, int, int], str]  # a name, from which piece to which: what it becomes
 _PIECE = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*|[\W_]+")
 _STREETS = words("streets")
 _STAYS = _STREETS | words("address_parts")
@@ -32,43 +34,40 @@ _INSTITUTIONS = words("institutions")
 def address_like(value: str, draw: Draw) -> str:
     """Return an address or place in the form of `value`. Raises: NothingFits."""
     pieces = _PIECE.findall(value)
-    made: list[str] = []
-    place = 0
-    while place < len(pieces):
-        piece = pieces[place]
-        if piece.isdigit():
-            made.append(_number(piece, draw))
-        elif not piece[0].isalpha() or _stays(piece, pieces, place):
-            made.append(piece)
-        else:
-            end = _group_end(pieces, place, _stays)
-            name = "".join(pieces[place:end])
-            follows = next((one for one in pieces[end:] if one[0].isalnum()), "")
-            street = follows.casefold() in _STREETS or (bool(made) and pieces[0].isdigit() and place <= 2)
-            made.append(surname_like(name, draw) if street else _town(name, draw))
-            place = end
-            continue
-        place += 1
-    return _changed(value, "".join(made))
+
+    def renamed(name: str, start: int, end: int) -> str:
+        follows = next((one for one in pieces[end:] if one[0].isalnum()), "")
+        street = follows.casefold() in _STREETS or (start > 0 and pieces[0].isdigit() and start <= 2)
+        return surname_like(name, draw) if street else _town(name, draw)
+
+    return _renamed(value, pieces, draw, _stays, renamed)
 
 
 def organization_like(value: str, draw: Draw) -> str:
     """Return an institution's name: what it is stays, what it is called changes. Raises: NothingFits."""
-    pieces = _PIECE.findall(value)
+    return _renamed(
+        value,
+        _PIECE.findall(value),
+        draw,
+        lambda piece, _pieces, _place: piece.casefold() in _INSTITUTIONS,
+        lambda name, _start, _end: surname_like(name, draw),
+    )
+
+
+def _renamed(value: str, pieces: list[str], draw: Draw, stays: Stays, renamed: Renamed) -> str:
+    """Draw each number and each name anew; words that stay, and what stands between, stay."""
     made: list[str] = []
     place = 0
     while place < len(pieces):
-        piece = pieces[place]
+        piece, end = pieces[place], place + 1
         if piece.isdigit():
             made.append(_number(piece, draw))
-        elif not piece[0].isalpha() or piece.casefold() in _INSTITUTIONS:
+        elif not piece[0].isalpha() or stays(piece, pieces, place):
             made.append(piece)
         else:
-            end = _group_end(pieces, place, lambda one, _all, _n: one.casefold() in _INSTITUTIONS)
-            made.append(surname_like("".join(pieces[place:end]), draw))
-            place = end
-            continue
-        place += 1
+            end = _group_end(pieces, place, stays)
+            made.append(renamed("".join(pieces[place:end]), place, end))
+        place = end
     return _changed(value, "".join(made))
 
 
@@ -87,7 +86,7 @@ def _stays(piece: str, pieces: list[str], place: int) -> bool:
     return folded in _STAYS or folded in _STATE_NAMES or len(piece) == 1
 
 
-def _group_end(pieces: list[str], place: int, stays) -> int:  # type: ignore[no-untyped-def]
+def _group_end(pieces: list[str], place: int, stays: Stays) -> int:
     """Where the words of one name end: at a separator that is no space, at a number, at a word that stays."""
     end = place + 1
     while (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedtwin.cli_node_records import require_node
-from fedtwin.options import EXISTING_FILE, NODE_HOME, NodeHome
+from fedtwin.listening import Certificate, ClientAuthority, PrivateKey, Tls, tls_of
+from fedtwin.options import NODE_HOME, NodeHome
 from fedtwin.screen import Exit, Stop
 
 
@@ -24,22 +24,10 @@ def listen_mllp(
             "--allow", metavar="NETWORK", help="Who may send: 10.1.2.3 or 10.0.0.0/8; repeat for more."
         ),
     ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="TLS with this node's certificate, or with --certificate and --key.")
-    ] = False,
-    certificate: Annotated[
-        Path | None, typer.Option("--certificate", metavar="FILE", help="PEM.", **EXISTING_FILE)
-    ] = None,
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="PEM.", **EXISTING_FILE)] = None,
-    client_authority: Annotated[
-        Path | None,
-        typer.Option(
-            "--client-authority",
-            metavar="FILE",
-            help="Senders must show a certificate of this authority.",
-            **EXISTING_FILE,
-        ),
-    ] = None,
+    tls: Tls = False,
+    certificate: Certificate = None,
+    key: PrivateKey = None,
+    client_authority: ClientAuthority = None,
     max_message_mb: Annotated[int, typer.Option("--max-message-mb", min=1, max=16, help="The largest.")] = 16,
     idle_s: Annotated[
         float, typer.Option("--idle-s", min=1, help="Seconds without a whole message that a sender has.")
@@ -58,7 +46,7 @@ def listen_mllp(
     from node import boundary
     from node.home import NodeHome as Home
     from node.ingest.inbox import InboxBusy
-    from node.ingest.mllp import Limits, networks, tls_context
+    from node.ingest.mllp import Limits, networks
     from protocols.clock import SystemClock
 
     require_node(home)
@@ -74,13 +62,7 @@ def listen_mllp(
         raise Stop(
             Exit.USAGE, "--certificate and --key go together, and with --tls, as does --client-authority"
         )
-    context = None
-    if tls:
-        context = tls_context(
-            str(certificate or where.certificate),
-            str(key or where.keys / "tls.key"),
-            clients=str(client_authority) if client_authority else None,
-        )
+    context = tls_of(where, certificate, key, client_authority) if tls else None
     limits = Limits(message_bytes=max_message_mb << 20, idle_s=idle_s, allowed=allowed)
     stop_logging = boundary.start_logging(where.logs, name="listen-mllp")
     try:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedtwin.cli_node_records import require_node
+from fedtwin.listening import Certificate, ClientAuthority, PrivateKey, Tls, tls_of
 from fedtwin.options import EXISTING_FILE, NODE_HOME, NodeHome
 from fedtwin.screen import Exit, Stop
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from fedtwin.node_listen_dicom import Stow
-    from node.home import NodeHome as Home
 
 
 def listen_dicom(
@@ -45,22 +43,10 @@ def listen_dicom(
         str,
         typer.Option("--host", metavar="ADDRESS", help="The interface; other than loopback needs --tls."),
     ] = "127.0.0.1",
-    tls: Annotated[
-        bool, typer.Option("--tls", help="TLS with this node's certificate, or with --certificate and --key.")
-    ] = False,
-    certificate: Annotated[
-        Path | None, typer.Option("--certificate", metavar="FILE", help="PEM.", **EXISTING_FILE)
-    ] = None,
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="PEM.", **EXISTING_FILE)] = None,
-    client_authority: Annotated[
-        Path | None,
-        typer.Option(
-            "--client-authority",
-            metavar="FILE",
-            help="Senders must show a certificate of this authority.",
-            **EXISTING_FILE,
-        ),
-    ] = None,
+    tls: Tls = False,
+    certificate: Certificate = None,
+    key: PrivateKey = None,
+    client_authority: ClientAuthority = None,
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Keep the images, de-identified, not their headers alone.")
     ] = False,
@@ -92,7 +78,9 @@ def listen_dicom(
         raise Stop(Exit.USAGE, "name who may send with --sender, or a --stow-port")
     if not _is_local(host) and not tls:
         raise Stop(Exit.USAGE, "to listen beyond this machine takes --tls")
-    context = _context(where, certificate, key, client_authority) if tls else None
+    if tls and (certificate is None) != (key is None):
+        raise Stop(Exit.USAGE, "--certificate and --key go together")
+    context = tls_of(where, certificate, key, client_authority) if tls else None
     if not tls and (certificate or key or client_authority):
         raise Stop(Exit.USAGE, "--certificate, --key and --client-authority go with --tls")
     stow = None if stow_port is None else _stow(host, stow_port, token_file)
@@ -126,18 +114,6 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         raise Stop(Exit.USAGE, "--host is an address") from None
-
-
-def _context(where: Home, certificate: Path | None, key: Path | None, clients: Path | None) -> SSLContext:
-    from node.ingest.mllp import tls_context
-
-    if (certificate is None) != (key is None):
-        raise Stop(Exit.USAGE, "--certificate and --key go together")
-    return tls_context(
-        str(certificate or where.certificate),
-        str(key or where.keys / "tls.key"),
-        clients=str(clients) if clients else None,
-    )
 
 
 def _stow(host: str, port: int, token_file: Path | None) -> Stow:

@@ -14,14 +14,12 @@ A study holds the whole set under `[feature_set]`, so the hash that a hospital a
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import Any, Self
 
 from protocols import canonical
 from protocols.study_features import SHORT_NAME, Feature, parse_feature
 from protocols.study_fields import (
-    MAX_BYTES,
     Fields,
     MalformedStudy,
     checked_flag,
@@ -29,6 +27,7 @@ from protocols.study_fields import (
     checked_list,
     checked_name,
     checked_text,
+    read_toml,
 )
 from protocols.study_fusion import MAX_MODALITIES
 from protocols.study_records import COUNTED_TABLES, Window
@@ -93,13 +92,7 @@ class FeatureSet:
     @classmethod
     def parse(cls, toml: bytes) -> Self:
         """Return the set written in `toml`. Raises: MalformedStudy, naming the path of what is wrong."""
-        if len(toml) > MAX_BYTES:
-            raise MalformedStudy("$", f"at most {MAX_BYTES} bytes")
-        try:
-            value = tomllib.loads(toml.decode())
-        except (ValueError, RecursionError) as error:
-            raise MalformedStudy("$", "is not TOML") from error
-        return cls.from_json(value)
+        return cls.from_json(read_toml(toml))
 
     @classmethod
     def from_json(cls, value: Any, path: str = "$") -> Self:

@@ -22,7 +22,6 @@ ever taken from a message:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -33,7 +32,6 @@ from protocols.feature_set import FeatureSet
 from protocols.model_layout import Layout
 from protocols.study_features import MAX_PRIOR, SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
-    MAX_BYTES,
     Fields,
     MalformedStudy,
     checked_flag,
@@ -42,6 +40,7 @@ from protocols.study_fields import (
     checked_list,
     checked_name,
     checked_text,
+    read_toml,
 )
 from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality, parse_fusion
 from protocols.study_outcome import Outcome, parse_outcome
@@ -187,13 +186,7 @@ class Study:
     @classmethod
     def parse(cls, toml: bytes) -> Self:
         """Return the study written in `toml`. Raises: MalformedStudy, naming the path of what is wrong."""
-        if len(toml) > MAX_BYTES:
-            raise MalformedStudy("$", f"at most {MAX_BYTES} bytes")
-        try:
-            value = tomllib.loads(toml.decode())
-        except (ValueError, RecursionError) as error:
-            raise MalformedStudy("$", "is not TOML") from error
-        return cls.from_json(value)
+        return cls.from_json(read_toml(toml))
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from typing import Any
 
 MAX_BYTES = 262_144  # hundreds of features fit
@@ -20,6 +21,16 @@ class MalformedStudy(ValueError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+def read_toml(toml: bytes) -> dict[str, Any]:
+    """Return what a file holds. Raises: MalformedStudy if it is too long, or no TOML."""
+    if len(toml) > MAX_BYTES:
+        raise MalformedStudy("$", f"at most {MAX_BYTES} bytes")
+    try:
+        return tomllib.loads(toml.decode())
+    except (ValueError, RecursionError) as error:
+        raise MalformedStudy("$", "is not TOML") from error
 
 
 class Fields:

@@ -8,13 +8,11 @@ file that `ready` lists. What was only partly written was not confirmed, and goe
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import secrets
 from pathlib import Path
 
-from node.ingest.inbox import RESERVED, InboxBusy
+from node.ingest.inbox import RESERVED, need_room, take_lock
 from privacy import private_files
 
 CLOSED, SPOOLED = ".dcm", ".spool"
@@ -32,13 +30,7 @@ class DicomInbox:
     @classmethod
     def open(cls, folder: Path, *, reserved: int = RESERVED) -> DicomInbox:
         """Open the inbox, clearing away what a crash left. Raises: InboxBusy."""
-        private_files.make_folder(folder)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, private_files.FILE_MODE)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise InboxBusy(str(folder)) from None
+        lock = take_lock(folder)
         for path in folder.iterdir():
             if path.name.startswith(".") and path.name != ".lock":
                 path.unlink()
@@ -51,9 +43,7 @@ class DicomInbox:
 
     def room_for(self, size: int) -> None:
         """Raise OSError (ENOSPC) if the disk would be left with less than is reserved for the node."""
-        disk = os.statvfs(self.folder)
-        if disk.f_bavail * disk.f_frsize < self._reserved + size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        need_room(self.folder, size, reserved=self._reserved)
 
     def spool(self) -> Path:
         """Return a name for what is not an object yet; it goes at the next `open`."""

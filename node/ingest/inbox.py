@@ -31,6 +31,25 @@ class InboxBusy(Exception):
     """Another listener writes to this inbox."""
 
 
+def take_lock(folder: Path) -> int:
+    """Make an inbox's folder if there is none, and return its lock, held until closed. Raises: InboxBusy."""
+    private_files.make_folder(folder)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, private_files.FILE_MODE)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InboxBusy(str(folder)) from None
+    return lock
+
+
+def need_room(folder: Path, size: int, *, reserved: int) -> None:
+    """Raises: OSError (ENOSPC) if `size` bytes more would leave less than `reserved` on the disk."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < reserved + size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Inbox:
     """One listener's inbox. `append` and `rotate` may be called from any thread."""
 
@@ -49,13 +68,7 @@ class Inbox:
     @classmethod
     def open(cls, folder: Path, *, clock: Clock, max_file: int = MAX_FILE, reserved: int = RESERVED) -> Inbox:
         """Open the inbox, making whole what a crash left. Raises: InboxBusy."""
-        private_files.make_folder(folder)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, private_files.FILE_MODE)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise InboxBusy(str(folder)) from None
+        lock = take_lock(folder)
         for path in sorted(folder.glob(f"*{OPEN}")):
             _made_whole(path)
         private_files.sync_folder(folder)
@@ -68,9 +81,7 @@ class Inbox:
         """
         data = b"".join(part for message in messages for part in (START, message, FRAME_END))
         with self._guard:
-            disk = os.statvfs(self._folder)
-            if disk.f_bavail * disk.f_frsize < self._reserved + len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            need_room(self._folder, len(data), reserved=self._reserved)
             if self._file is None:
                 self._begin()
             try:

@@ -65,8 +65,7 @@ CREATE TABLE IF NOT EXISTS fedtwin_load (
 """
 
 # `source_row`: 1 is the first row of data, headers not counted.
-_PROVENANCE = """
-CREATE TABLE IF NOT EXISTS fedtwin_provenance (
+_PROVENANCE_COLUMNS = """
   load_id BIGINT NOT NULL,
   table_name VARCHAR NOT NULL,
   record_id BIGINT NOT NULL,
@@ -77,8 +76,8 @@ CREATE TABLE IF NOT EXISTS fedtwin_provenance (
   precision VARCHAR,
   transformations VARCHAR,
   person_id BIGINT,
-  group_id BIGINT)
-"""
+  group_id BIGINT"""
+_PROVENANCE = f"CREATE TABLE IF NOT EXISTS fedtwin_provenance ({_PROVENANCE_COLUMNS})"
 
 # One row per value or row that was turned away: where it stands and why, never what it says.
 _QUARANTINE = """
@@ -138,19 +137,8 @@ CREATE TABLE IF NOT EXISTS fedtwin_group (
 #   until         when the next version was recorded, or the retraction: the record was known before it.
 #                 -infinity: at no moment
 #   gone_load_id  the load that put another in its place
-_FORMER_PROVENANCE = """
-CREATE TABLE IF NOT EXISTS fedtwin_former_provenance (
-  load_id BIGINT NOT NULL,
-  table_name VARCHAR NOT NULL,
-  record_id BIGINT NOT NULL,
-  source_row BIGINT NOT NULL,
-  place VARCHAR,
-  recorded_at TIMESTAMP,
-  utc_offset_min SMALLINT,
-  precision VARCHAR,
-  transformations VARCHAR,
-  person_id BIGINT,
-  group_id BIGINT,
+_FORMER_PROVENANCE = f"""
+CREATE TABLE IF NOT EXISTS fedtwin_former_provenance ({_PROVENANCE_COLUMNS},
   version TIMESTAMP NOT NULL,
   rank BIGINT NOT NULL,
   until TIMESTAMP NOT NULL,
