@@ -81,6 +81,7 @@ class Harmonizer:
         self._latest_day = latest_day
         self._redact = redact
         self._identities: dict[tuple[str, str], tuple[Known, ...]] = {}
+        self._leaving: set[tuple[str, str]] = set()
         self._known: dict[str, dict[str, tuple[int, int]]] = {}
         self._texts: dict[str, str | None] = {}
         self._units: dict[str, int] = {}
@@ -159,14 +160,17 @@ class Harmonizer:
             strict=True,
         ):
             if patient:
-                self._vault.forget([patient.strip()], namespace=space)
-                self._identities.pop((space, patient.strip()), None)
+                who = patient.strip()
+                self._leaving.add((space, who))
+                self._vault.forget([who], namespace=space)
+                self._identities.pop((space, who), None)
         if self._rules.notes is not TextPolicy.REDACTED:
             return
         by_space: dict[str, dict[str, list[Known]]] = {}
         for told in batch.told:
-            patients = by_space.setdefault(told.namespace or "patient", {})
-            patients.setdefault(told.patient.strip(), []).extend(told.known)
+            space, who = told.namespace or "patient", told.patient.strip()
+            if (space, who) not in self._leaving:
+                by_space.setdefault(space, {}).setdefault(who, []).extend(told.known)
         for space, known in by_space.items():
             ids, _ = self.pseudonyms(space, list(known))
             left = self._load.has_left(np.array(ids, dtype=np.int64)).tolist()

@@ -126,18 +126,31 @@ def test_nothing_is_remembered_where_no_notes_are_kept(site: Hospital, tmp_path:
     assert site.vault.known_of(["p1"], namespace=NAMESPACE) == [()]
 
 
+CONSENT = {
+    "resourceType": "Consent",
+    "id": "c1",
+    "status": "inactive",
+    "scope": {"coding": [{"code": "research"}]},
+    "patient": {"reference": "Patient/p1"},
+    "dateTime": "2021-06-01",
+}
+
+
 def test_a_patient_who_withdraws_is_forgotten(site: Hospital, tmp_path: Path) -> None:
     take(site, write(tmp_path, "Patient.ndjson", patient()))
     assert site.vault.known_of(["p1"], namespace=NAMESPACE) != [()]
-    consent = {
-        "resourceType": "Consent",
-        "id": "c1",
-        "status": "inactive",
-        "scope": {"coding": [{"code": "research"}]},
-        "patient": {"reference": "Patient/p1"},
-        "dateTime": "2021-06-01",
-    }
-    take(site, write(tmp_path, "Consent.ndjson", consent))
+    take(site, write(tmp_path, "Consent.ndjson", CONSENT))
+    assert site.vault.known_of(["p1"], namespace=NAMESPACE) == [()]
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+@pytest.mark.parametrize("consent_first", [True, False])
+def test_a_patient_who_withdraws_in_the_same_file_is_not_remembered(
+    site: Hospital, tmp_path: Path, consent_first: bool, batch_records: int
+) -> None:
+    told = [CONSENT, patient()] if consent_first else [patient(), CONSENT]
+    path = write(tmp_path, "everything.ndjson", *told)
+    Pipeline(site.store, site.vault, CLOCK, rules=KEEP_NOTES, batch_records=batch_records).ingest([path])
     assert site.vault.known_of(["p1"], namespace=NAMESPACE) == [()]
 
 
