@@ -17,6 +17,8 @@ _OF_ONE_PERSON = (AuditEvent.TIMELINE_READ, AuditEvent.PROVENANCE_READ)
 _OF_EVERYBODY = (AuditEvent.EVENTS_EXPORTED,)
 _OF_TABLES = (AuditEvent.QUESTION_ACCEPTED, AuditEvent.ROUND_STARTED)
 _TOLD = ("staff", "question_id", "signer", "on_behalf_of", "project", "statistic", "plan_hash", "round")
+# What is derived from one record of another table: which, by which column
+_DERIVED = {"image_feature": ("measurement", "image_feature_event_id")}
 _DRAWN = ("person", "death")  # rows made of all that sources said of one person
 
 
@@ -39,6 +41,8 @@ class Trace:
 def trace(store: OmopStore, table: str, record_id: int) -> Trace:
     """Return where a record comes from: every file or message it was made of, oldest load first.
 
+    A feature of an image is traced to what measured it.
+
     Raises: NoSuchTable, for a table that is not of the CDM; NoSuchRecord.
     """
     shape = cdm_tables().get(table)
@@ -56,6 +60,12 @@ def trace(store: OmopStore, table: str, record_id: int) -> Trace:
     person = None if found[0] is None else int(found[0])
     if not store.has("fedtwin_provenance"):
         return Trace(person, None, ())
+    if table in _DERIVED:
+        table, column = _DERIVED[table]
+        (record_id,) = cursor.execute(
+            f"SELECT {column} FROM {shape.name} WHERE {key} = ?",  # noqa: S608 (our names)
+            [record_id],
+        ).fetchone()
     match, aliases = "p.record_id = ?", False
     if table in _DRAWN:  # of whom was told under another id, before they turned out to be this person
         match = "coalesce(p.person_id, p.record_id) = ?"

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from node.omop.errors import NoSuchTable
-from node.omop.event_copy import COLUMNS, EVENT_COPY, PATCHED, STALE
+from node.omop.event_copy import COLUMNS, EVENT_COPY, FORMAT, FORMATS, PATCHED, STALE
 from node.omop.side_tables import former
 from node.omop.store import OmopStore
 from node.omop.tables import cdm_tables
@@ -143,10 +143,11 @@ def hidden(store: OmopStore, scope: Scope, *, copied: Copied) -> str:
 
 def filled(store: OmopStore, cursor: duckdb.DuckDBPyConnection) -> Copied:
     """Return whether the copy of all events is there, for this connection's transaction."""
-    if not store.has(EVENT_COPY) or not store.has(PATCHED):
+    if not store.has(EVENT_COPY) or not store.has(FORMATS):
         return Copied.NO
     found = cursor.execute(
-        f"SELECT EXISTS (FROM {EVENT_COPY}), EXISTS (FROM {STALE}), EXISTS (FROM {PATCHED})"
+        f"SELECT EXISTS (FROM {EVENT_COPY}) AND EXISTS (FROM {FORMATS} WHERE format = {FORMAT}),"  # noqa: S608
+        f" EXISTS (FROM {STALE}), EXISTS (FROM {PATCHED})"
     ).fetchone()
     assert found is not None, "a SELECT without a table gives one row"
     some, stale, patched = found

@@ -1,7 +1,9 @@
 """Which records of the CDM are events of a timeline, and where each keeps its time, concept and value.
 
 Eras and periods are derived from these records and are no events. A note is an event by reference: its text,
-and its title, stay in the table. What a record says of two moments (a visit begins and ends) is two events.
+and its title, stay in the table. What a record says of two moments (a visit begins and ends) is two events. A
+series of images is one event, of its modality; what was measured in it are measurements (image_feature says of
+which series). The imaging extension keeps a series' day and not its time.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ class EventKind(StrEnum):
     OBSERVATION = "observation"
     MEASUREMENT = "measurement"
     PROCEDURE = "procedure"
+    IMAGE = "image"
     DEVICE = "device"
     DRUG = "drug"
     NOTE = "note"
@@ -40,7 +43,7 @@ class EventSource:
     concept: str
     date: str
     end_date: str | None
-    type_concept: str
+    type_concept: str | None
     source_value: str
     visit: str | None = "visit_occurrence_id"
     values: dict[str, str] = field(default_factory=dict)
@@ -104,6 +107,21 @@ EVENT_SOURCES: tuple[EventSource, ...] = (
     _clinical(EventKind.OBSERVATION, "observation"),
     _clinical(EventKind.MEASUREMENT, "measurement"),
     _clinical(EventKind.PROCEDURE, "procedure_occurrence"),
+    EventSource(
+        EventKind.IMAGE,
+        "image_occurrence",
+        "image_occurrence_id",
+        "modality_concept_id",
+        "image_occurrence_date",
+        None,
+        None,
+        "modality_source_value",
+        values={
+            "value_number": "number_of_instances",
+            "value_text": "anatomic_site_source_value",
+            "value_concept_id": "anatomic_site_concept_id",
+        },
+    ),
     EventSource(
         EventKind.DEVICE,
         "device_exposure",

@@ -11,6 +11,10 @@ CDM's tables, slower and the same.
 
 from __future__ import annotations
 
+import duckdb
+
+FORMAT = 2  # what is copied, and how kinds are numbered: 2 since images are events
+FORMATS = "fedtwin_timeline_format"  # one row: that of the copy
 EVENT_COPY = "fedtwin_timeline"
 COLUMNS = (  # name and type, in order; `last` is the end, `kind_order` the order of kinds at one moment
     ("person_id", "BIGINT"),
@@ -45,6 +49,7 @@ STALE = "fedtwin_timeline_stale"  # persons whose events in the copy are to be m
 PATCHED = "fedtwin_timeline_patched"  # a row for each time that was done: then persons lie in no order
 MAKE += f"; CREATE TABLE IF NOT EXISTS {STALE} (person_id BIGINT NOT NULL)"
 MAKE += f"; CREATE TABLE IF NOT EXISTS {PATCHED} (persons BIGINT NOT NULL)"
+MAKE += f"; CREATE TABLE IF NOT EXISTS {FORMATS} (format BIGINT NOT NULL)"
 EMPTY = f"TRUNCATE {EVENT_COPY}; TRUNCATE {STALE}; TRUNCATE {PATCHED}"
 # Events of persons who have left go at once.
 TOUCH = (
@@ -57,3 +62,10 @@ FORGET_STALE = (
     f"DELETE FROM {EVENT_COPY} WHERE person_id IN (SELECT person_id FROM {STALE});"
     f" INSERT INTO {PATCHED} SELECT count(*) FROM {STALE}; TRUNCATE {STALE}"
 )
+
+
+def make(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Make the copy's tables; empty a copy that an earlier version filled, which had other events."""
+    cursor.execute(MAKE)
+    if cursor.execute(f"SELECT format FROM {FORMATS}").fetchall() != [(FORMAT,)]:
+        cursor.execute(f"{EMPTY}; TRUNCATE {FORMATS}; INSERT INTO {FORMATS} VALUES ({FORMAT})")

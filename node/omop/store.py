@@ -342,8 +342,9 @@ class OmopStore:
         self._writer.execute("BEGIN")
         for table in cdm_tables().values():
             self._writer.execute(table.ddl())
-        for statement in (*side_tables(), event_copy.MAKE):
+        for statement in side_tables():
             self._writer.execute(statement)
+        event_copy.make(self._writer)
         drop_stage(self._writer)
         self._writer.execute("COMMIT")
 
