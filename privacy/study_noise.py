@@ -6,6 +6,7 @@ import hashlib
 
 from privacy.accountant import GaussianEvent, calibrate
 from privacy.lattice import NoisePlan
+from privacy.walks import vector_length
 from protocols.study import Study
 
 PATIENTS_AT_ONE_SITE = 100_000  # largest site a training sum is for; lattice.py bounds float error up to it
@@ -36,7 +37,7 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
         sites_per_patient=privacy.max_sites_per_patient,
         participants=participants,
         tolerance=tolerance,
-        dimension=study.parameters,
+        dimension=vector_length(study),
         largest=PATIENTS_AT_ONE_SITE * privacy.clip_norm,
     )
 

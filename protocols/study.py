@@ -16,7 +16,7 @@ ever taken from a message:
                 the set's own file, which `fedtwin train` reads in its place
     [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
-                train_fraction, optimizer = "momentum" | "adam"
+                train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks)
     [sites]     minimum, tolerance
 """
 
@@ -48,6 +48,7 @@ from protocols.study_outcome import Outcome, parse_outcome
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
 MODELS = ("logistic", "mlp", "fusion")
 OPTIMIZERS = ("momentum", "adam")
+MODES = ("shared-noise",)
 MAX_FEATURES = 1024
 MAX_LAYERS = 3
 MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
@@ -84,6 +85,7 @@ class Training:
     expected_patients: int
     train_fraction: float
     optimizer: str = "momentum"
+    mode: str = "shared-noise"
 
     @property
     def steps(self) -> int:
@@ -251,7 +253,7 @@ class Study:
             "outcome": self.outcome.to_json(),
             **features,
             "privacy": _as_json(self.privacy),
-            "training": _as_json(self.training, but={"optimizer": "momentum"}),
+            "training": _as_json(self.training, but={"optimizer": "momentum", "mode": "shared-noise"}),
             "sites": _as_json(self.sites),
         }
 
@@ -320,6 +322,7 @@ def _training(fields: Fields) -> Training:
         expected_patients=checked_int(*fields.take("expected_patients"), low=1, high=10**9),
         train_fraction=checked_float(*fields.take("train_fraction"), above=0.0, high=1.0),
         optimizer=checked_name(*fields.take("optimizer", "momentum"), OPTIMIZERS),
+        mode=checked_name(*fields.take("mode", "shared-noise"), MODES),
     )
     fields.done()
     if found.steps > MAX_STEPS:

@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
-from node.training.gradient import clipped_sums
+from node.training.contributions import contribution
 from node.training.own_part import OwnPart
-from privacy import descent, study_noise
+from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
-from privacy.descent import Descent
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
@@ -91,12 +90,11 @@ def _round(
     bits: SecureBits,
 ) -> Vector:
     steps = study.training.steps_per_round
-    walk = Descent(study, params)
+    walk = walks.begin(study, params)
     sums = MaskedSums(study, len(tables), round_=round_, bits=bits) if noise is Noise.SHARES else None
     for step in range(steps):
         both = [
-            clipped_sums(study, walk.params, table, own=part.values)
-            for table, part in zip(tables, own, strict=True)
+            contribution(study, walk, table, own=part.values) for table, part in zip(tables, own, strict=True)
         ]
         grads = [found.shared for found in both]
         for part, found in zip(own, both, strict=True):

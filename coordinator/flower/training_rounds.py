@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from coordinator.flower.round_source import OpenedRound, RoundSource, RoundSum
 from coordinator.flower.run_folder import FAILED, FINISHED, RUNNING, WAITING, Checkpoint, RunFolder, Status
-from privacy.descent import Descent, NotFinite, digest, initial
+from privacy import walks
+from privacy.descent import NotFinite, digest, initial
 from privacy.lattice import NoisePlan, NotEncodable
 from privacy.study_noise import noise_plan
+from privacy.walks import Walk
 from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import MESSAGE_TYPE, RECORD, MalformedRound, RoundReply, RoundRequest
@@ -166,7 +168,7 @@ class _Round:
     study: Study
     opened: OpenedRound
     parameters: Vector
-    walk: Descent = field(init=False)
+    walk: Walk = field(init=False)
     plan: NoisePlan = field(init=False)
     waiting: dict[str, NodeId] = field(default_factory=dict)
     replies: dict[NodeId, RoundReply] = field(default_factory=dict)
@@ -177,7 +179,7 @@ class _Round:
         sites = len(self.opened.participants)
         if sites < self.study.sites.minimum:
             raise Refused(RefusalCode.TOO_FEW_SITES)
-        self.walk = Descent(self.study, self.parameters)
+        self.walk = walks.begin(self.study, self.parameters)
         self.plan = noise_plan(self.study, participants=sites, tolerance=self.study.sites.tolerance)
 
     def send(self, grid: Grid, request: RoundRequest, flower_ids: Mapping[NodeId, int]) -> None:

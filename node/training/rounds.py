@@ -34,17 +34,18 @@ from node.queries import cohort
 from node.sums import OpenSession
 from node.training import second_accountant
 from node.training.approvals import Approvals, DamagedApprovals
-from node.training.gradient import clipped_sums
+from node.training.contributions import contribution
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.second_accountant import AccountantsDisagree
-from privacy import descent, study_noise
+from privacy import descent, study_noise, walks
 from privacy.budget import DEFAULT_DATASET, Account
-from privacy.descent import Descent, NotFinite
+from privacy.descent import NotFinite
 from privacy.errors import SecureSumError
 from privacy.lattice import NoisePlan, NotEncodable
 from privacy.ledger import BudgetExhausted, Ledger, Replayed
 from privacy.ledger_entries import Reservation
 from privacy.rng import SecureBits
+from privacy.walks import Walk
 from protocols.clock import Clock
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
@@ -258,12 +259,12 @@ class Trainer:
             self._rows = (key, table.rows(chosen))
         return self._rows[1]
 
-    def _steps(self, current: _Round, rows: FeatureTable) -> Descent:
-        walk = Descent(current.study, current.request.parameters)
+    def _steps(self, current: _Round, rows: FeatureTable) -> Walk:
+        walk = walks.begin(current.study, current.request.parameters)
         own = self._own_part(current.study)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
-            sums = clipped_sums(current.study, walk.params, rows, own=own.values)
+            sums = contribution(current.study, walk, rows, own=own.values)
             sending = self._send(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
             own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
@@ -280,7 +281,7 @@ class Trainer:
             self._own[plan_hash] = OwnPart(study, bits=self._bits, values=kept)
         return self._own[plan_hash]
 
-    def _keep_own_part(self, current: _Round, walk: Descent, own: OwnPart, rows: FeatureTable) -> None:
+    def _keep_own_part(self, current: _Round, walk: Walk, own: OwnPart, rows: FeatureTable) -> None:
         study = current.study
         if not study.local_parameters or self._own_parts is None:
             return

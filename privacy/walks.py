@@ -1,0 +1,43 @@
+"""How a plan moves its model from sum to sum: the same at every site and at the coordinator.
+
+A walk is post-processing of what the secure sums open, so it costs no privacy. It is deterministic bit for
+bit, so that all who saw the same totals hold the same model. A plan's training mode says which walk it is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.descent import Descent
+from protocols.study import Study
+
+Vector = NDArray[np.float64]
+
+
+class Walk(Protocol):
+    """The sums of one round, and what they make of the model."""
+
+    params: Vector
+    steps_done: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the round asks for no further sum."""
+        ...
+
+    def apply(self, noisy_sum: Vector) -> Vector:
+        """Take in the next total and return the new parameters. Raises: privacy.descent.NotFinite."""
+        ...
+
+
+def begin(study: Study, params: Vector) -> Walk:
+    """Return the walk of one round from `params`. Raises: privacy.descent.NotFinite."""
+    return Descent(study, params)
+
+
+def vector_length(study: Study) -> int:
+    """Return how many numbers each secure sum of the plan has."""
+    return study.parameters
