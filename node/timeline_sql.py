@@ -146,7 +146,7 @@ def filled(store: OmopStore, cursor: duckdb.DuckDBPyConnection) -> Copied:
     if not store.has(EVENT_COPY) or not store.has(FORMATS):
         return Copied.NO
     found = cursor.execute(
-        f"SELECT EXISTS (FROM {EVENT_COPY}) AND EXISTS (FROM {FORMATS} WHERE format = {FORMAT}),"  # noqa: S608
+        f"SELECT EXISTS (FROM {EVENT_COPY}) AND EXISTS (FROM {FORMATS} WHERE format = {FORMAT}),"
         f" EXISTS (FROM {STALE}), EXISTS (FROM {PATCHED})"
     ).fetchone()
     assert found is not None, "a SELECT without a table gives one row"

@@ -1,9 +1,9 @@
 """Which records of the CDM are events of a timeline, and where each keeps its time, concept and value.
 
 Eras and periods are derived from these records and are no events. A note is an event by reference: its text,
-and its title, stay in the table. What a record says of two moments (a visit begins and ends) is two events. A
-series of images is one event, of its modality; what was measured in it are measurements (image_feature says of
-which series). The imaging extension keeps a series' day and not its time.
+and its title, stay in the table. What a record says of two moments (a visit begins and ends) is two events.
+A series of images is one event, of its modality; what was measured in it are measurements (image_feature says
+of which series). The imaging extension keeps a series' day and not its time.
 """
 
 from __future__ import annotations
