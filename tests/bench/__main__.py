@@ -19,6 +19,7 @@ BENCHES = (
     "claims",
     "genomes",
     "fhir",
+    "fhir_omop",
     "hl7v2",
     "deid",
     "error",

@@ -1,0 +1,181 @@
+"""The floor that a load of FHIR is held against: DuckDB's own SQL from the files into the CDM's tables.
+
+No rule is kept: ids are digests without a key, no date moves, no state is looked at, nothing is a version of
+anything, nobody can say where a record came from. Codes are looked up in the same vocabulary, as 'Maps to'
+says. The events of each table are its own type's, whatever the domain of their concept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from node.omop.tables import cdm_tables
+
+_CONCEPT = 'STRUCT(coding STRUCT(system VARCHAR, code VARCHAR)[], "text" VARCHAR)'
+_REFERENCE = "STRUCT(reference VARCHAR)"
+_PERIOD = 'STRUCT("start" VARCHAR, "end" VARCHAR)'
+_QUANTITY = 'STRUCT("value" DOUBLE, code VARCHAR)'
+_SHARED = {"id": "VARCHAR", "subject": _REFERENCE, "encounter": _REFERENCE}
+_COLUMNS = {
+    "Patient": {"id": "VARCHAR", "gender": "VARCHAR", "birthDate": "VARCHAR"},
+    "Encounter": {
+        "id": "VARCHAR", "subject": _REFERENCE, "class": "STRUCT(code VARCHAR)", "period": _PERIOD,
+    },
+    "Condition": _SHARED | {"code": _CONCEPT, "onsetDateTime": "VARCHAR", "abatementDateTime": "VARCHAR"},
+    "MedicationRequest": _SHARED | {"medicationCodeableConcept": _CONCEPT, "authoredOn": "VARCHAR"},
+    "Procedure": _SHARED | {"code": _CONCEPT, "performedPeriod": _PERIOD},
+    "Immunization": {
+        "id": "VARCHAR", "patient": _REFERENCE, "encounter": _REFERENCE, "vaccineCode": _CONCEPT,
+        "occurrenceDateTime": "VARCHAR",
+    },
+    "Observation": _SHARED | {
+        "code": _CONCEPT, "effectiveDateTime": "VARCHAR", "valueQuantity": _QUANTITY,
+        "component": f"STRUCT(code {_CONCEPT}, valueQuantity {_QUANTITY})[]",
+    },
+}  # fmt: skip
+_VOCABULARIES = (
+    "(VALUES ('http://snomed.info/sct', 'SNOMED'), ('http://loinc.org', 'LOINC'),"
+    " ('http://www.nlm.nih.gov/research/umls/rxnorm', 'RxNorm'), ('http://hl7.org/fhir/sid/cvx', 'CVX'))"
+    " v(system, vocabulary_id)"
+)
+_MEANING = f"""
+CREATE OR REPLACE TEMP TABLE meaning AS
+SELECT v.system, c.concept_code AS code, any_value(c.concept_id) AS source_concept_id,
+  min(coalesce(r.concept_id_2, CASE WHEN c.standard_concept = 'S' THEN c.concept_id END, 0)) AS concept_id
+FROM concept c JOIN {_VOCABULARIES} USING (vocabulary_id)
+LEFT JOIN concept_relationship r ON r.concept_id_1 = c.concept_id AND r.relationship_id = 'Maps to'
+GROUP BY ALL
+"""
+
+
+def _day(text: str) -> str:
+    return f"CAST(left({text}, 10) AS DATE)"
+
+
+def _stamp(text: str) -> str:
+    return f"CAST(left({text}, 19) AS TIMESTAMP)"
+
+
+EVENTS = {  # table -> type of resource, its code, start, end, more columns
+    "condition_occurrence": (
+        "Condition", "condition", "condition_start", "r.code.coding[1]", "r.onsetDateTime",
+        {"condition_end_date": _day("r.abatementDateTime")},
+    ),
+    "drug_exposure": (
+        "MedicationRequest", "drug", "drug_exposure_start", "r.medicationCodeableConcept.coding[1]",
+        "r.authoredOn", {"drug_exposure_end_date": _day("r.authoredOn")},
+    ),
+    "procedure_occurrence": (
+        "Procedure", "procedure", "procedure", "r.code.coding[1]", "r.performedPeriod.start",
+        {"procedure_end_date": _day('r.performedPeriod."end"')},
+    ),
+    "measurement": (
+        "Observation", "measurement", "measurement", "r.code.coding[1]", "r.effectiveDateTime",
+        {"value_as_number": "r.valueQuantity.value", "unit_source_value": "r.valueQuantity.code",
+         "value_source_value": "CAST(r.valueQuantity.value AS VARCHAR)"},
+    ),
+}  # fmt: skip
+KINDS = ("visit_occurrence", *EVENTS)
+
+
+def _read(folder: Path, kind: str) -> str:
+    columns = ", ".join(f"\"{name}\": '{form}'" for name, form in _COLUMNS[kind].items())
+    return f"read_json('{folder}/{kind}.*.ndjson', format = 'newline_delimited', columns = {{{columns}}})"
+
+
+def _hashed(text: str) -> str:
+    return f"CAST(hash({text}) >> 1 AS BIGINT)"
+
+
+def to_cdm(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
+    """Fill the tables of the CDM from the files of a bulk export; return how many events they now hold."""
+    con.execute(_MEANING)
+    patient = _hashed("'Patient/' || id")
+    con.execute(
+        "INSERT INTO person BY NAME SELECT"
+        f" {patient} AS person_id, CAST(left(birthDate, 4) AS BIGINT) AS year_of_birth,"
+        " CASE gender WHEN 'male' THEN 8507 WHEN 'female' THEN 8532 ELSE 0 END AS gender_concept_id,"
+        " gender AS gender_source_value, 0 AS race_concept_id, 0 AS ethnicity_concept_id"
+        f" FROM {_read(folder, 'Patient')}"
+    )
+    visit, last = _hashed("'Encounter/' || id"), _day('period."end"')
+    con.execute(
+        f"INSERT INTO visit_occurrence BY NAME SELECT {visit} AS visit_occurrence_id,"
+        f" {_hashed('subject.reference')} AS person_id,"
+        " CASE \"class\".code WHEN 'IMP' THEN 9201 WHEN 'EMER' THEN 9203 ELSE 9202 END AS visit_concept_id,"
+        f" {_day('period.start')} AS visit_start_date, {_stamp('period.start')} AS visit_start_datetime,"
+        f" {last} AS visit_end_date, 32817 AS visit_type_concept_id,"
+        f' "class".code AS visit_source_value FROM {_read(folder, "Encounter")}'
+    )
+    for table, (kind, prefix, begins, code, when, more) in EVENTS.items():
+        _events(con, table, _read(folder, kind), prefix, begins, code, when, more)
+    if any(folder.glob("Immunization.*.ndjson")):
+        _events(
+            con, "drug_exposure",
+            f"(SELECT id, patient AS subject, encounter, vaccineCode, occurrenceDateTime"
+            f" FROM {_read(folder, 'Immunization')})",
+            "drug", "drug_exposure_start", "r.vaccineCode.coding[1]", "r.occurrenceDateTime",
+            {"drug_exposure_end_date": _day("r.occurrenceDateTime")},
+        )  # fmt: skip
+    return sum(_count(con, table) for table in KINDS)
+
+
+def _events(
+    con: duckdb.DuckDBPyConnection, table: str, source: str, prefix: str, begins: str, code: str, when: str,
+    more: dict[str, str],
+) -> None:  # fmt: skip
+    if table == "measurement":  # a component is a record of its own
+        source = (
+            "(SELECT id || coalesce('#' || p, '') AS id, subject, encounter, effectiveDateTime,"
+            " coalesce(component[p].code, code) AS code,"
+            " coalesce(component[p].valueQuantity, valueQuantity) AS valueQuantity FROM"
+            f" (SELECT *, unnest(CASE WHEN component IS NULL THEN [NULL::BIGINT]"
+            f" ELSE generate_series(1, len(component)) END) AS p FROM {source}))"
+        )
+    columns = {
+        f"{table}_id": _hashed("r.id"),
+        "person_id": _hashed("r.subject.reference"),
+        f"{prefix}_concept_id": "coalesce(m.concept_id, 0)",
+        f"{begins}_date": _day(when),
+        f"{begins}_datetime": _stamp(when),
+        f"{prefix}_type_concept_id": "32817",
+        "visit_occurrence_id": _hashed("r.encounter.reference"),
+        f"{prefix}_source_value": f"{code}.code",
+        f"{prefix}_source_concept_id": "coalesce(m.source_concept_id, 0)",
+    } | more
+    chosen = ", ".join(f"{what} AS {name}" for name, what in columns.items())
+    con.execute(
+        f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {source} r"
+        f" LEFT JOIN meaning m ON m.system = {code}.system AND m.code = {code}.code"
+    )
+
+
+def to_timeline(con: duckdb.DuckDBPyConnection) -> int:
+    """Lay all events in order of person and time; return how many."""
+    parts = [
+        "SELECT person_id, visit_start_datetime AS time, 'visit' AS kind, visit_occurrence_id AS record_id,"
+        " visit_concept_id AS concept_id, visit_source_value AS source_value, NULL::DOUBLE AS value,"
+        " NULL::VARCHAR AS unit FROM visit_occurrence"
+    ]
+    for table, (_, prefix, begins, *_rest) in EVENTS.items():
+        value = "value_as_number, unit_source_value" if table == "measurement" else "NULL, NULL"
+        parts.append(
+            f"SELECT person_id, {begins}_datetime, '{prefix}', {table}_id, {prefix}_concept_id,"
+            f" {prefix}_source_value, {value} FROM {table}"
+        )
+    con.execute(f"CREATE TABLE events AS {' UNION ALL '.join(parts)} ORDER BY person_id, time")
+    return _count(con, "events")
+
+
+def make_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables of the CDM that are filled, and those that hold the vocabulary."""
+    for name in ("person", *KINDS, "concept", "concept_relationship"):
+        con.execute(cdm_tables()[name].ddl())
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = con.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None, "an aggregate always returns one row"
+    return int(row[0])
