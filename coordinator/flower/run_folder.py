@@ -2,6 +2,8 @@
 
     runs/<run>/study.json        the plan, canonical
     runs/<run>/status.json       where it stands; `fedtwin train` reads it
+    runs/<run>/rounds.jsonl      what each round was, over all starts of the run
+    runs/<run>/stop              "round" or "step": somebody asked the run to end after it
     runs/<run>/checkpoint.json   the round it holds, and the digest of its parameters
     runs/<run>/round-<n>.npz     the parameters after that round (no pickle)
 
@@ -11,6 +13,8 @@ A checkpoint is post-processing of noisy sums: it holds nothing that the sites h
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +32,9 @@ from protocols.study import Study
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 MAX_JSON_BYTES = 2**20
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
+STOPPED = "stopped"  # somebody asked for it; the model so far is kept, and the run may go on from there
+ENDED = frozenset({FINISHED, FAILED, STOPPED})
+AFTER_ROUND, AFTER_STEP = "round", "step"  # what a run that is asked to stop still does
 
 
 class MalformedRun(ValueError):
@@ -63,6 +70,31 @@ class Status:
         found = cls(**fields)
         code = RefusalCode(found.refusal) if found.refusal else None
         return replace(found, seconds_per_round=tuple(found.seconds_per_round), refusal=code)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What the coordinator lawfully knows of one round: every figure follows from noisy totals and replies.
+
+    Args:
+        steps: sums that were opened in it; fewer than planned if it was broken off.
+        sites: hospitals whose inputs are in its sums; agreeing: those that said they hold the same model.
+        sum_norm: mean L2 norm of its noisy totals; noise_norm: what their noise alone is expected to have.
+        refusals: node → code, of those that fell out.
+    """
+
+    round: int
+    steps: int
+    sites: int
+    agreeing: int
+    seconds: float
+    sum_norm: float
+    noise_norm: float
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +145,46 @@ class RunFolder:
     def write_status(self, status: Status) -> None:
         """Say where the run stands."""
         private_files.write(self.path / "status.json", canonical.encode(status.to_json()))
+
+    def ask_to_stop(self, after: str) -> None:
+        """Ask the run to end after its current round, or step. Durable: a coordinator started anew sees it."""
+        if after not in (AFTER_ROUND, AFTER_STEP):
+            raise ValueError("a run stops after a round or after a step")
+        private_files.write(self.path / "stop", after.encode())
+
+    def stop_asked(self) -> str | None:
+        """Return after what the run shall end, if anybody asked."""
+        try:
+            found = (self.path / "stop").read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return None
+        return AFTER_STEP if found == AFTER_STEP else AFTER_ROUND
+
+    def forget_stop(self) -> None:
+        """Drop an earlier wish to stop: the run is to go on."""
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def add_round(self, record: RoundRecord) -> None:
+        """Append what a round was, durably."""
+        handle = os.open(self.path / "rounds.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "r+b") as stream:
+            whole = stream.read().rfind(b"\n") + 1
+            stream.truncate(whole)  # a crash may have cut the last line off
+            stream.write(json.dumps(record.to_json(), allow_nan=False).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def rounds(self) -> tuple[RoundRecord, ...]:
+        """Return what the rounds were, in order, each once. Raises: MalformedRun."""
+        try:
+            lines = (self.path / "rounds.jsonl").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return ()
+        try:
+            found = [RoundRecord(**json.loads(line)) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise MalformedRun("rounds.jsonl cannot be read") from error
+        return tuple(sorted({record.round: record for record in found}.values(), key=lambda one: one.round))
 
     def checkpoint(self, study: Study) -> Checkpoint | None:
         """Return the model so far, or None before the first round.

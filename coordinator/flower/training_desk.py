@@ -50,6 +50,7 @@ class TrainingDesk:
         folder = RunFolder(self._home, run)
         folder.create(study)
         folder.forget_status()
+        folder.forget_stop()
         config = {"run": run, "plan_hash": study.plan_hash().hex()}
         return StartedRun(await self._control.start_run(code_free_bundle(), config=config), folder)
 

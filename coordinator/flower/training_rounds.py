@@ -18,7 +18,18 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from coordinator.flower.round_source import OpenedRound, RoundSource, RoundSum
-from coordinator.flower.run_folder import FAILED, FINISHED, RUNNING, WAITING, Checkpoint, RunFolder, Status
+from coordinator.flower.run_folder import (
+    AFTER_STEP,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    Checkpoint,
+    RoundRecord,
+    RunFolder,
+    Status,
+)
 from privacy import walks
 from privacy.descent import NotFinite, digest, initial
 from privacy.lattice import NoisePlan, NotEncodable
@@ -33,6 +44,7 @@ Vector = NDArray[np.float64]
 Directory = Callable[[Grid], Mapping[NodeId, int]]  # which Flower node is which hospital
 
 POLL_S = 0.1  # between two looks for replies; Flower's own loop waits 3 s
+STOP_POLL_S = 0.1  # between two looks whether the run is to stop
 SUMS_POLL_S = 0.005  # between two looks for sums: a step takes 20 to 100 ms
 MESSAGE_TTL_S = 3600.0
 SITES_TIMEOUT_S = 60.0  # for the SuperNodes of the participants to be online
@@ -53,6 +65,7 @@ UNREACHED = frozenset(
     }
 )  # Flower's own: the site was away, or went away
 NOISE_SDS = 10.0  # a total's noise is not longer than this many times its expected length
+TELL_S = 1.0  # between two words on how many steps of a round are done
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +76,38 @@ class RoundOutcome:
     steps: int
     agreeing: tuple[NodeId, ...]
     refusals: Mapping[NodeId, RefusalCode]
+    contributors: int = 0
+    sum_norm: float = 0.0
+    noise_norm: float = 0.0
 
 
 class BadReply(ValueError):
     """A reply is malformed, or the site holds another model."""
+
+
+class StopAsked(Exception):
+    """Somebody asked the run to end, and this round has opened no sum."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What a round in progress tells, and what it looks at, between two steps."""
+
+    folder: RunFolder
+    status: Status
+    told_at: float = 0.0
+
+    def stopping(self) -> bool:
+        """Whether the run shall end after the step at hand."""
+        return self.folder.stop_asked() == AFTER_STEP
+
+    def stepped(self, steps: int) -> None:
+        """Say how many steps of the round are done, now and then."""
+        now = time.monotonic()
+        if now - self.told_at >= TELL_S:
+            self.told_at = now
+            told = replace(self.status, state=RUNNING, steps=self.status.steps + steps)
+            self.folder.write_status(told)
 
 
 def train(
@@ -76,7 +117,8 @@ def train(
 
     Guarantee: a step whose sum was opened is never asked for again, so a broken round costs the rest of its
     steps and no budget twice. Where that leaves too few steps for the last round, the run ends with the model
-    so far, and its status names the refusal. Raises: Refused.
+    so far, and its status names the refusal. A run that somebody asks to stop ends after its round, or after
+    its step, and its session with it: no site holds budget for it, and it may go on later. Raises: Refused.
     """
     found = folder.checkpoint(study) or Checkpoint(0, 0, initial(study))
     plan = study.training
@@ -87,13 +129,22 @@ def train(
         rounds=plan.rounds,
         steps=found.steps,
         steps_in_all=plan.steps,
+        seconds_per_round=tuple(record.seconds for record in folder.rounds()),
     )
     folder.write_status(status)
+    ended = FINISHED
     try:
         while found.round < plan.rounds:
-            began = time.monotonic()
+            if folder.stop_asked():
+                ended = STOPPED
+                break
+            began, watch = time.monotonic(), _Watch(folder, status)
             try:
-                outcome = _round_with_tries(study, found, grid=grid, source=source, directory=directory)
+                outcome = _round_with_tries(
+                    study, found, grid=grid, source=source, directory=directory, watch=watch
+                )
+            except StopAsked:
+                continue
             except Refused as refused:
                 if refused.code not in SPENT or not found.steps:
                     raise
@@ -101,13 +152,15 @@ def train(
                 break
             found = Checkpoint(found.round + 1, found.steps + outcome.steps, outcome.parameters)
             folder.write_checkpoint(study, found)
+            seconds = round(time.monotonic() - began, 3)
+            folder.add_round(_record(found, outcome, seconds=seconds))
             status = replace(
                 status,
                 state=RUNNING,
                 round=found.round,
                 steps=found.steps,
                 sites=len(outcome.agreeing),
-                seconds_per_round=(*status.seconds_per_round, round(time.monotonic() - began, 3)),
+                seconds_per_round=(*status.seconds_per_round, seconds),
                 refusals={str(node): code.value for node, code in outcome.refusals.items()},
             )
             folder.write_status(status)
@@ -117,14 +170,29 @@ def train(
     except BaseException:
         folder.write_status(replace(status, state=FAILED, refusal=RefusalCode.INTERNAL))
         raise
-    folder.write_status(replace(status, state=FINISHED))
+    folder.write_status(replace(status, state=ended))
     return found
 
 
+def _record(found: Checkpoint, outcome: RoundOutcome, *, seconds: float) -> RoundRecord:
+    return RoundRecord(
+        round=found.round,
+        steps=outcome.steps,
+        sites=outcome.contributors,
+        agreeing=len(outcome.agreeing),
+        seconds=seconds,
+        sum_norm=outcome.sum_norm,
+        noise_norm=outcome.noise_norm,
+        refusals={str(node): code.value for node, code in outcome.refusals.items()},
+    )
+
+
 def _round_with_tries(
-    study: Study, found: Checkpoint, *, grid: Grid, source: RoundSource, directory: Directory
+    study: Study, found: Checkpoint, *, grid: Grid, source: RoundSource, directory: Directory, watch: _Watch
 ) -> RoundOutcome:
     for left in reversed(range(TRIES)):
+        if watch.folder.stop_asked():
+            raise StopAsked
         try:
             return run_round(
                 study,
@@ -133,6 +201,7 @@ def _round_with_tries(
                 grid=grid,
                 source=source,
                 directory=directory,
+                watch=watch,
             )
         except Refused as refused:
             if left == 0 or refused.code not in PASSING:
@@ -149,13 +218,14 @@ def run_round(
     grid: Grid,
     source: RoundSource,
     directory: Directory,
+    watch: _Watch,
 ) -> RoundOutcome:
-    """Run one round. Raises: Refused if no sum was opened, or sites hold another model."""
+    """Run one round. Raises: Refused if no sum was opened, or sites hold another model; StopAsked."""
     plan_hash = study.plan_hash()
     opened = source.open(plan_hash=plan_hash, round=number, steps=study.training.steps_per_round)
     with opened:
         request = RoundRequest(plan_hash, number, opened.session_id, parameters)
-        state = _Round(study, opened, parameters)
+        state = _Round(study, opened, parameters, watch)
         state.send(grid, request, _online(grid, directory, opened))
         state.follow(grid)
     return state.outcome()
@@ -168,12 +238,16 @@ class _Round:
     study: Study
     opened: OpenedRound
     parameters: Vector
+    watch: _Watch
     walk: Walk = field(init=False)
     plan: NoisePlan = field(init=False)
     waiting: dict[str, NodeId] = field(default_factory=dict)
     replies: dict[NodeId, RoundReply] = field(default_factory=dict)
     refusals: dict[NodeId, RefusalCode] = field(default_factory=dict)
     broken: RefusalCode | None = None
+    asked_at: float = 0.0
+    norms: list[float] = field(default_factory=list)
+    contributors: int = 0
 
     def __post_init__(self) -> None:
         sites = len(self.opened.participants)
@@ -214,6 +288,10 @@ class _Round:
             if arrived is not None:
                 self._apply(arrived)
                 heard_at = now
+            if not self.walk.finished and self._stopped():
+                self.waiting.clear()  # whoever has not replied by now is not late
+                return
+            if arrived is not None:
                 continue
             if self.waiting and now - looked_at >= POLL_S:
                 looked_at = now
@@ -233,7 +311,7 @@ class _Round:
         if not self.walk.steps_done:
             raise Refused(self._commonest(self.broken or RefusalCode.TOO_FEW_SITES))
         if not self.walk.finished:  # a broken session: keep what the opened sums taught, ask no step again
-            return RoundOutcome(self.walk.params, self.walk.steps_done, (), self.refusals)
+            return self._told(())
         ours, steps = digest(self.walk.params), self.walk.steps_done
         for node, reply in self.replies.items():
             if reply.parameters_digest != ours or reply.steps != steps:
@@ -243,7 +321,30 @@ class _Round:
         if disagreeing and len(agreeing) < self.study.sites.minimum:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         # Sites that fell silent do not undo the sums: whether enough are left, the next round will tell.
-        return RoundOutcome(self.walk.params, steps, agreeing, self.refusals)
+        return self._told(agreeing)
+
+    def _told(self, agreeing: tuple[NodeId, ...]) -> RoundOutcome:
+        noise = self.plan.standard_deviation(contributors=self.contributors) * self.plan.dimension**0.5
+        return RoundOutcome(
+            self.walk.params,
+            self.walk.steps_done,
+            agreeing,
+            self.refusals,
+            contributors=self.contributors,
+            sum_norm=float(np.mean(self.norms)),
+            noise_norm=float(noise),
+        )
+
+    def _stopped(self) -> bool:
+        """Whether the round is to end here. Raises: StopAsked if it has opened no sum."""
+        now = time.monotonic()
+        if now - self.asked_at < STOP_POLL_S:
+            return False
+        self.asked_at = now
+        stopping = self.watch.stopping()
+        if stopping and not self.walk.steps_done:
+            raise StopAsked
+        return stopping
 
     def _apply(self, arrived: RoundSum) -> None:
         """Take one step, if the total is what the plan describes. Raises: Refused."""
@@ -252,11 +353,15 @@ class _Round:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         try:
             total = self.plan.decode(arrived.total)
-            if float(np.linalg.norm(total)) > self._longest(arrived.contributors):
+            norm = float(np.linalg.norm(total))
+            if norm > self._longest(arrived.contributors):
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
             self.walk.apply(total)
         except (NotEncodable, NotFinite, ValueError) as error:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
+        self.norms.append(norm)
+        self.contributors = arrived.contributors
+        self.watch.stepped(self.walk.steps_done)
 
     def _longest(self, contributors: int) -> float:
         """Return the L2 norm that no honest total exceeds."""
