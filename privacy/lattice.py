@@ -19,8 +19,9 @@ each with its own constant below:
 3. Discrete against continuous. Drawing G ~ N(0, s²) and then N_Z centred at G with variance r² gives
    N_Z(0, s² + r²) with every probability within (1 ± e)-factors, e = 2·exp(−2π²r²). So N_Z(0, V) is a
    post-processing of N(0, V − r²): V is chosen as (lattice σ)² + r², with r² = 6.
-4. No wrap. The samplers are bounded, so n·(largest value + largest noise) < 2^63 holds with certainty, and
-   two's complement brings the signed total back.
+4. No wrap. The samplers are bounded, so a coordinate of a site's contribution lies within ±b with certainty,
+   b = largest value on the lattice, rounded up, + largest noise; the sum of n lies within ±n·b, and words of
+   `ring_bytes` bytes, 8 at most, hold every number in it (the proof is in privacy/ring_words.py).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from numpy.typing import NDArray
 from privacy import discrete_gaussian
 from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
 from privacy.inversion import Bits
+from privacy.ring_words import fewest_bytes
 
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
@@ -198,6 +200,11 @@ class NoisePlan:
     def largest_contribution(self) -> int:
         """The largest absolute value of a coordinate of one site's contribution, on the lattice."""
         return math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
+
+    @property
+    def ring_bytes(self) -> int:
+        """The bytes of a word in which no total of this plan wraps: what one value costs on the wire."""
+        return fewest_bytes(participants=self.participants, largest=self.largest_contribution + 1)
 
     @property
     def distance(self) -> float:

@@ -19,7 +19,7 @@ from privacy.rng import Words
 
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
-MAX_WORDS = 2**31  # 16 GiB; a ChaCha20 stream wraps its block counter at 2^35 words
+MAX_WORDS = 2**31  # 16 GiB, twenty times 1e8 parameters; a ChaCha20 stream wraps its counter at 2^35 words
 _CHUNK_BYTES = 2**18  # the stream is added piece by piece: stays in the cache, and memory stays flat
 _NONCE = bytes(16)  # every key is derived for one stream, so the nonce may stay zero
 _ZEROS = bytes(_CHUNK_BYTES)
@@ -39,12 +39,41 @@ def agree(secret: bytes, *, salt: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=SEED_BYTES, salt=salt, info=info).derive(secret)
 
 
+class MaskStream:
+    """One mask, from its first word to its last, piece after piece: memory stays flat however long it is.
+
+    Raises: BadParameters for a seed or context of another size, or more than MAX_WORDS words.
+    """
+
+    def __init__(self, *, seed: bytes, context: bytes, subtract: bool = False) -> None:
+        if len(seed) != SEED_BYTES or len(context) != CONTEXT_BYTES:
+            raise BadParameters(f"a seed has {SEED_BYTES} bytes and a context {CONTEXT_BYTES}")
+        self._stream = Cipher(ChaCha20(derive(seed, "mask", context), _NONCE), mode=None).encryptor()
+        self._apply = np.subtract if subtract else np.add
+        self._used = 0
+
+    def apply(self, words: Words) -> None:
+        """Add (or subtract) the mask's next words to `words`, modulo 2^64, in place."""
+        self._used += words.size
+        if self._used > MAX_WORDS:
+            raise BadParameters(f"at most {MAX_WORDS} words")
+        buffer = bytearray(min(_CHUNK_BYTES, 8 * words.size))
+        mask = np.frombuffer(buffer, dtype="<u8")
+        for start in range(0, words.size, _CHUNK_BYTES // 8):
+            part = words[start : start + _CHUNK_BYTES // 8]
+            self._stream.update_into(_ZEROS[: 8 * part.size], buffer)
+            self._apply(part, mask[: part.size], out=part)
+
+    def __repr__(self) -> str:
+        return "MaskStream(<hidden>)"
+
+
 def add_mask(total: Words, *, seed: bytes, context: bytes) -> None:
     """Add the mask of `seed` and `context` to `total`, modulo 2^64, in place.
 
     Raises: BadParameters for a seed or context of another size, or too long a vector.
     """
-    _apply(total, seed=seed, context=context, ufunc=np.add)
+    MaskStream(seed=seed, context=context).apply(total)
 
 
 def subtract_mask(total: Words, *, seed: bytes, context: bytes) -> None:
@@ -52,18 +81,4 @@ def subtract_mask(total: Words, *, seed: bytes, context: bytes) -> None:
 
     Raises: BadParameters for a seed or context of another size, or too long a vector.
     """
-    _apply(total, seed=seed, context=context, ufunc=np.subtract)
-
-
-def _apply(total: Words, *, seed: bytes, context: bytes, ufunc: np.ufunc) -> None:
-    if len(seed) != SEED_BYTES or len(context) != CONTEXT_BYTES:
-        raise BadParameters(f"a seed has {SEED_BYTES} bytes and a context {CONTEXT_BYTES}")
-    if total.size > MAX_WORDS:
-        raise BadParameters(f"at most {MAX_WORDS} words, got {total.size}")
-    stream = Cipher(ChaCha20(derive(seed, "mask", context), _NONCE), mode=None).encryptor()
-    buffer = bytearray(min(_CHUNK_BYTES, 8 * total.size))
-    words = np.frombuffer(buffer, dtype="<u8")
-    for start in range(0, total.size, _CHUNK_BYTES // 8):
-        part = total[start : start + _CHUNK_BYTES // 8]
-        stream.update_into(_ZEROS[: 8 * part.size], buffer)
-        ufunc(part, words[: part.size], out=part)
+    MaskStream(seed=seed, context=context, subtract=True).apply(total)

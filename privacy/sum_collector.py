@@ -2,20 +2,36 @@
 
 Late and repeated messages change nothing; the first of each kind counts. What breaks the protocol raises and
 is as if it had not come. The caller decides how long to wait: the `missing_*` queries say for whom.
+
+A vector may come in pieces. They wait outside the sum, beyond a few megabytes in a file without a name,
+until the last one is here: of a party that falls out half-way nothing is in the sum. So memory holds one
+running sum and a few pieces, however many parties send at the same time.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
+from pathlib import Path
+from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
 
-from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
+from privacy.errors import (
+    BadParameters,
+    BadShares,
+    OutOfOrder,
+    ProtocolViolation,
+    StepReused,
+    TooFewReveals,
+    UnopenedMask,
+)
 from privacy.masks import CONTEXT_BYTES, MAX_WORDS, add_mask, subtract_mask
+from privacy.ring_words import WORD_BYTES, check_width, extend, unpacked
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
 from privacy.shamir import is_share, recover
@@ -26,7 +42,52 @@ from protocols.ids import NodeId
 MAX_SUBSETS = 2000  # tried when shares are wrong: a second or two for 50 parties, then it is given up
 
 Nodes: TypeAlias = tuple[NodeId, ...]
-Form: TypeAlias = tuple[bytes, int]  # the context and length of a vector; only vectors of one form are summed
+SPOOLED_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
+PIECE_BYTES = 2**21  # of waiting pieces that are added at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a vector says it is; only vectors of one form are summed. Raises: BadParameters.
+
+    Args: width: bytes of a word (privacy.ring_words); totals of narrower words come back as signed numbers.
+    """
+
+    context: bytes
+    length: int
+    width: int = WORD_BYTES
+
+    def __post_init__(self) -> None:
+        check_width(self.width)
+        if len(self.context) != CONTEXT_BYTES or not 1 <= self.length <= MAX_WORDS:
+            raise BadParameters(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
+
+
+class _Waiting:
+    """The pieces of one party's vector, in order, until all are here."""
+
+    def __init__(self, form: Form, folder: Path | None) -> None:
+        self.form = form
+        self.words = 0
+        self.pieces = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # it outlives this call
+            max_size=SPOOLED_BYTES, dir=None if folder is None else str(folder)
+        )
+
+    def __del__(self) -> None:
+        self.pieces.close()
+
+    @property
+    def whole(self) -> bool:
+        return self.words == self.form.length
+
+    def add_to(self, total: Words) -> None:
+        """Add the whole vector, a piece at a time."""
+        self.pieces.seek(0)
+        at, width = 0, self.form.width
+        while data := self.pieces.read(PIECE_BYTES // width * width):
+            part = unpacked(data, width=width)
+            total[at : at + part.size] += part
+            at += part.size
 
 
 @dataclass
@@ -35,7 +96,9 @@ class _Step:
 
     forms: dict[NodeId, Form] = field(default_factory=dict)
     sums: dict[Form, Words] = field(default_factory=dict)
-    form: Form = (b"", 0)
+    waiting: dict[NodeId, _Waiting] = field(default_factory=dict)
+    adding: Lock = field(default_factory=Lock)  # of what changes `forms` and `sums`
+    form: Form | None = None
     survivors: Nodes | None = None  # None: open
     revealed: dict[NodeId, dict[NodeId, bytes]] = field(default_factory=dict)
     done: bool = False
@@ -44,12 +107,14 @@ class _Step:
 class SumCollector:
     """Collects what the parties of one session send, and gives each step's total.
 
-    Guarantee: of a party's vector it holds no more than the sum of masked vectors. It cannot judge
-    signatures; the parties do.
+    Guarantee: of a party's vector it holds nothing but masked words. It cannot judge signatures; the parties
+    do. What is named `folder` takes the files of vectors that come in pieces; None: where the system keeps
+    temporary files.
     """
 
-    def __init__(self, parameters: SessionParameters) -> None:
+    def __init__(self, parameters: SessionParameters, *, folder: Path | None = None) -> None:
         self.parameters = parameters
+        self._folder = folder
         self._digest = parameters.digest()
         self._adverts: dict[NodeId, bytes] = {}
         self._shares: dict[NodeId, SealedShares] = {}
@@ -106,38 +171,101 @@ class SumCollector:
         A vector of another length or context than most is left out at `close`, as if it had not come.
         Raises: ProtocolViolation, OutOfOrder.
         """
-        if self._ignored(node):
-            return False
-        state = self._step(step, node)
+        state = self._open_to(node, step)
         if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
             raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
-        if len(context) != CONTEXT_BYTES or not 1 <= vector.size <= MAX_WORDS:
-            raise ProtocolViolation(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
-        if state.survivors is not None or node in state.forms:
+        form = _form(bytes(context), vector.size, WORD_BYTES)
+        return state is not None and self._add(
+            state, node, form, lambda total: np.add(total, vector, out=total)
+        )
+
+    def piece(
+        self, node: NodeId, data: bytes, *, step: int, context: bytes, width: int, offset: int, length: int
+    ) -> bool:
+        """Take the next words of a party's masked vector; return whether the vector is whole now.
+
+        Then `add` puts it into the sum. Args: data: words of `width` bytes (privacy.ring_words.packed);
+        offset, length: in words. Raises: ProtocolViolation, OutOfOrder; a party that breaks off, or whose
+        pieces do not fit together, is a dropout.
+        """
+        state = self._open_to(node, step)
+        form = _form(bytes(context), length, width)
+        if len(data) % width or not 0 < len(data) <= (length - offset) * width:
+            raise ProtocolViolation("a piece is whole words of the vector")
+        if state is None:
             return False
-        form = (bytes(context), vector.size)
-        state.forms[node] = form
-        if form in state.sums:
-            np.add(state.sums[form], vector, out=state.sums[form])
-        else:
-            state.sums[form] = vector.copy()
-        return True
+        waiting = state.waiting.get(node)
+        if waiting is None:
+            waiting = state.waiting[node] = _Waiting(form, self._folder)
+        if waiting.whole:
+            return False
+        if waiting.form != form or waiting.words != offset:
+            self._forget(state, node)
+            raise ProtocolViolation("a piece does not follow the one before it")
+        waiting.pieces.write(data)
+        waiting.words += len(data) // width
+        return waiting.whole
+
+    def add(self, node: NodeId, *, step: int) -> bool:
+        """Put a vector whose pieces are all here into the sum; return whether it counts. From any thread."""
+        state = self._open_to(node, step)
+        waiting = None if state is None else state.waiting.get(node)
+        if state is None or waiting is None or not waiting.whole:
+            return False
+        counts = self._add(state, node, waiting.form, waiting.add_to)
+        self._forget(state, node)
+        return counts
+
+    def _add(self, state: _Step, node: NodeId, form: Form, put_into: Callable[[Words], object]) -> bool:
+        with state.adding:
+            if state.survivors is not None or node in state.forms:
+                return False
+            total = state.sums.get(form)
+            if total is None:
+                total = state.sums[form] = np.zeros(form.length, dtype=np.uint64)
+            try:
+                put_into(total)
+            except BaseException:  # a file that cannot be read: half a vector is in, so there is no sum
+                state.sums.clear()
+                state.survivors = ()
+                raise
+            state.forms[node] = form
+            return True
+
+    def _open_to(self, node: NodeId, step: int) -> _Step | None:
+        """Return the step if this party's vector can still come."""
+        if self._ignored(node):
+            return None
+        state = self._step(step, node)
+        return None if state.survivors is not None or node in state.forms else state
+
+    def _forget(self, state: _Step, node: NodeId) -> None:
+        waiting = state.waiting.pop(node, None)
+        if waiting is not None:
+            waiting.pieces.close()
 
     def close(self, step: int) -> Nodes:
         """Return who is in the sum of `step`, ascending; from the first call on this is fixed.
 
-        Parties whose vectors have the most common context and length; on a tie that of the lowest node id.
+        Parties whose vectors are whole and have the most common form; on a tie that of the lowest node id.
         """
         state = self._step(step)
-        if state.survivors is None:
-            by_form: dict[Form, list[NodeId]] = {}
-            for node in sorted(state.forms):
-                by_form.setdefault(state.forms[node], []).append(node)
-            if by_form:
-                state.form = max(by_form, key=lambda form: len(by_form[form]))
-            state.survivors = tuple(by_form.get(state.form, ()))
-            state.sums = {form: total for form, total in state.sums.items() if form == state.form}
+        with state.adding:
+            if state.survivors is None:
+                by_form: dict[Form, list[NodeId]] = {}
+                for node in sorted(state.forms):
+                    by_form.setdefault(state.forms[node], []).append(node)
+                if by_form:
+                    state.form = max(by_form, key=lambda form: len(by_form[form]))
+                state.survivors = tuple(by_form[state.form]) if state.form else ()
+                state.sums = {form: total for form, total in state.sums.items() if form == state.form}
+        for node in tuple(state.waiting):
+            self._forget(state, node)
         return state.survivors
+
+    def form(self, step: int) -> Form | None:
+        """Return the form of the vectors in the sum of `step`; None while it is open, or empty."""
+        return self._step(step).form
 
     def reveal(self, node: NodeId, shares: Mapping[NodeId, bytes], *, step: int) -> None:
         """Take the shares that a survivor opens for `step`; its first count. Raises: ProtocolViolation."""
@@ -154,9 +282,19 @@ class SumCollector:
             state.revealed.setdefault(node, dict(shares))
 
     def drop(self, node: NodeId) -> None:
-        """Wait for `node` no longer and ignore what it sends from now on. What it has sent stands."""
+        """Wait for `node` no longer and ignore what it sends from now on. What is in a sum stands."""
         self._known(node)
         self._gone.add(node)
+        for state in self._steps.values():
+            waiting = state.waiting.get(node)
+            if waiting is not None and not waiting.whole:  # a whole one may just be being added
+                self._forget(state, node)
+
+    def end(self) -> None:
+        """Forget what waits to be added: the session is over."""
+        for state in self._steps.values():
+            for node in tuple(state.waiting):
+                self._forget(state, node)
 
     # ---- what is missing ----
 
@@ -189,12 +327,14 @@ class SumCollector:
     def total(self, step: int) -> Words:
         """Return the sum of the survivors' vectors modulo 2^64. Once; a failed try may be repeated.
 
+        Of words of fewer bytes, the signed sum that they stand for: exact if it fits their width.
+
         If shares are wrong, other sets of them are tried, so one liar among more than `threshold` reveals
         does no harm.
         Raises: OutOfOrder, TooFewReveals, UnopenedMask, StepReused.
         """
         state = self._step(step)
-        if state.survivors is None or not state.survivors:
+        if state.form is None or not state.survivors:
             raise OutOfOrder(f"step {step} is still open or empty")
         if state.done:
             raise StepReused(step=step)
@@ -204,12 +344,13 @@ class SumCollector:
         self_seeds, pair_seeds = self._open(state, step)
         state.done = True
         total = state.sums.pop(state.form)
-        context = state.form[0]
+        context = state.form.context
         for seed in self_seeds:
             subtract_mask(total, seed=seed, context=context)
         for survivor, absent, seed in pair_seeds:
             apply = subtract_mask if survivor < absent else add_mask
             apply(total, seed=seed, context=context)
+        extend(total, width=state.form.width)
         state.revealed.clear()
         return total
 
@@ -283,3 +424,10 @@ class SumCollector:
 
     def __repr__(self) -> str:
         return f"SumCollector({self.parameters.session_id})"
+
+
+def _form(context: bytes, length: int, width: int) -> Form:
+    try:
+        return Form(context, length, width)
+    except BadParameters as error:
+        raise ProtocolViolation(str(error)) from error

@@ -1,7 +1,8 @@
 """One participant of a secure sum. Pure: no sockets, no clock; the caller carries the messages.
 
-In order: advert, shares, deliver; then for each step, in any order and from any thread: (prepare,) masked,
-reveal. What a step no longer needs is forgotten, so that a later look into the memory opens nothing.
+In order: advert, shares, deliver; then for each step, in any order and from any thread: (prepare,) masked, or
+masking for a vector that is sent in pieces; reveal. What a step no longer needs is forgotten, so that a later
+look into the memory opens nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +24,44 @@ from privacy.errors import (
     StepReused,
     TooFewSurvivors,
 )
-from privacy.masks import CONTEXT_BYTES, MAX_WORDS, SEED_BYTES, add_mask, subtract_mask
+from privacy.masks import CONTEXT_BYTES, MAX_WORDS, SEED_BYTES, MaskStream
 from privacy.rng import SecureBits, Words
 from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
 from privacy.sum_channel import KEY_BYTES, PairChannel, sign_advert, verify_advert, wrap
 from protocols.ids import NodeId
+
+
+class Masking:
+    """The masks of one step, laid over one vector piece by piece: each word once, from first to last.
+
+    It holds no more than a piece, however long the vector. Not from several threads at once.
+    """
+
+    def __init__(self, streams: list[MaskStream], *, length: int) -> None:
+        self._streams = streams
+        self._left = length
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole vector has been masked."""
+        return self._left == 0
+
+    def over(self, part: Words) -> Words:
+        """Return the vector's next words under the masks, in a new array. Raises: BadParameters."""
+        _check_words(part)
+        if not 1 <= part.size <= self._left:
+            raise BadParameters("a piece lies within what is left of the vector")
+        self._left -= part.size
+        masked = part.copy()
+        for stream in self._streams:
+            stream.apply(masked)
+        if self.finished:
+            self._streams = []
+        return masked
+
+    def __repr__(self) -> str:
+        return "Masking(<hidden>)"
 
 
 class SumParty:
@@ -82,7 +115,7 @@ class SumParty:
         self._held: dict[NodeId, bytearray] = {}  # the shares of all steps by owner, zeroed as revealed
         self._delivered = False
         self._prepared: dict[int, tuple[bytes, Words]] = {}
-        self._masked: set[int] = set()
+        self._masked: dict[int, Masking] = {}  # whose masks are used up, or about to be
         self._revealed: set[int] = set()
         self._lock = Lock()  # a step's one use is taken under it
 
@@ -159,7 +192,9 @@ class SumParty:
         self_seed = self._self_seeds.get(step)
         if seeds is None or self_seed is None:
             raise StepReused(step=step)
-        mask = self._mask(self_seed, seeds, context=context, length=length)
+        mask = np.zeros(length, dtype=np.uint64)
+        for stream in self._streams(self_seed, seeds, context=context):
+            stream.apply(mask)
         with self._lock:
             if step not in self._masked:
                 self._prepared[step] = (context, mask)
@@ -174,22 +209,41 @@ class SumParty:
         Raises: StepReused, OutOfOrder, ProtocolViolation, BadParameters.
         """
         self._must_be_open(step)
-        if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
-            raise BadParameters("a vector is a one-dimensional array of uint64")
+        _check_words(vector)
         self._check_form(vector.size, context)
+        with self._lock:
+            prepared = self._prepared.get(step)
+        if prepared is None or prepared[0] != context or prepared[1].size != vector.size:
+            return self.masking(step=step, context=context, length=vector.size).over(vector)
+        self._take(step, Masking([], length=0))
+        mask = prepared[1]
+        np.add(mask, vector, out=mask)
+        return mask
+
+    def masking(self, *, step: int, context: bytes, length: int) -> Masking:
+        """Return the masks of `step` for a vector that is sent in pieces. Once per step, as `masked`.
+
+        Nothing is revealed of a step whose vector was not masked to its end: half a vector is none.
+        Raises: as `masked`.
+        """
+        self._must_be_open(step)
+        self._check_form(length, context)
+        with self._lock:
+            seeds, self_seed = self._pair_seeds.get(step), self._self_seeds.get(step)
+        if seeds is None or self_seed is None:
+            raise StepReused(step=step)
+        masking = Masking(self._streams(self_seed, seeds, context=context), length=length)
+        self._take(step, masking)
+        return masking
+
+    def _take(self, step: int, masking: Masking) -> None:
+        """Use up the step's masks, or refuse if they are."""
         with self._lock:
             if step in self._masked:
                 raise StepReused(step=step)
-            self._masked.add(step)
-            prepared = self._prepared.pop(step, None)
-            self_seed = self._self_seeds.pop(step)
-            pair_seeds = self._pair_seeds.pop(step)
-        if prepared is not None and prepared[0] == context and prepared[1].size == vector.size:
-            mask = prepared[1]
-        else:
-            mask = self._mask(self_seed, pair_seeds, context=context, length=vector.size)
-        np.add(mask, vector, out=mask)
-        return mask
+            self._masked[step] = masking
+            self._prepared.pop(step, None)
+            del self._self_seeds[step], self._pair_seeds[step]
 
     def reveal(self, *, step: int, survivors: Collection[NodeId]) -> dict[NodeId, bytes]:
         """Return one share by participant: of a survivor's self seed, of anybody else's wrap key. Once.
@@ -204,8 +258,8 @@ class SumParty:
             raise ProtocolViolation("this party sent its vector and is no survivor")
         self._enough(len(left))
         with self._lock:
-            if step not in self._masked:
-                raise OutOfOrder(f"no vector was sent for step {step}")
+            if step not in self._masked or not self._masked[step].finished:
+                raise OutOfOrder(f"no whole vector was sent for step {step}")
             if step in self._revealed:
                 raise StepReused(step=step)
             self._revealed.add(step)
@@ -247,15 +301,15 @@ class SumParty:
         sealed = {peer: channel.seal(bytes(by_node[peer])) for peer, channel in self._channels.items()}
         return SealedShares(sealed=sealed, wraps=bytes(wraps))
 
-    def _mask(
-        self, self_seed: bytes, pair_seeds: Mapping[NodeId, bytes], *, context: bytes, length: int
-    ) -> Words:
-        mask = np.zeros(length, dtype=np.uint64)
-        add_mask(mask, seed=self_seed, context=context)
-        for peer, seed in pair_seeds.items():
-            apply = add_mask if self._me < peer else subtract_mask
-            apply(mask, seed=seed, context=context)
-        return mask
+    def _streams(
+        self, self_seed: bytes, pair_seeds: Mapping[NodeId, bytes], *, context: bytes
+    ) -> list[MaskStream]:
+        own = MaskStream(seed=self_seed, context=context)
+        pairs = [
+            MaskStream(seed=seed, context=context, subtract=peer < self._me)
+            for peer, seed in pair_seeds.items()
+        ]
+        return [own, *pairs]
 
     def _must_be_open(self, step: int) -> None:
         if not self._delivered:
@@ -275,3 +329,8 @@ class SumParty:
 
     def __repr__(self) -> str:
         return f"SumParty(<hidden>, {self._me} in {self.parameters.session_id})"
+
+
+def _check_words(vector: Words) -> None:
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
+        raise BadParameters("a vector is a one-dimensional array of uint64")

@@ -1,0 +1,80 @@
+"""How wide the words of a sum must be, and words of that width as bytes.
+
+No wrap: let n sites each add integers within ±b. Every sum of them lies within ±n·b. If n·b < 2^(k-1), the
+numbers within ±n·b have different residues modulo 2^k, and two's complement names the one that lies in
+[-2^(k-1), 2^(k-1)): reading a residue as a signed number of k bits gives the sum itself, never another. With
+n·b at 2^(k-1) or above, the sum n·b would be read as a negative number: the bound cannot be improved.
+
+Masks are drawn modulo 2^64 and k bits of each word travel: the low k bits of a uniform word are uniform, and
+taking them is a homomorphism of addition, so masks cancel modulo 2^k as they do modulo 2^64, and what is left
+out says nothing that what is sent does not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from privacy.errors import BadParameters
+from privacy.rng import Words
+
+WORD_BYTES: Final = 8  # of the words that are added
+
+
+def fewest_bytes(*, participants: int, largest: int) -> int:
+    """Return the width of words, in bytes, in which sums of so many values up to ±`largest` never wrap.
+
+    >>> [fewest_bytes(participants=2, largest=largest) for largest in (63, 64, 2**31, 2**61)]
+    [1, 2, 5, 8]
+
+    Raises: BadParameters if 64 bits are too few.
+    """
+    if participants < 1 or largest < 0:
+        raise BadParameters("needs a participant and a largest absolute value")
+    bits = (participants * largest).bit_length() + 1  # n·b < 2^(bits-1)
+    if bits > 8 * WORD_BYTES:
+        raise BadParameters("the sum could wrap modulo 2^64")
+    return -(-bits // 8)
+
+
+def check_width(width: int) -> None:
+    """Raises: BadParameters for a width that no word has."""
+    if type(width) is not int or not 1 <= width <= WORD_BYTES:
+        raise BadParameters(f"words have 1 to {WORD_BYTES} bytes")
+
+
+def packed(words: Words, *, width: int) -> bytes:
+    """Return the low `width` bytes of each word, least significant first."""
+    check_width(width)
+    little = np.ascontiguousarray(words, dtype="<u8")
+    if width == WORD_BYTES:
+        return little.tobytes()
+    data: bytes = little.view(np.uint8).reshape(-1, WORD_BYTES)[:, :width].tobytes()
+    return data
+
+
+def unpacked(data: bytes, *, width: int) -> Words:
+    """Return the words in `data`, none of them negative: reduced modulo 2^(8·width). Read-only at full width.
+
+    Raises: BadParameters if `data` is not whole words.
+    """
+    check_width(width)
+    if len(data) % width:
+        raise BadParameters(f"not whole words of {width} bytes")
+    if width == WORD_BYTES:
+        return np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
+    wide = np.zeros((len(data) // width, WORD_BYTES), dtype=np.uint8)
+    wide[:, :width] = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
+    words: Words = wide.reshape(-1).view("<u8").astype(np.uint64, copy=False)
+    return words
+
+
+def extend(words: Words, *, width: int) -> None:
+    """Read each word as a signed number of `width` bytes and write it as one of eight, in place."""
+    check_width(width)
+    if width < WORD_BYTES:
+        unused = 8 * (WORD_BYTES - width)
+        np.left_shift(words, np.uint64(unused), out=words)
+        signed = words.view(np.int64)
+        np.right_shift(signed, unused, out=signed)
