@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from privacy import validation
 from privacy.accountant import GaussianEvent, calibrate
 from privacy.lattice import NoisePlan
 from privacy.walks import vector_length
@@ -14,7 +15,12 @@ CONTEXT_LABEL = b"fedtwin training step v1"
 
 
 def noise_multiplier(study: Study) -> float:
-    """Return the noise multiplier with which all steps of the run together cost the study's (ε, δ)."""
+    """Return the noise multiplier with which all steps of the run together cost the study's (ε, δ).
+
+    What the looks at a model on validation patients cost is part of that.
+    """
+    if study.validation is not None:
+        return validation.noise_multipliers(study)[0]
     return calibrate(epsilon=study.privacy.epsilon, delta=study.privacy.delta, count=study.training.steps)
 
 
@@ -52,3 +58,8 @@ def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
 def session_purpose(plan_hash: bytes) -> str:
     """Return the purpose of a secure-sum session that trains this plan."""
     return f"training:{plan_hash.hex()}"
+
+
+def session_sums(study: Study, *, round: int) -> int:
+    """Return how many sums the session of a round has: its steps, and the look at the model if one is due."""
+    return study.training.steps_per_round + validation.due(study, round=round)

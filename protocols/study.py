@@ -17,7 +17,9 @@ ever taken from a message:
     [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
                 train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks)
-    [sites]     minimum, tolerance
+    [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
+                is trained (protocols.study_validation); may be left out
+    [sites]     minimum, tolerance, step_deadline_s: who is later with a step's input is cut off from its round
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from protocols.study_fields import (
 )
 from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality, parse_fusion
 from protocols.study_outcome import Outcome, parse_outcome
+from protocols.study_validation import Validation, parse_validation
 
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
 MODELS = ("logistic", "mlp", "fusion")
@@ -54,6 +57,8 @@ MAX_LAYERS = 3
 MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
 MAX_STEPS = 10_000  # of a whole run
 MAX_SITES = 1_000
+STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a stream that is cut unnoticed
+MAX_STEP_DEADLINE_S = 3_600.0
 MAX_PARAMETERS = 4_000_000  # what a round's request may carry (protocols.round)
 
 
@@ -95,10 +100,15 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """The fewest sites a round runs with, and how many dropouts or colluders its noise tolerates."""
+    """The fewest sites a round runs with, and how many dropouts or colluders its noise tolerates.
+
+    A site whose input to a step comes later than `step_deadline_s` after the step before is cut off from the
+    rest of its round.
+    """
 
     minimum: int
     tolerance: int
+    step_deadline_s: float = STEP_DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,7 @@ class Study:
     local: str = "none"
     feature_set: FeatureSet | None = None
     prior_bias: float = 0.0
+    validation: Validation | None = None
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -132,6 +143,7 @@ class Study:
         if self.model != "fusion" and (self.model == "mlp") != bool(self.hidden):
             raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
         self._check_priors()
+        self._check_validation()
         self._lay_out()
 
     @property
@@ -148,6 +160,17 @@ class Study:
         for place, feature in enumerate(self.features):
             if feature.prior and len(feature.columns) - feature.missing_flag != 1:
                 raise MalformedStudy(f"features[{place}].prior", "needs a feature of one column")
+
+    def _check_validation(self) -> None:
+        plan = self.validation
+        if plan is None:
+            return
+        if not plan.looks(self.training.rounds):
+            raise MalformedStudy("validation.every", "the run has fewer rounds: the model would never be tried")
+        if self.training.train_fraction + plan.fraction > 1.0:
+            raise MalformedStudy("validation.fraction", "with train_fraction at most 1 together")
+        if plan.metric == "accuracy" and self.outcome.task not in ("binary", "multiclass"):
+            raise MalformedStudy("validation.metric", "this outcome has no classes: the loss decides")
 
     def _lay_out(self) -> None:
         outputs = self.outcome.outputs
@@ -223,6 +246,7 @@ class Study:
             privacy=_privacy(top.section("privacy")),
             training=_training(top.section("training")),
             sites=_sites(top.section("sites")),
+            validation=parse_validation(top.section("validation")) if "validation" in top else None,
             fusion=fusion,
             local=local,
             feature_set=features_from,
@@ -254,7 +278,8 @@ class Study:
             **features,
             "privacy": _as_json(self.privacy),
             "training": _as_json(self.training, but={"optimizer": "momentum", "mode": "shared-noise"}),
-            "sites": _as_json(self.sites),
+            "sites": _as_json(self.sites, but={"step_deadline_s": STEP_DEADLINE_S}),
+            **({} if self.validation is None else {"validation": self.validation.to_json()}),
         }
 
     def canonical(self) -> bytes:
@@ -334,6 +359,9 @@ def _sites(fields: Fields) -> Sites:
     found = Sites(
         minimum=checked_int(*fields.take("minimum"), low=2, high=MAX_SITES),
         tolerance=checked_int(*fields.take("tolerance"), low=0, high=MAX_SITES),
+        step_deadline_s=checked_float(
+            *fields.take("step_deadline_s", STEP_DEADLINE_S), low=1.0, high=MAX_STEP_DEADLINE_S
+        ),
     )
     fields.done()
     if found.tolerance >= found.minimum - 1:

@@ -682,24 +682,28 @@ class ProposeStudyReply(_message.Message):
     def __init__(self, plan_hash: _Optional[bytes] = ..., approved: _Optional[int] = ..., pending: _Optional[int] = ...) -> None: ...
 
 class OpenRoundRequest(_message.Message):
-    __slots__ = ("plan_hash", "round", "steps")
+    __slots__ = ("plan_hash", "round", "steps", "without")
     PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
     plan_hash: bytes
     round: int
     steps: int
-    def __init__(self, plan_hash: _Optional[bytes] = ..., round: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+    without: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, plan_hash: _Optional[bytes] = ..., round: _Optional[int] = ..., steps: _Optional[int] = ..., without: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class RoundEvent(_message.Message):
-    __slots__ = ("opened", "sum", "refusal")
+    __slots__ = ("opened", "sum", "refusal", "left")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
     opened: RoundOpened
     sum: SumResult
     refusal: str
-    def __init__(self, opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., sum: _Optional[_Union[SumResult, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
+    left: RoundLeft
+    def __init__(self, opened: _Optional[_Union[RoundOpened, _Mapping]] = ..., sum: _Optional[_Union[SumResult, _Mapping]] = ..., refusal: _Optional[str] = ..., left: _Optional[_Union[RoundLeft, _Mapping]] = ...) -> None: ...
 
 class RoundOpened(_message.Message):
     __slots__ = ("session_id", "participants")
@@ -708,3 +712,11 @@ class RoundOpened(_message.Message):
     session_id: bytes
     participants: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, session_id: _Optional[bytes] = ..., participants: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RoundLeft(_message.Message):
+    __slots__ = ("node_id", "refusal")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    node_id: bytes
+    refusal: str
+    def __init__(self, node_id: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
