@@ -19,11 +19,13 @@ ever taken from a message:
                 train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks)
     [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
                 is trained (protocols.study_validation); may be left out
-    [sites]     minimum, tolerance, step_deadline_s: who is later with a step's input is cut off from its round
+    [exact]     instead of [privacy], if mode = "exact": statistics without noise (protocols.study_exact)
+    [sites]     minimum, tolerance, step_deadline_s: who is later with a step's input is cut off
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -32,6 +34,7 @@ from protocols import canonical, model_layout
 from protocols.cohort import Cohort, MalformedCohort
 from protocols.feature_set import FeatureSet
 from protocols.model_layout import Layout
+from protocols.study_exact import MAX_COEFFICIENTS, Exact, parse_exact
 from protocols.study_features import MAX_PRIOR, SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
     Fields,
@@ -51,7 +54,7 @@ from protocols.study_validation import Validation, parse_validation
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
 MODELS = ("logistic", "mlp", "fusion")
 OPTIMIZERS = ("momentum", "adam")
-MODES = ("shared-noise",)
+MODES = ("shared-noise", "exact")
 MAX_FEATURES = 1024
 MAX_LAYERS = 3
 MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
@@ -75,6 +78,10 @@ class Privacy:
     def sensitivity(self) -> float:
         """L2 distance that one patient can move one step's sum over all sites."""
         return self.clip_norm * self.max_sites_per_patient
+
+
+# Of a study without noise: no ε is large enough, so whatever asks for one that is finite refuses it.
+NO_PRIVACY = Privacy(epsilon=math.inf, delta=1.0, clip_norm=math.inf, max_sites_per_patient=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,7 @@ class Study:
     feature_set: FeatureSet | None = None
     prior_bias: float = 0.0
     validation: Validation | None = None
+    exact: Exact | None = None
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -142,6 +150,7 @@ class Study:
             raise MalformedStudy("features", "two columns share a name")
         if self.model != "fusion" and (self.model == "mlp") != bool(self.hidden):
             raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
+        self._check_exact()
         self._check_priors()
         self._check_validation()
         self._lay_out()
@@ -151,6 +160,21 @@ class Study:
         """Where a logistic model starts: a weight for each column, then the bias. Empty: at zero."""
         each = [f.prior * (place == 0) for f in self.features for place in range(len(f.columns))]
         return (*each, self.prior_bias) if any(each) or self.prior_bias else ()
+
+    def _check_exact(self) -> None:
+        exact = self.exact
+        if (exact is None) == (self.training.mode == "exact"):
+            raise MalformedStudy("exact", 'goes with training.mode = "exact", and only with it')
+        if exact is None:
+            if self.outcome.task in ("count", "days"):
+                raise MalformedStudy("outcome.kind", "only an exact study has such an outcome")
+            return
+        if exact.coefficients(len(self.columns)) > MAX_COEFFICIENTS:
+            raise MalformedStudy("features", f"an exact study has at most {MAX_COEFFICIENTS} coefficients")
+        if self.priors or self.validation is not None:
+            raise MalformedStudy("exact", "starts from zero, and its fit is its result")
+        if bool(self.features) == (exact.model == "kaplan-meier"):
+            raise MalformedStudy("features", "a model has some, a Kaplan-Meier curve has none")
 
     def _check_priors(self) -> None:
         if self.priors and (self.model != "logistic" or self.outcome.outputs != 1):
@@ -166,7 +190,9 @@ class Study:
         if plan is None:
             return
         if not plan.looks(self.training.rounds):
-            raise MalformedStudy("validation.every", "the run has fewer rounds: the model would never be tried")
+            raise MalformedStudy(
+                "validation.every", "the run has fewer rounds: the model would never be tried"
+            )
         if self.training.train_fraction + plan.fraction > 1.0:
             raise MalformedStudy("validation.fraction", "with train_fraction at most 1 together")
         if plan.metric == "accuracy" and self.outcome.task not in ("binary", "multiclass"):
@@ -174,7 +200,9 @@ class Study:
 
     def _lay_out(self) -> None:
         outputs = self.outcome.outputs
-        if self.fusion is None:
+        if self.exact is not None:
+            layout, last = self.exact.layout(len(self.columns)), 0
+        elif self.fusion is None:
             layout = model_layout.chain(len(self.columns), self.hidden, outputs)
             last = layout[-1].inputs
         else:
@@ -204,7 +232,7 @@ class Study:
         named = {f.records.table for f in self.features if f.records is not None}
         if self.feature_set is not None:
             named |= self.feature_set.tables
-        if self.outcome.task == "survival":
+        if self.outcome.task in ("survival", "days"):
             named.add("observation_period")
         return frozenset({"person", self.outcome.records.table} | named)
 
@@ -219,12 +247,11 @@ class Study:
         top = Fields(value, "$")
         head = top.section("study")
         name, project = (checked_text(*head.take(key), SHORT_NAME) for key in ("name", "project"))
-        model = checked_name(*head.take("model"), MODELS)
-        hidden = tuple(
-            checked_int(width, "study.hidden", low=1, high=MAX_HIDDEN)
-            for width in checked_list(*head.take("hidden", []), at_most=MAX_LAYERS)
-        )
-        local = checked_name(*head.take("local", "none"), LOCAL_PARTS)
+        unnoised = "exact" in top
+        model = "" if unnoised else checked_name(*head.take("model"), MODELS)
+        widths = [] if unnoised else checked_list(*head.take("hidden", []), at_most=MAX_LAYERS)
+        hidden = tuple(checked_int(width, "study.hidden", low=1, high=MAX_HIDDEN) for width in widths)
+        local = "none" if unnoised else checked_name(*head.take("local", "none"), LOCAL_PARTS)
         prior_bias = checked_float(*head.take("prior_bias", 0.0), low=-MAX_PRIOR, high=MAX_PRIOR)
         head.done()
         fusion = parse_fusion(top.section("fusion")) if model == "fusion" else None
@@ -235,22 +262,25 @@ class Study:
         parsed, features_from = _features(top)
         if fusion is not None:
             _check_modalities(parsed)
+        outcome = parse_outcome(top.section("outcome"))
+        exact = parse_exact(top.section("exact"), outcome) if unnoised else None
         study = cls(
             name=name,
             project=project,
-            model=model,
+            model=model if exact is None else exact.model,
             hidden=hidden,
             cohort=cohort,
-            outcome=parse_outcome(top.section("outcome")),
+            outcome=outcome,
             features=parsed,
-            privacy=_privacy(top.section("privacy")),
-            training=_training(top.section("training")),
+            privacy=NO_PRIVACY if exact else _privacy(top.section("privacy")),
+            training=_training(top.section("training"), exact),
             sites=_sites(top.section("sites")),
             validation=parse_validation(top.section("validation")) if "validation" in top else None,
             fusion=fusion,
             local=local,
             feature_set=features_from,
             prior_bias=prior_bias,
+            exact=exact,
         )
         if features_from is not None:
             _check_after(study.outcome, features_from)
@@ -259,7 +289,9 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that `from_json` reads, with every default written out."""
-        head: dict[str, Any] = {"name": self.name, "project": self.project, "model": self.model}
+        head: dict[str, Any] = {"name": self.name, "project": self.project}
+        if self.exact is None:
+            head["model"] = self.model
         if self.hidden:
             head["hidden"] = list(self.hidden)
         if self.local != "none":
@@ -270,16 +302,27 @@ class Study:
         features: dict[str, Any] = {"features": [f.to_json() for f in self.features]}
         if self.feature_set is not None:
             features = {"feature_set": self.feature_set.to_json()}
+        elif not self.features:
+            features = {}
         return {
             "study": head,
             **fusion,
             "cohort": self.cohort.to_json(),
             "outcome": self.outcome.to_json(),
             **features,
-            "privacy": _as_json(self.privacy),
-            "training": _as_json(self.training, but={"optimizer": "momentum", "mode": "shared-noise"}),
+            **self._price(),
             "sites": _as_json(self.sites, but={"step_deadline_s": STEP_DEADLINE_S}),
             **({} if self.validation is None else {"validation": self.validation.to_json()}),
+        }
+
+    def _price(self) -> dict[str, Any]:
+        """Return the sections that say what is paid for, and how it is walked."""
+        if self.exact is not None:
+            training = {"mode": "exact", "train_fraction": self.training.train_fraction}
+            return {"exact": self.exact.to_json(), "training": training}
+        return {
+            "privacy": _as_json(self.privacy),
+            "training": _as_json(self.training, but={"optimizer": "momentum", "mode": "shared-noise"}),
         }
 
     def canonical(self) -> bytes:
@@ -300,6 +343,8 @@ def _as_json(part: Privacy | Training | Sites, *, but: Mapping[str, Any] | None 
 
 
 def _features(top: Fields) -> tuple[tuple[Feature, ...], FeatureSet | None]:
+    if "exact" in top and "features" not in top and "feature_set" not in top:
+        return (), None  # a curve has none
     if "feature_set" in top:
         found = FeatureSet.from_json(*top.take("feature_set"))
         return found.features, found
@@ -312,7 +357,7 @@ def _features(top: Fields) -> tuple[tuple[Feature, ...], FeatureSet | None]:
 def _check_after(outcome: Outcome, features: FeatureSet) -> None:
     """Refuse an outcome of days that features look at: they would tell it."""
     window = outcome.records.window
-    first = 0 if outcome.task == "survival" else None if window is None else window.from_days
+    first = 0 if outcome.task in ("survival", "days") else None if window is None else window.from_days
     if first is None or first <= features.last_day:
         raise MalformedStudy("outcome.window", f"begins after day {features.last_day}, the features' last")
 
@@ -336,7 +381,9 @@ def _privacy(fields: Fields) -> Privacy:
     return found
 
 
-def _training(fields: Fields) -> Training:
+def _training(fields: Fields, exact: Exact | None) -> Training:
+    if exact is not None:
+        return _one_round(fields, sums=exact.sums)
     found = Training(
         rounds=checked_int(*fields.take("rounds"), low=1, high=MAX_STEPS),
         steps_per_round=checked_int(*fields.take("steps_per_round"), low=1, high=MAX_STEPS),
@@ -353,6 +400,14 @@ def _training(fields: Fields) -> Training:
     if found.steps > MAX_STEPS:
         raise MalformedStudy("training.rounds", f"at most {MAX_STEPS} steps in all")
     return found
+
+
+def _one_round(fields: Fields, *, sums: int) -> Training:
+    """Return what a study without noise has of this section: one round of at most `sums` sums."""
+    mode = checked_name(*fields.take("mode"), ("exact",))
+    fraction = checked_float(*fields.take("train_fraction", 1.0), above=0.0, high=1.0)
+    fields.done()
+    return Training(1, sums, 1.0, 0.0, 0.0, False, 1, fraction, mode=mode)
 
 
 def _sites(fields: Fields) -> Sites:

@@ -7,7 +7,7 @@ from ibis import _
 from numpy.typing import NDArray
 
 from node.features.people import People, days, int64
-from node.features.records import first_days, has, picked_value
+from node.features.records import first_days, has, listed, picked_value
 from node.omop.store import OmopStore
 from protocols.study_outcome import DEATH, Outcome
 
@@ -22,6 +22,11 @@ def outcomes(outcome: Outcome, people: People, store: OmopStore) -> tuple[Floats
         return has(outcome.records, people, store).astype(np.float64), everyone
     if outcome.kind == "time":
         return _times(outcome, people, store)
+    if outcome.kind == "days":
+        return _days(outcome, people, store)
+    if outcome.kind == "count":
+        records = np.bincount(listed(outcome.records, people, store).place, minlength=len(people.ids))
+        return np.minimum(records, outcome.most).astype(np.float64), everyone
     value = "value_as_concept_id" if outcome.categories else "value_as_number"
     values = picked_value(outcome.records, people, store, value=value, pick="latest", within=None)
     known = np.isfinite(values)
@@ -46,6 +51,19 @@ def _times(outcome: Outcome, people: People, store: OmopStore) -> tuple[Floats, 
     lived = np.searchsorted(edges, np.where(came, until, np.minimum(watched, edges[-1])), side="right")
     at_risk = ~(until < 0) & (came | (watched >= 0))
     return np.column_stack([lived, came]).astype(np.float64), at_risk
+
+
+def _days(outcome: Outcome, people: People, store: OmopStore) -> tuple[Floats, Bools]:
+    """[persons, 2]: the day on which the outcome came, or on which the person was last observed; 1 if it came.
+
+    Who is observed for longer than `until_days` is censored on that day.
+    """
+    until = first_days(outcome.records, people, store) - people.index_day
+    watched = _last_days(people, store) - people.index_day
+    came = np.isfinite(until) & (until <= outcome.until_days)
+    last = np.where(came, until, np.minimum(watched, float(outcome.until_days)))
+    at_risk = ~(until < 0) & (came | (watched >= 0))
+    return np.column_stack([np.where(at_risk, last, 0.0), came]).astype(np.float64), at_risk
 
 
 def _last_days(people: People, store: OmopStore) -> Floats:

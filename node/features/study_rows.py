@@ -55,6 +55,9 @@ def feature_rows(
         if feature.missing_flag:
             found.append((~seen).astype(np.float64))
             observed.append(np.ones(len(seen), dtype=bool))
+    if not found:  # a survival curve has no features
+        nothing = np.zeros((len(people.ids), 0))
+        return nothing.astype(np.float32), nothing.astype(bool), complete
     return np.column_stack(found).astype(np.float32), np.column_stack(observed), complete
 
 
