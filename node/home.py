@@ -1,7 +1,7 @@
 """A hospital's folder: what lies where, and what node.toml says.
 
 node.toml  keys/ (0600)  tls.crt ca.crt  roster.json peers.json  policy.toml  store/omop.duckdb
-ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  features/  logs/
+ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  looks/  features/  logs/
 flwr/
 """
 
@@ -187,6 +187,11 @@ class NodeHome:
     def own_parts(self) -> Path:
         """own_parts/: what models learned of this site alone, which never leaves it."""
         return self.path / "own_parts"
+
+    @property
+    def looks(self) -> Path:
+        """looks/: what looks at models said of this site's own validation patients; it never leaves it."""
+        return self.path / "looks"
 
     @property
     def quality(self) -> Path:

@@ -220,9 +220,9 @@ class _Status:
 class _LazyTrainer:
     """The trainer, made when a round first needs it: it loads torch, which a node that answers does not."""
 
-    def __init__(self, parts: Parts, node: RunningNode, *, split_key: bytes, own_parts: Path) -> None:
+    def __init__(self, home: NodeHome, parts: Parts, node: RunningNode, *, split_key: bytes) -> None:
+        self._home = home
         self._parts = parts
-        self._own_parts = own_parts
         self._node = node
         self._split_key = split_key
         self._loop = asyncio.get_running_loop()
@@ -240,6 +240,7 @@ class _LazyTrainer:
             if self._made is None:
                 from node.training.own_part import OwnParts
                 from node.training.rounds import Trainer
+                from node.training.validation import LocalFigures
 
                 parts = self._parts
                 self._made = Trainer(
@@ -256,7 +257,8 @@ class _LazyTrainer:
                     dataset=parts.dataset,
                     quality=parts.quality,
                     deid=parts.deid,
-                    own_parts=OwnParts(self._own_parts),
+                    own_parts=OwnParts(self._home.own_parts),
+                    figures=LocalFigures(self._home.looks),
                 )
             return self._made
 
@@ -268,7 +270,7 @@ async def _start_flower(
     from node.flower.client_app import make_client_app
     from node.flower.supernode import SuperNode
 
-    trainer = _LazyTrainer(parts, node, split_key=split_key, own_parts=home.own_parts)
+    trainer = _LazyTrainer(home, parts, node, split_key=split_key)
     supernode = SuperNode(
         make_client_app(trainer, to_code=boundary.to_code),
         folder=home.flwr,

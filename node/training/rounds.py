@@ -9,10 +9,11 @@ the approved plan and the hospital's policy, nothing from the request.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from node.audit import AuditLog
 from node.audit_events import AuditEvent
 from node.deid_standing import DeidStanding
-from node.features.splitting import in_training
 from node.features.study_rows import feature_table
 from node.features.table import FeatureTable
 from node.omop.errors import NoSuchTable
@@ -32,12 +32,15 @@ from node.policy import Policy, Standing
 from node.policy_form import MalformedPolicy
 from node.queries import cohort
 from node.sums import OpenSession
-from node.training import second_accountant
+from node.training import second_accountant, validation
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.contributions import contribution
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.second_accountant import AccountantsDisagree
+from node.training.validation import LocalFigures, Split
 from privacy import descent, study_noise, walks
+from privacy import validation as looks
+from privacy.accountant import GaussianEvent
 from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import NotFinite
 from privacy.errors import SecureSumError
@@ -55,6 +58,8 @@ from protocols.study import Study
 PURPOSE = "training"  # in the ledger
 STEP_DEADLINE_S = 300.0  # from our input to the total: the slowest site's gradient and a lost connection
 LOOP_GRACE_S = 60.0  # beyond the loop's own deadlines: then the loop is gone, and the thread must not hang
+
+_log = logging.getLogger(__name__)
 
 Words = NDArray[np.uint64]
 T = TypeVar("T")
@@ -74,9 +79,10 @@ class Sums(Protocol):
         context: bytes,
         vector: Words,
         *,
+        width: int,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
-        """Send `vector`, masked. Raises: Refused."""
+        """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
         ...
 
     async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
@@ -92,6 +98,15 @@ class _Round:
     study: Study
     plan: NoisePlan
     reservation: Reservation
+    look: _Look | None  # at the model the round ends with, if one is due
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What a look at the model depends on: its own noise, and its own charge."""
+
+    plan: NoisePlan
+    reservation: Reservation
 
 
 class Trainer:
@@ -105,6 +120,7 @@ class Trainer:
         quality: of the last report on the data, which the policy may ask for.
         deid: of the last evaluation and canary, which the policy may ask for.
         own_parts: where this site's own parts of models are kept; None: they last as long as the trainer.
+        figures: where this site's own figures of looks at models are kept; None: nowhere.
     """
 
     def __init__(
@@ -125,6 +141,7 @@ class Trainer:
         quality: Callable[[], Standing | None] = lambda: None,
         deid: Callable[[], DeidStanding] = DeidStanding,
         own_parts: OwnParts | None = None,
+        figures: LocalFigures | None = None,
     ) -> None:
         self._approvals = approvals
         self._policy = policy
@@ -141,9 +158,10 @@ class Trainer:
         self._quality = quality
         self._deid = deid
         self._own_parts = own_parts
+        self._figures = figures
         self._own: dict[bytes, OwnPart] = {}
         self._one_round = threading.Lock()
-        self._rows: tuple[tuple[bytes, str], FeatureTable] | None = None
+        self._rows: tuple[tuple[bytes, str], Split] | None = None
         torch.set_num_threads(1)  # a step is a few milliseconds: more threads would cost more than they give
 
     def train(self, request: RoundRequest) -> RoundReply:
@@ -170,10 +188,14 @@ class Trainer:
     def _train(self, request: RoundRequest) -> RoundReply:
         study = self._allowed(request)
         session = self._in_loop(self._sums.opened(request.session_id)).result(LOOP_GRACE_S)
-        plan = _checked_session(study, request, session)
-        reservation = self._reserve(study, request)
-        try:
-            rows = self._training_rows(study)  # read only after the budget is set aside
+        plan, look_plan = _checked_session(study, request, session)
+        with ExitStack() as held:
+            # by far most of what is left belongs to later rounds, which reserve it again
+            reservation = held.enter_context(self._reserved(study, request))
+            look = None
+            if look_plan is not None:
+                look = _Look(look_plan, held.enter_context(self._reserved_look(study, request)))
+            rows = self._split(study)  # read only after the budget is set aside
             self._audit.record(
                 AuditEvent.ROUND_STARTED,
                 plan_hash=request.plan_hash.hex(),
@@ -185,10 +207,7 @@ class Trainer:
                 tolerance=plan.tolerance,
                 noise_multiplier=plan.noise_multiplier,
             )
-            walk = self._steps(_Round(request, study, plan, reservation), rows)
-        finally:
-            # by far most of what is left belongs to later rounds, which reserve it again
-            self._ledger.release(reservation, reason="round-over")
+            walk = self._steps(_Round(request, study, plan, reservation, look), rows)
         self._audit.record(
             AuditEvent.ROUND_FINISHED,
             plan_hash=request.plan_hash.hex(),
@@ -222,57 +241,100 @@ class Trainer:
         second_accountant.check(study)
         return study
 
-    def _reserve(self, study: Study, request: RoundRequest) -> Reservation:
+    def _reserved(self, study: Study, request: RoundRequest) -> AbstractContextManager[Reservation]:
         """Set aside all steps the plan still has, so that a plan the caps do not cover is refused at once."""
-        taken = self.steps_taken(request.plan_hash)
-        left = study.training.steps - taken
+        left = study.training.steps - self.steps_taken(request.plan_hash)
         if left < study.training.steps_per_round:
             raise Refused(RefusalCode.BUDGET_EXHAUSTED)
+        purpose = study_noise.session_purpose(request.plan_hash)
+        return self._held(study, request, purpose, study_noise.event(study, steps=left))
+
+    def _reserved_look(self, study: Study, request: RoundRequest) -> AbstractContextManager[Reservation]:
+        """Set aside all looks the plan still has."""
+        left = looks.looks(study) - self.looks_taken(request.plan_hash)
+        if left < 1:
+            raise Refused(RefusalCode.BUDGET_EXHAUSTED)
+        purpose = looks.purpose(request.plan_hash)
+        return self._held(study, request, purpose, looks.event(study, count=left))
+
+    @contextmanager
+    def _held(
+        self, study: Study, request: RoundRequest, purpose: str, event: GaussianEvent
+    ) -> Iterator[Reservation]:
+        """Hold a reservation; what was not committed is given back at the end."""
         account = Account(study.project, self._approvals.proposer(request.plan_hash), self._dataset)
         reservation = self._ledger.reserve(
-            f"{study_noise.session_purpose(request.plan_hash)}/{request.round}/{request.session_id}",
+            f"{purpose}/{request.round}/{request.session_id}",
             account=account,
             purpose=PURPOSE,
-            event=study_noise.event(study, steps=left),
+            event=event,
             caps=self._policy().caps(account, now=self._clock.now()),
         )
-        self._audit.record(
-            AuditEvent.BUDGET_RESERVED,
-            request_id=reservation.request_id,
-            project=study.project,
-            count=left,
-            noise_multiplier=study_noise.noise_multiplier(study),
-        )
-        return reservation
+        try:
+            self._audit.record(
+                AuditEvent.BUDGET_RESERVED,
+                request_id=reservation.request_id,
+                project=study.project,
+                count=event.count,
+                noise_multiplier=event.noise_multiplier,
+            )
+            yield reservation
+        finally:
+            self._ledger.release(reservation, reason="round-over")
 
     def steps_taken(self, plan_hash: bytes) -> int:
         """Return how many steps of this plan were committed here, over all its rounds and attempts."""
         return self._ledger.committed_for(study_noise.session_purpose(plan_hash) + "/")
 
-    def _training_rows(self, study: Study) -> FeatureTable:
+    def looks_taken(self, plan_hash: bytes) -> int:
+        """Return how many looks at this plan's model were committed here."""
+        return self._ledger.committed_for(looks.purpose(plan_hash) + "/")
+
+    def _split(self, study: Study) -> Split:
         key = (study.plan_hash(), self._store.epoch())
         if self._rows is None or self._rows[0] != key:
-            table = feature_table(study, self._store)
-            chosen = in_training(
-                table.person_ids, key=self._split_key, fraction=study.training.train_fraction
-            )
-            self._rows = (key, table.rows(chosen))
+            self._rows = (key, Split.of(study, feature_table(study, self._store), key=self._split_key))
         return self._rows[1]
 
-    def _steps(self, current: _Round, rows: FeatureTable) -> Walk:
+    def _steps(self, current: _Round, rows: Split) -> Walk:
         walk = walks.begin(current.study, current.request.parameters)
         own = self._own_part(current.study)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
-            sums = contribution(current.study, walk, rows, own=own.values)
-            sending = self._send(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
+            sums = contribution(current.study, walk, rows.training, own=own.values)
+            sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
             own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
             total = sending.result(self._deadline_s + LOOP_GRACE_S)
             walk.apply(current.plan.decode(total))
-        self._keep_own_part(current, walk, own, rows)
+        self._keep_own_part(current, walk, own, rows.training)
+        if current.look is not None:
+            self._take_look(current, current.look, walk, own, rows)
         return walk
+
+    def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
+        """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
+        study, round_ = current.study, current.request.round
+        added = validation.contribution(study, walk.params, rows, own=own.values)
+        vector = look.plan.encode_rows(added) + look.plan.noise(bits=self._bits)
+        figures = validation.local_figures(study, walk.params, rows, own=own.values)
+        context = looks.step_context(current.request.plan_hash, round=round_)
+        sending = self._send(
+            current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
+        )
+        try:
+            total = look.plan.decode(sending.result(self._deadline_s + LOOP_GRACE_S))
+        except (Refused, TimeoutError) as error:  # too few are left for the sum: it is charged, and lost
+            _log.warning("no total of a look at the model: %s", _code_of(error))
+            return
+        noise_sd = look.plan.standard_deviation(contributors=look.plan.participants)
+        fleet = looks.metrics(study, total, round=round_, noise_sd=noise_sd)
+        seen = (*(self._figures.fleet(study) if self._figures else ()), *fleet)
+        if self._figures is not None:
+            self._figures.add(study, figures, fleet, round=round_)
+        if looks.best_round(study, seen) == round_:
+            self._keep_fitted(study, walk, rows.training)
 
     def _own_part(self, study: Study) -> OwnPart:
         plan_hash = study.plan_hash()
@@ -286,14 +348,34 @@ class Trainer:
         if not study.local_parameters or self._own_parts is None:
             return
         self._own_parts.keep(study, own.values)
-        if current.request.round == study.training.rounds:
+        if current.request.round == study.training.rounds and study.validation is None:
+            self._keep_fitted(study, walk, rows)
+
+    def _keep_fitted(self, study: Study, walk: Walk, rows: FeatureTable) -> None:
+        """Keep the own part that suits the model so far best: it may be the one that is published."""
+        if study.local_parameters and self._own_parts is not None:
             self._own_parts.keep(study, fitted(study, walk.params, rows), final=True)
 
-    def _send(self, current: _Round, step: int, vector: Words) -> Future[Words]:
-        """Commit one step durably, then let its vector leave."""
+    def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:
+        context = study_noise.step_context(current.request.plan_hash, round=current.request.round, step=step)
+        return self._send(
+            current, current.reservation, step, context, vector, width=current.plan.ring_bytes
+        )
+
+    def _send(
+        self,
+        current: _Round,
+        reservation: Reservation,
+        step: int,
+        context: bytes,
+        vector: Words,
+        *,
+        width: int,
+    ) -> Future[Words]:
+        """Commit one release durably, then let its vector leave."""
         request, ledger = current.request, self._ledger
-        request_id = current.reservation.request_id
-        ledger.commit(current.reservation, count=1)
+        request_id = reservation.request_id
+        ledger.commit(reservation, count=1)
         seq, head = ledger.head()
         self._audit.record(
             AuditEvent.BUDGET_COMMITTED,
@@ -301,18 +383,24 @@ class Trainer:
             session_id=request.session_id,
             step=step,
             count=1,
-            bytes_sent=vector.nbytes,  # next, or never if we stop here
+            bytes_sent=vector.size * width,  # next, or never if we stop here
             ledger_seq=seq,
             ledger_head=head,
         )
-        context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
 
         def revealing() -> None:
             ledger.revealed(request_id)
             self._audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
 
         async def exchange() -> Words:
-            await self._sums.contribute(request.session_id, step, context, vector, before_reveal=revealing)
+            await self._sums.contribute(
+                request.session_id,
+                step,
+                context,
+                vector,
+                width=width,
+                before_reveal=revealing,
+            )
             return await self._sums.result(request.session_id, step, deadline_s=self._deadline_s)
 
         return self._in_loop(exchange())
@@ -321,25 +409,36 @@ class Trainer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
 
-def _checked_session(study: Study, request: RoundRequest, session: OpenSession) -> NoisePlan:
-    """Return the noise plan of a session that was opened for just this round. Raises: Refused."""
+def _checked_session(
+    study: Study, request: RoundRequest, session: OpenSession
+) -> tuple[NoisePlan, NoisePlan | None]:
+    """Return the noise plans of a session that was opened for just this round: of its steps, of its look.
+
+    Raises: Refused.
+    """
     found = session.parameters
     if (
         found.purpose != study_noise.session_purpose(request.plan_hash)
         or found.round != request.round
-        or found.steps != study.training.steps_per_round
+        or found.steps != study_noise.session_sums(study, round=request.round)
     ):
         raise Refused(RefusalCode.PROTOCOL_VIOLATION)
     if session.participants < study.sites.minimum:
         raise Refused(RefusalCode.TOO_FEW_SITES)
     if session.tolerance < study.sites.tolerance:
         raise Refused(RefusalCode.NOT_ALLOWED)
+    makers = [study_noise.noise_plan]
+    if looks.due(study, round=request.round):
+        makers.append(looks.noise_plan)
     try:
-        plan = study_noise.noise_plan(study, participants=session.participants, tolerance=session.tolerance)
+        plans = [
+            make(study, participants=session.participants, tolerance=session.tolerance) for make in makers
+        ]
     except ValueError:
         raise Refused(RefusalCode.NOT_ALLOWED) from None
-    session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
-    return plan
+    for plan in plans:
+        session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
+    return plans[0], plans[1] if len(plans) > 1 else None
 
 
 _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (

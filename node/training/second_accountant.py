@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from opacus.accountants import RDPAccountant
 
-from privacy import study_noise
+from privacy import study_noise, validation
 from protocols.study import Study
 
 # Rényi accounting is an upper bound: 3 to 25 % above the exact curve for ε of .01 to 50 and δ of 1e-9 to 1e-4
@@ -32,16 +32,20 @@ class AccountantsDisagree(Exception):
 def check(study: Study) -> None:
     """Raises: AccountantsDisagree if the plan's noise does not make its claim true by this accountant."""
     privacy, steps = study.privacy, study.training.steps
-    found = opinion(study_noise.noise_multiplier(study), steps, privacy.delta)
+    looks = validation.looks(study)
+    look = validation.noise_multipliers(study)[1] if looks else 0.0
+    found = opinion(study_noise.noise_multiplier(study), steps, privacy.delta, look=look, looks=looks)
     if found > LOOSENESS * privacy.epsilon:
         raise AccountantsDisagree(claimed=privacy.epsilon, found=found)
 
 
 @lru_cache(maxsize=128)
-def opinion(noise_multiplier: float, steps: int, delta: float) -> float:
-    """Return Opacus' ε of `steps` Gaussian sums over all patients with this noise multiplier."""
+def opinion(noise_multiplier: float, steps: int, delta: float, *, look: float = 0.0, looks: int = 0) -> float:
+    """Return Opacus' ε of `steps` Gaussian sums over all patients, and `looks` with the multiplier `look`."""
     accountant = RDPAccountant()
     accountant.history = [(noise_multiplier, 1.0, steps)]  # every patient takes part in every step
+    if looks:
+        accountant.history.append((look, 1.0, looks))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where a wider range of orders could say less
         return float(accountant.get_epsilon(delta, alphas=list(_ORDERS)))

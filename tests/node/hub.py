@@ -18,6 +18,7 @@ from node.sums import OpenSession
 from node.training.approvals import Approvals
 from node.training.own_part import OwnParts
 from node.training.rounds import Trainer
+from node.training.validation import LocalFigures
 from privacy import study_noise
 from privacy.ledger import Ledger
 from privacy.rng import SecureBits
@@ -50,7 +51,7 @@ class Hub:
             session_id=SessionId.new(),
             participants=nodes,
             threshold=threshold_for(len(nodes), colluders=tolerance),
-            steps=steps or study.training.steps_per_round,
+            steps=steps or study_noise.session_sums(study, round=round),
             purpose=study_noise.session_purpose(study.plan_hash()),
             round=round,
         )
@@ -102,7 +103,7 @@ class HubSums:
     async def opened(self, session: SessionId) -> OpenSession:
         return self._hub.session(session).opened
 
-    async def contribute(self, session, step, context, vector, *, before_reveal=None) -> None:
+    async def contribute(self, session, step, context, vector, *, width=8, before_reveal=None) -> None:
         if self._me in self._hub.gone:
             raise Refused(RefusalCode.NOT_READY)
         state = self._hub.session(session)
@@ -173,6 +174,7 @@ class Hospitals:
             clock=CLOCK,
             step_deadline_s=deadline_s,
             own_parts=OwnParts(home / "own_parts"),
+            figures=LocalFigures(home / "looks"),
         )
         return Hospital(node, home, store, ledger, approvals, trainer)
 
