@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import product
+from typing import TypeVar
 
-from privacy.accountant import LARGEST_EPSILON, Composition, Event, GaussianEvent
+from privacy.accountant import LARGEST_EPSILON, Composition, Event, GaussianEvent, PureEvent
+
+Kind = TypeVar("Kind")
 
 DEFAULT_DATASET = "cdm"  # what a node holds unless its config names it; what ledgers before format 2 meant
 NOBODY = ""  # the researcher of entries from before format 2, which named none
@@ -113,18 +116,23 @@ class Selection:
 class Sum:
     """A composition that grows in place; equal releases are counted, so that no order matters."""
 
-    __slots__ = ("gaussian", "pure")
+    __slots__ = ("gaussian", "pure", "sampled")
 
     def __init__(self) -> None:
         self.gaussian: dict[float, int] = {}  # how many by noise multiplier
         self.pure: dict[float, int] = {}  # how many by ε
+        self.sampled: dict[tuple[float, float], int] = {}  # how many by noise multiplier and sampling rate
 
     def add(self, event: Event) -> None:
         """Add the releases of one event."""
         if isinstance(event, GaussianEvent):
             _count(self.gaussian, event.noise_multiplier, event.count)
-        else:
+        elif isinstance(event, PureEvent):
             _count(self.pure, event.epsilon, event.count)
+        elif event.sampling_rate == 1.0:
+            _count(self.gaussian, event.noise_multiplier, event.count)
+        else:
+            _count(self.sampled, (event.noise_multiplier, event.sampling_rate), event.count)
 
     def join(self, other: Sum) -> None:
         """Add all that `other` holds."""
@@ -132,12 +140,15 @@ class Sum:
             _count(self.gaussian, multiplier, count)
         for epsilon, count in other.pure.items():
             _count(self.pure, epsilon, count)
+        for kind, count in other.sampled.items():
+            _count(self.sampled, kind, count)
 
     def composition(self) -> Composition:
         """Return it as a value."""
         mu_squared = math.fsum(count / multiplier**2 for multiplier, count in self.gaussian.items())
-        releases = sum(self.gaussian.values()) + sum(self.pure.values())
-        return Composition(mu_squared, releases, tuple(sorted(self.pure.items())))
+        releases = sum(sum(kind.values()) for kind in (self.gaussian, self.pure, self.sampled))
+        pure, sampled = tuple(sorted(self.pure.items())), tuple(sorted(self.sampled.items()))
+        return Composition(mu_squared, releases, pure, sampled)
 
 
 class Tally:
@@ -178,5 +189,5 @@ def _month(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m")
 
 
-def _count(counts: dict[float, int], key: float, count: int) -> None:
+def _count(counts: dict[Kind, int], key: Kind, count: int) -> None:
     counts[key] = counts.get(key, 0) + count

@@ -1,9 +1,10 @@
-"""The cost of Gaussian and pure releases together: three upper bounds, of which the smallest is charged.
+"""The cost of Gaussian, sampled and pure releases together: three upper bounds; the smallest is charged.
 
 The Gaussian releases are one Gaussian (μ²). A pure release of ε is dominated by randomised response with that
 ε (Kairouz, Oh, Viswanath 2015, Theorem 3.4), so composing randomised responses bounds any pure releases.
 
-    basic  ε of the Gaussian at δ, plus the sum of the pure ε. Costs nothing, and needs no other package.
+    basic  ε of the Gaussian at δ, plus the sum of the pure ε; releases of samples as if everybody had been
+           drawn, which never costs less. Needs no other package.
     RDP    Rényi divergences add up; `dp_accounting` turns their sum into (ε, δ).
     PLD    privacy loss distributions convolve, by `dp_accounting`, on a grid. Nearly exact, and the slowest.
 
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy import sampled_gaussian
 from privacy.accountant import (
     DISTANCE_PER_RELEASE,
     LARGEST_EPSILON,
@@ -64,7 +66,7 @@ def within(composition: Composition, cap: float, *, delta: float) -> bool:
 
 def _bounds(composition: Composition) -> tuple[Callable[[Composition, float], float], ...]:
     """Return the bounds to try, the cheapest first; a single pure release costs its own ε."""
-    if composition.releases == 1:
+    if composition.releases == 1 and not composition.sampled:
         return (_basic,)
     return (_basic, _rdp, _pld)
 
@@ -79,8 +81,9 @@ def _with_discrete_noise(bound: float, composition: Composition, delta: float) -
 
 def _basic(composition: Composition, delta: float) -> float:
     gaussian = 0.0
-    if composition.mu_squared:
-        gaussian = gaussian_epsilon(composition.mu_squared, composition.releases, delta)
+    whole = composition.mu_squared + sum(n / z**2 for (z, _), n in composition.sampled)
+    if whole:
+        gaussian = gaussian_epsilon(whole, composition.releases, delta)
     return gaussian + sum(epsilon_ * count for epsilon_, count in composition.pure)
 
 
@@ -94,6 +97,8 @@ def _rdp(composition: Composition, delta: float) -> float:
     total = ORDERS * (composition.mu_squared / 2.0)
     for epsilon_, count in composition.pure:
         total = total + count * _rdp_of_pure(epsilon_)
+    for (multiplier, rate), count in composition.sampled:
+        total = total + count * sampled_gaussian.rdp(multiplier, rate, ORDERS)
     return float(compute_epsilon(ORDERS, total * (1.0 + ROUNDING), delta)[0])
 
 
@@ -115,12 +120,26 @@ def _pld(composition: Composition, delta: float) -> float:
         return math.inf
     if sum(count for _, count in composition.pure) > MOST_PURE_OF_PLD:
         return math.inf
-    spread = math.sqrt(composition.mu_squared + sum(e * e * n for e, n in composition.pure))
-    grid = max(FINEST_GRID, 2.0 ** math.floor(math.log2(spread / POINTS_PER_SPREAD)))
-    total = _pure_pld(composition.pure, grid)
+    if any(z < sampled_gaussian.SMALLEST_MULTIPLIER_OF_PLD for (z, _), _ in composition.sampled):
+        return math.inf
+    grid = _grid(composition)
+    parts = [sampled_gaussian.pld(z, rate, count, grid) for (z, rate), count in composition.sampled]
     if composition.mu_squared:
-        total = total.compose(_gaussian_pld(composition.mu_squared, grid))
+        parts.append(_gaussian_pld(composition.mu_squared, grid))
+    total = _pure_pld(composition.pure, grid) if composition.pure else parts.pop(0)
+    for part in parts:
+        total = total.compose(part)
     return float(total.get_epsilon_for_delta(delta))
+
+
+def _grid(composition: Composition) -> float:
+    """Return the distance of grid points, a power of two: fine for the whole and for one sample's release."""
+    samples = [(sampled_gaussian.spread(z, rate), count) for (z, rate), count in composition.sampled]
+    squares = composition.mu_squared + sum(e * e * n for e, n in composition.pure)
+    wanted = math.sqrt(squares + sum(s * s * n for s, n in samples)) / POINTS_PER_SPREAD
+    for one, _ in samples:
+        wanted = min(wanted, one / sampled_gaussian.POINTS_PER_RELEASE)
+    return max(FINEST_GRID, 2.0 ** math.floor(math.log2(wanted)))
 
 
 @lru_cache(maxsize=256)
