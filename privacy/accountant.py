@@ -223,10 +223,18 @@ def epsilon(events: Iterable[Event], *, delta: float) -> float:
     return fold(events).epsilon(delta=delta)
 
 
-def calibrate(*, epsilon: float, delta: float, count: int, sampling_rate: float = 1.0) -> float:
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    count: int,
+    sampling_rate: float = 1.0,
+    beside: Composition = Composition(),
+) -> float:
     """Return the smallest noise multiplier, on a grid of 1e-6, that keeps `count` releases within ε at δ.
 
-    With a `sampling_rate` below 1 the releases are `SampledGaussianEvent`, and the grid is `SAMPLED_GRID`.
+    With a `sampling_rate` below 1 the releases are `SampledGaussianEvent`, and the grid is `SAMPLED_GRID`;
+    then releases may be given that are made `beside` them, and must fit in as well.
 
     Args: epsilon above 0 and at most 75, delta in (0, 1), count at least 1, sampling_rate in (0, 1].
     Raises: ValueError outside these ranges, or where rounding alone would cost more than delta.
@@ -238,9 +246,9 @@ def calibrate(*, epsilon: float, delta: float, count: int, sampling_rate: float 
         raise ValueError(f"count must be an integer from 1 to {MAX_COUNT}")
     if not 0.0 < sampling_rate <= 1.0:
         raise ValueError("sampling_rate must be above 0 and at most 1")
-    if sampling_rate == 1.0:
+    if sampling_rate == 1.0 and not beside.releases:
         return _calibrate(float(epsilon), delta, count)
-    return _calibrate_sampled(float(epsilon), delta, count, float(sampling_rate))
+    return _calibrate_sampled(float(epsilon), delta, count, float(sampling_rate), beside)
 
 
 def largest_further_epsilon(spent: Composition, *, cap: float, delta: float) -> float:
@@ -310,13 +318,19 @@ def _calibrate(epsilon_: float, delta: float, count: int) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _calibrate_sampled(epsilon_: float, delta: float, count: int, sampling_rate: float) -> float:
+def _calibrate_sampled(
+    epsilon_: float, delta: float, count: int, sampling_rate: float, beside: Composition
+) -> float:
     def holds(steps: int) -> bool:
         event = SampledGaussianEvent(steps * SAMPLED_GRID, sampling_rate, count)
-        return Composition().plus(event).within(epsilon_, delta=delta)
+        return beside.plus(event).within(epsilon_, delta=delta)
 
     high = math.ceil(_calibrate(epsilon_, delta, count) / SAMPLED_GRID)  # what it takes without samples
     low = max(1, math.floor(high * sampling_rate / 4.0))
+    while not holds(high):
+        low, high = high, 2 * high
+        if high * SAMPLED_GRID > 2.0**40:
+            raise ValueError("what stands beside leaves nothing of this epsilon and delta")
     while low > 1 and holds(low):
         low, high = max(1, low // 4), low
     while high - low > 1:
