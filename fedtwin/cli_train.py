@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedtwin.cli_train_model import check, export
 from fedtwin.options import COORDINATOR_HOME, CoordinatorHome, Json
-from fedtwin.screen import emit_fields, emit_json, emit_table
+from fedtwin.screen import emit_fields, emit_json, emit_table, say
+
+if TYPE_CHECKING:
+    from fedtwin.training_run import FinishedRun
+    from protocols.study import Study
 
 train = typer.Typer(
     name="train",
     help="Train a model across hospitals, one private gradient sum at a time.",
     no_args_is_help=True,
 )
+train.command("export")(export)
+train.command("check")(check)
 StudyFile = Annotated[
     Path, typer.Argument(metavar="STUDY", exists=True, dir_okay=False, help="A study as TOML.")
 ]
@@ -45,54 +53,81 @@ def run(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run a study to its end across the hospitals that approved it."""
-    from fedtwin.progress import bar
+    """Run a study to its end across the hospitals that approved it.
+
+    Ctrl-C ends the run after its step; what it has learned is kept, and it may be resumed.
+    """
     from fedtwin.study_file import read_study
+
+    _run(read_study(study), home=home, run=resume, json=json)
+
+
+@train.command("resume")
+def resume_run(run: RunName, home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
+    """Go on with a run that was stopped, or that broke off, from its last finished round."""
+    from fedtwin.training_run import folder_of
+
+    _run(folder_of(run, home=home).study(), home=home, run=run, json=json)
+
+
+def _run(plan: Study, *, home: Path, run: str | None, json: bool) -> None:
+    from fedtwin.model_export import keep_package
+    from fedtwin.training_progress import shown
     from fedtwin.training_run import run_study
+    from protocols.clock import SystemClock
 
-    plan = read_study(study)
-    with bar("starting", total=plan.training.rounds, unit="rounds") as line:
-
-        def watch(done: int, of: int) -> None:
-            line.describe("training")
-            line.to(done, total=of)
-
-        found = run_study(plan, home=home, watch=watch, run=resume)
+    with shown(plan.training.rounds, clock=time.monotonic) as watch:
+        found = run_study(plan, home=home, watch=watch, run=run)
+    package = keep_package(found.run, home=home, clock=SystemClock()) if found.parameters else None
     if json:
-        emit_json(found.to_json())
+        emit_json(found.to_json() | {"package": package and str(package)})
         return
-    emit_fields(
-        {
-            "run": found.run,
-            "plan": found.plan_hash,
-            "spent": f"epsilon {found.epsilon:.3f}, delta {found.delta:g}, for one patient",
-            "rounds": f"{found.rounds} ({found.steps} steps, {found.seconds_per_round:.1f} s a round)",
-            "hospitals": found.sites,
-            "parameters": len(found.parameters),
-        }
-    )
+    emit_fields(_fields(found) | {"package": package or "none yet"})
+
+
+def _fields(found: FinishedRun) -> dict[str, object]:
+    return {
+        "run": found.run,
+        "state": found.state,
+        "plan": found.plan_hash,
+        "spent": f"epsilon {found.epsilon:.3f}, delta {found.delta:g}, for one patient",
+        "rounds": f"{found.rounds} ({found.steps} steps, {found.seconds_per_round:.1f} s a round)",
+        "hospitals": found.sites,
+        "parameters": len(found.parameters),
+    }
+
+
+@train.command("stop")
+def stop(
+    run: RunName,
+    now: Annotated[
+        bool, typer.Option("--now", help="After the step at hand: the rest of its round is not taken.")
+    ] = False,
+    home: CoordinatorHome = COORDINATOR_HOME,
+    json: Json = False,
+) -> None:
+    """End a run after its current round. The model so far is kept; `train resume` goes on from there."""
+    from coordinator.flower.run_folder import AFTER_ROUND, AFTER_STEP
+    from fedtwin.training_progress import shown
+    from fedtwin.training_run import folder_of, stop_run
+
+    plan = folder_of(run, home=home).study()
+    with shown(plan.training.rounds, clock=time.monotonic) as watch:
+        status = stop_run(run, home=home, after=AFTER_STEP if now else AFTER_ROUND, watch=watch)
+    if json:
+        emit_json(status.to_json() | {"run": run})
+        return
+    emit_fields({"run": run, "state": status.state, "round": f"{status.round} of {status.rounds}"})
+    if status.round < status.rounds:
+        say(f"Go on with: fedtwin train resume {run}")
 
 
 @train.command("list")
 def list_runs(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """List the training runs of this coordinator."""
-    from coordinator.flower.run_folder import RunFolder
+    from fedtwin.training_run import listed
 
-    folder = home / "runs"
-    rows = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        kept = RunFolder(home, path.name)
-        status = kept.status()
-        rows.append(
-            {
-                "run": path.name,
-                "study": kept.study().name,
-                "plan_hash": kept.study().plan_hash().hex(),
-                "state": status.state if status else "starting",
-                "round": status.round if status else 0,
-                "rounds": kept.study().training.rounds,
-            }
-        )
+    rows = listed(home)
     if json:
         emit_json({"runs": rows})
     else:
@@ -105,19 +140,27 @@ def list_runs(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> N
 @train.command("show")
 def show(run: RunName, home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
     """Show one run: where it stands, what it cost, the model so far."""
-    from coordinator.flower.run_folder import RunFolder
-    from fedtwin.screen import Exit, Stop
-    from fedtwin.training_run import finished
+    from dataclasses import asdict
 
-    folder = RunFolder(home, run)
-    status = folder.status() if folder.path.is_dir() else None
+    from fedtwin.training_run import UnknownRun, finished, folder_of
+
+    folder = folder_of(run, home=home)
+    status = folder.status()
     if status is None:
-        raise Stop(Exit.USAGE, f"no run {run} that has begun; see `fedtwin train list`")
-    fields = status.to_json()
+        raise UnknownRun(run)
     study = folder.study()
+    fields: dict[str, Any] = {"run": run} | status.to_json()
     if folder.checkpoint(study) is not None:
-        fields |= finished(study, folder, name=run, status=status).to_json() | {"state": status.state}
+        fields |= finished(study, folder, name=run, status=status).to_json()
     if json:
-        emit_json(fields)
-    else:
-        emit_fields({name: value for name, value in fields.items() if name != "parameters"})
+        emit_json(fields | {"history": [asdict(record) for record in folder.rounds()]})
+        return
+    emit_fields({name: value for name, value in fields.items() if name not in ("parameters", "columns")})
+    if folder.rounds():
+        emit_table(
+            ("round", "steps", "hospitals", "seconds", "norm of sums", "of noise alone"),
+            [
+                (r.round, r.steps, r.sites, f"{r.seconds:.1f}", f"{r.sum_norm:.3g}", f"{r.noise_norm:.3g}")
+                for r in folder.rounds()
+            ],
+        )

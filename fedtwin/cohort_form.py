@@ -44,8 +44,8 @@ class CohortForm:
         """Return the names of the rules in the order in which the statistic applies them."""
         if not isinstance(statistic, Attrition) or not isinstance(self.cohort, Cohort):
             return self.rules
-        words = _words_of(self.cohort)
-        return tuple(words[place] for place in statistic.order or range(len(words)))
+        each = _words_of(self.cohort)
+        return tuple(each[place] for place in statistic.order or range(len(each)))
 
 
 def read(given: Given) -> CohortForm:
@@ -66,8 +66,8 @@ def read(given: Given) -> CohortForm:
     if isinstance(cohort, CirceCohort):
         return CohortForm(cohort, (), _named_rules(value))
     order = _written_order(cohort, value)
-    words = _words_of(cohort)
-    return CohortForm(cohort, order, tuple(words[place] for place in order))
+    each = _words_of(cohort)
+    return CohortForm(cohort, order, tuple(each[place] for place in order))
 
 
 def _decoded(given: dict[str, Any] | str | bytes | Path) -> Any:
@@ -115,12 +115,13 @@ def _written_order(cohort: Cohort, value: dict[str, Any]) -> tuple[int, ...]:
 
 def _words_of(cohort: Cohort) -> tuple[str, ...]:
     return (
-        *(_words(criterion) for criterion in cohort.include),
-        *(f"without {_words(criterion)}" for criterion in cohort.exclude),
+        *(words(criterion) for criterion in cohort.include),
+        *(f"without {words(criterion)}" for criterion in cohort.exclude),
     )
 
 
-def _words(criterion: Criterion) -> str:
+def words(criterion: Criterion) -> str:
+    """Return a criterion in words."""
     if isinstance(criterion, AgeCriterion):
         return f"age {_range(criterion.years)}"
     if isinstance(criterion, SexCriterion):

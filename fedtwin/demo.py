@@ -194,7 +194,7 @@ class _Demo:
         run = run_study(
             self.study,
             home=self.network.coordinator_home,
-            watch=lambda done, of: line.describe(f"round {done} of {of}"),
+            watch=lambda status: line.describe(f"round {status.round} of {status.rounds}"),
         )
         (self.network.folder / "model.json").write_text(json.dumps(run.to_json(), indent=2) + "\n")
         weights = np.array(run.parameters)

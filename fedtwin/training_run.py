@@ -1,15 +1,26 @@
-"""A training run from start to end, from the coordinator's host: propose the plan, start Flower, watch."""
+"""A training run, from the coordinator's host: propose the plan, start Flower, watch, stop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.flower.run_folder import FAILED, FINISHED, RunFolder, Status
+from coordinator.flower.run_folder import (
+    AFTER_STEP,
+    ENDED,
+    FAILED,
+    FINISHED,
+    STOPPED,
+    MalformedRun,
+    RunFolder,
+    Status,
+)
 from coordinator.flower.training_desk import StartedRun, TrainingDesk
 from coordinator.home import CoordinatorHome
 from coordinator.profile import Profile
@@ -25,8 +36,9 @@ STARTING_S = (
     120.0  # Flower starts the ServerApp in a process of its own; on a busy machine that takes a while
 )
 FLOWER_POLL_S = 3.0  # how often Flower itself is asked whether the run still lives
+INTERRUPTED_S = 15.0  # after Ctrl-C, for the step at hand to end; then the run is cut off
 
-Watcher = Callable[[int, int], None]  # rounds done, rounds in all
+Watcher = Callable[[Status], None]
 
 
 class RunDied(Exception):
@@ -36,11 +48,26 @@ class RunDied(Exception):
         super().__init__(f"the run ended early: {details or 'see logs/superlink.log'}")
 
 
+class UnknownRun(ValueError):
+    """This coordinator keeps no run of that name, or none that has begun."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"no run {run} here; `fedtwin train list` shows those there are")
+
+
+class HasEnded(ValueError):
+    """The run has ended already, so it can neither be stopped nor, if it is finished, go on."""
+
+    def __init__(self, run: str, state: str) -> None:
+        super().__init__(f"{run} is {state} already")
+
+
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A finished run: the model's parameters, and what the whole of it cost one patient."""
+    """A run that ended: the model's parameters (none before the first round), and what one patient paid."""
 
     run: str
+    state: str
     plan_hash: str
     columns: tuple[str, ...]
     parameters: tuple[float, ...]
@@ -55,6 +82,33 @@ class FinishedRun:
     def to_json(self) -> dict[str, Any]:
         """Return the fields for a machine to read."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+def folder_of(run: str, *, home: Path) -> RunFolder:
+    """Return the folder of a run that is there. Raises: UnknownRun."""
+    with contextlib.suppress(MalformedRun):
+        found = RunFolder(home, run)
+        if (found.path / "study.json").is_file():
+            return found
+    raise UnknownRun(run)
+
+
+def listed(home: Path) -> list[dict[str, Any]]:
+    """Return a row for each run, in the order of names; one that cannot be read does not hide the others."""
+    rows = []
+    for path in sorted((home / "runs").iterdir()) if (home / "runs").is_dir() else []:
+        row: dict[str, Any] = {"run": path.name, "study": "", "plan_hash": "", "round": 0, "rounds": 0}
+        try:
+            folder = RunFolder(home, path.name)
+            study, status = folder.study(), folder.status()
+        except ValueError:
+            rows.append(row | {"state": "unreadable"})
+            continue
+        row |= {"study": study.name, "plan_hash": study.plan_hash().hex(), "rounds": study.training.rounds}
+        rows.append(
+            row | {"state": status.state if status else "starting", "round": status.round if status else 0}
+        )
+    return rows
 
 
 def propose(study: Study, *, home: Path) -> tuple[int, int]:
@@ -76,8 +130,11 @@ def run_study(
     """Run the plan across the hospitals that approved it, and return the model.
 
     Args: run: the name of an earlier run, to go on from its last finished round.
-    Raises: Refused (NOT_APPROVED, TOO_FEW_SITES, ...); RunDied; CoordinatorUnreachable.
+    Raises: Refused (NOT_APPROVED, TOO_FEW_SITES, ...); RunDied; CoordinatorUnreachable; HasEnded.
     """
+    if run is not None:
+        with contextlib.suppress(UnknownRun):
+            _must_be_unfinished(folder_of(run, home=home), run)
     approved, _ = propose(study, home=home)
     if approved < study.sites.minimum:
         raise Refused(RefusalCode.NOT_APPROVED)
@@ -85,11 +142,20 @@ def run_study(
     return asyncio.run(_run(study, home=home, name=name, watch=watch))
 
 
+def _must_be_unfinished(folder: RunFolder, run: str) -> None:
+    checkpoint = folder.checkpoint(folder.study())
+    if checkpoint is not None and checkpoint.round >= folder.study().training.rounds:
+        raise HasEnded(run, FINISHED)
+
+
 async def _run(study: Study, *, home: Path, name: str, watch: Watcher | None) -> FinishedRun:
     async with TrainingDesk.open(home) as desk:
         started = await desk.start(study, run=name)
         try:
-            status = await _until_done(desk, started, watch)
+            status = await _until_ended(desk, started, watch)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            await _interrupted(desk, started)
+            raise
         except BaseException:
             await desk.stop(started)
             raise
@@ -98,15 +164,29 @@ async def _run(study: Study, *, home: Path, name: str, watch: Watcher | None) ->
         return finished(study, started.folder, name=name, status=status)
 
 
-async def _until_done(desk: TrainingDesk, started: StartedRun, watch: Watcher | None) -> Status:
+async def _interrupted(desk: TrainingDesk, started: StartedRun) -> None:
+    """End the run after its step, so that what it has paid for is kept; cut it off if that takes too long."""
+    started.folder.ask_to_stop(AFTER_STEP)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + INTERRUPTED_S
+    while loop.time() < until:
+        status = started.folder.status()
+        if status is not None and status.state in ENDED:
+            return
+        await asyncio.sleep(POLL_S)
+    await desk.stop(started)
+    mark_stopped(started.folder)
+
+
+async def _until_ended(desk: TrainingDesk, started: StartedRun, watch: Watcher | None) -> Status:
     loop = asyncio.get_running_loop()
     begun, asked = loop.time(), loop.time()
     while True:
         status = started.folder.status()
         if status is not None:
             if watch is not None:
-                watch(status.round, status.rounds)
-            if status.state in (FINISHED, FAILED):
+                watch(status)
+            if status.state in ENDED:
                 return status
         if loop.time() - asked > FLOWER_POLL_S:
             asked = loop.time()
@@ -114,27 +194,97 @@ async def _until_done(desk: TrainingDesk, started: StartedRun, watch: Watcher | 
             late = status is None and loop.time() - begun > STARTING_S
             if state is None or state.status == "finished" or late:
                 status = started.folder.status()  # it may have ended well since we looked
-                if status is None or status.state not in (FINISHED, FAILED):
+                if status is None or status.state not in ENDED:
                     raise RunDied("" if state is None else state.details)
         await asyncio.sleep(POLL_S)
 
 
+def stop_run(run: str, *, home: Path, after: str, watch: Watcher | None = None) -> Status:
+    """Ask a run to end after its current round or step, and wait until it has; return where it stands.
+
+    Guarantee: the wish is on the disk before anything is waited for, so it holds if this process is killed.
+    The model so far is kept. A run whose process is gone is marked as stopped.
+    Raises: UnknownRun; HasEnded.
+    """
+    folder = folder_of(run, home=home)
+    status = folder.status()
+    if status is not None and status.state in ENDED:
+        raise HasEnded(run, status.state)
+    folder.ask_to_stop(after)
+    return asyncio.run(_stopped(folder, home=home, watch=watch))
+
+
+async def _stopped(folder: RunFolder, *, home: Path, watch: Watcher | None) -> Status:
+    while True:
+        begun = time.monotonic()
+        while time.monotonic() - begun < FLOWER_POLL_S:
+            status = folder.status()
+            if status is not None:
+                if watch is not None:
+                    watch(status)
+                if status.state in ENDED:
+                    return status
+            await asyncio.sleep(POLL_S)
+        if not await _lives(folder, home=home):
+            return mark_stopped(folder)
+
+
+async def _lives(folder: RunFolder, *, home: Path) -> bool:
+    """Whether Flower still runs the latest start of the run. Without its SuperLink nothing does."""
+    import httpx
+
+    run_id = folder.flower_run()
+    if run_id is None:
+        return False
+    try:
+        async with TrainingDesk.open(home) as desk:
+            state, _ = await desk.state(StartedRun(run_id, folder))
+    except (Refused, httpx.TransportError):  # there is no SuperLink, or nobody listens there any more
+        return False
+    return state is not None and state.status != "finished"
+
+
+def mark_stopped(folder: RunFolder) -> Status:
+    """Say that a run has stopped whose process cannot say so any more; return where it stands.
+
+    Raises: MalformedRun.
+    """
+    status = folder.status()
+    if status is not None and status.state in ENDED:
+        return status  # it has said so since
+    study = folder.study()
+    at = folder.checkpoint(study)
+    if status is None:
+        plan = study.training
+        status = Status(STOPPED, study.plan_hash().hex(), 0, plan.rounds, 0, plan.steps)
+    status = replace(status, state=STOPPED, round=at.round if at else 0, steps=at.steps if at else 0)
+    folder.write_status(status)
+    return status
+
+
 def finished(study: Study, folder: RunFolder, *, name: str, status: Status) -> FinishedRun:
-    """Return what a run's folder holds of a finished run. Raises: MalformedRun."""
+    """Return what is kept of a run that ended. Raises: MalformedRun; Refused if there is no model."""
     checkpoint = folder.checkpoint(study)
-    if checkpoint is None:
+    if checkpoint is None and status.state != STOPPED:
         raise Refused(RefusalCode.NOT_READY)
+    steps = checkpoint.steps if checkpoint else 0
     rounds = [seconds for seconds in status.seconds_per_round if seconds > 0]
     return FinishedRun(
         run=name,
+        state=status.state,
         plan_hash=status.plan_hash,
         columns=study.columns,
-        parameters=tuple(checkpoint.parameters.tolist()),
-        epsilon=epsilon([event(study, steps=checkpoint.steps)], delta=study.privacy.delta),
+        parameters=tuple(checkpoint.parameters.tolist()) if checkpoint else (),
+        epsilon=spent(study, steps=steps),
         delta=study.privacy.delta,
         rounds=status.round,
-        steps=checkpoint.steps,
+        steps=steps,
         sites=status.sites,
         seconds_per_round=sum(rounds) / len(rounds) if rounds else 0.0,
         refusals=dict(status.refusals),
     )
+
+
+def spent(study: Study, *, steps: int) -> float:
+    """Return ε, at the plan's δ, of `steps` opened sums of the plan."""
+    return epsilon([event(study, steps=steps)], delta=study.privacy.delta) if steps else 0.0

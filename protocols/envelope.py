@@ -26,6 +26,7 @@ class Purpose:
     ROSTER = "roster"
     QUESTION = "question"
     STUDY = "study"
+    MODEL = "trained model"
     SUM_ADVERT = "secure-sum advert"
     RENEWAL = "certificate renewal"
     SUM_KEY = "secure-sum key"
@@ -33,7 +34,10 @@ class Purpose:
     SUM_INPUTS = "secure-sum inputs"
     SUM_ENDORSEMENT = "secure-sum endorsement"
     ALL = frozenset(
-        {ROSTER, QUESTION, STUDY, SUM_ADVERT, RENEWAL, SUM_KEY, SUM_INPUT, SUM_INPUTS, SUM_ENDORSEMENT}
+        {
+            *(ROSTER, QUESTION, STUDY, MODEL, RENEWAL),
+            *(SUM_ADVERT, SUM_KEY, SUM_INPUT, SUM_INPUTS, SUM_ENDORSEMENT),
+        }
     )
 
 

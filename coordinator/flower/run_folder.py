@@ -3,9 +3,11 @@
     runs/<run>/study.json        the plan, canonical
     runs/<run>/status.json       where it stands; `fedtwin train` reads it
     runs/<run>/rounds.jsonl      what each round was, over all starts of the run
+    runs/<run>/flower.json       by which number Flower knows its latest start
     runs/<run>/stop              "round" or "step": somebody asked the run to end after it
-    runs/<run>/checkpoint.json   the round it holds, and the digest of its parameters
-    runs/<run>/round-<n>.npz     the parameters after that round (no pickle)
+    runs/<run>/checkpoint.json   the round it holds, the digest of its parameters, what looks at models said
+    runs/<run>/round-<n>.npz     the parameters after that round, and after the best one (no pickle)
+    runs/<run>/step.npz          the parameters after the latest step of a round in progress
 
 A checkpoint is post-processing of noisy sums: it holds nothing that the sites have not already released.
 """
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 
 from privacy import private_files
 from privacy.descent import digest
+from privacy.validation import Metric
 from protocols import canonical
 from protocols.refusal import RefusalCode
 from protocols.study import Study
@@ -34,6 +38,8 @@ MAX_JSON_BYTES = 2**20
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 STOPPED = "stopped"  # somebody asked for it; the model so far is kept, and the run may go on from there
 ENDED = frozenset({FINISHED, FAILED, STOPPED})
+OLD_FIELDS = frozenset({"digest", "plan_hash", "round", "steps"})  # of checkpoint.json
+NEW_FIELDS = frozenset({"metrics", "quarantined", "holds"})  # which older files lack
 AFTER_ROUND, AFTER_STEP = "round", "step"  # what a run that is asked to stop still does
 
 
@@ -43,7 +49,13 @@ class MalformedRun(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a run stands. `round` is the last finished one; `refusal` says why it failed, or is None."""
+    """Where a run stands. `round` is the last finished one; `refusal` says why it failed, or is None.
+
+    Args:
+        metrics: what looks at models bought, noisy; best_round: the one whose model was best by them, and is
+            the run's; stopped_early: whether looks ended it.
+        quarantined: node → code, of those that broke the protocol and are not asked again in this run.
+    """
 
     state: str
     plan_hash: str
@@ -55,21 +67,29 @@ class Status:
     seconds_per_round: tuple[float, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
     refusal: RefusalCode | None = None
+    metrics: tuple[Metric, ...] = ()
+    best_round: int | None = None
+    stopped_early: bool = False
+    quarantined: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         return {name: getattr(self, name) for name in self.__slots__} | {
-            "seconds_per_round": list(self.seconds_per_round)
+            "seconds_per_round": list(self.seconds_per_round),
+            "metrics": [metric.to_json() for metric in self.metrics],
         }
 
     @classmethod
     def from_json(cls, fields: Any) -> Self:
         """Return the status in `fields`. Raises: MalformedRun."""
-        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
-            raise MalformedRun("not a status")
-        found = cls(**fields)
+        try:
+            found = cls(**fields)
+            metrics = _metrics(found.metrics)
+        except TypeError as error:
+            raise MalformedRun("not a status") from error
         code = RefusalCode(found.refusal) if found.refusal else None
-        return replace(found, seconds_per_round=tuple(found.seconds_per_round), refusal=code)
+        seconds = tuple(found.seconds_per_round)
+        return replace(found, seconds_per_round=seconds, refusal=code, metrics=metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +119,17 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """The model after `round` rounds and `steps` steps."""
+    """The model after `round` rounds and `steps` steps, what looks said so far, and who is not asked again.
+
+    `holds` is the round whose model it is, if that is not the last one: the best, at the end of a run.
+    """
 
     round: int
     steps: int
     parameters: NDArray[np.float64]
+    metrics: tuple[Metric, ...] = ()
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    holds: int | None = None
 
 
 class RunFolder:
@@ -146,8 +172,21 @@ class RunFolder:
         """Say where the run stands."""
         private_files.write(self.path / "status.json", canonical.encode(status.to_json()))
 
+    def write_flower_run(self, run_id: int) -> None:
+        """Keep by which number Flower knows the latest start of the run."""
+        private_files.write(self.path / "flower.json", canonical.encode({"run_id": str(run_id)}))
+
+    def flower_run(self) -> int | None:
+        """Return Flower's number of the latest start, if there was one. Raises: MalformedRun."""
+        if not (self.path / "flower.json").exists():
+            return None
+        try:
+            return int(self._json("flower.json")["run_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MalformedRun("flower.json cannot be read") from error
+
     def ask_to_stop(self, after: str) -> None:
-        """Ask the run to end after its current round, or step. Durable: a coordinator started anew sees it."""
+        """Ask the run to end after its current round, or step. A coordinator started anew sees it."""
         if after not in (AFTER_ROUND, AFTER_STEP):
             raise ValueError("a run stops after a round or after a step")
         private_files.write(self.path / "stop", after.encode())
@@ -194,42 +233,98 @@ class RunFolder:
         if not (self.path / "checkpoint.json").exists():
             return None
         fields = self._json("checkpoint.json")
-        if not isinstance(fields, dict) or set(fields) != {"digest", "plan_hash", "round", "steps"}:
+        if not isinstance(fields, dict) or not OLD_FIELDS <= set(fields) <= OLD_FIELDS | NEW_FIELDS:
             raise MalformedRun("not a checkpoint")
-        number = fields["round"]
+        number, holds = fields["round"], fields.get("holds")
         if fields["plan_hash"] != study.plan_hash().hex() or not isinstance(number, int):
             raise MalformedRun("the checkpoint belongs to another plan")
+        parameters = self._parameters(study, number if holds is None else holds, fields["digest"])
         try:
-            data = io.BytesIO((self.path / f"round-{number}.npz").read_bytes())
-            with np.load(data, allow_pickle=False) as arrays:
-                parameters = arrays["parameters"]
-        except (OSError, ValueError, KeyError) as error:
-            raise MalformedRun("the checkpoint's parameters cannot be read") from error
-        if parameters.dtype != np.dtype("<f8") or parameters.shape != (study.parameters,):
-            raise MalformedRun("the checkpoint has another shape than the plan")
-        if digest(parameters).hex() != fields["digest"]:
-            raise MalformedRun("the checkpoint's parameters are not what was written")
-        return Checkpoint(number, fields["steps"], parameters)
+            metrics = _metrics(fields.get("metrics", ()))
+        except TypeError as error:
+            raise MalformedRun("not a checkpoint") from error
+        quarantined = fields.get("quarantined", {})
+        return Checkpoint(number, fields["steps"], parameters, metrics, quarantined, holds)
 
-    def write_checkpoint(self, study: Study, found: Checkpoint) -> None:
-        """Keep the model of a round; the one before is dropped once this one is on the disk."""
-        buffer = io.BytesIO()
-        np.savez(buffer, parameters=found.parameters.astype("<f8"))
-        kept = self.path / f"round-{found.round}.npz"
-        private_files.write(kept, buffer.getvalue())
+    def write_checkpoint(self, study: Study, found: Checkpoint, *, best: int | None = None) -> None:
+        """Keep the model of a round, and that of the `best` round; others are dropped once it is on the disk.
+
+        Where the checkpoint holds the model of another round, that round's file is there already.
+        """
+        held = found.round if found.holds is None else found.holds
+        kept = self._of_round(held)
+        if found.holds is None:
+            buffer = io.BytesIO()
+            np.savez(buffer, parameters=found.parameters.astype("<f8"))
+            private_files.write(kept, buffer.getvalue())
         fields = {
             "digest": digest(found.parameters).hex(),
             "plan_hash": study.plan_hash().hex(),
             "round": found.round,
             "steps": found.steps,
+            "metrics": [metric.to_json() for metric in found.metrics],
+            "quarantined": dict(found.quarantined),
+            "holds": found.holds,
         }
         private_files.write(self.path / "checkpoint.json", canonical.encode(fields))
         for old in self.path.glob("round-*.npz"):
-            if old != kept:
+            if old not in (kept, None if best is None else self._of_round(best)):
                 old.unlink(missing_ok=True)
+
+    def parameters_of(self, study: Study, round: int) -> NDArray[np.float64]:
+        """Return the model of a round that was kept. Raises: MalformedRun."""
+        return self._parameters(study, round, None)
+
+    def write_step(self, study: Study, found: Checkpoint) -> None:
+        """Keep the model after a step of round `found.round`, which is in progress, after `found.steps` in all."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            parameters=found.parameters.astype("<f8"),
+            counts=np.array([found.round, found.steps], dtype="<i8"),
+            digests=np.frombuffer(study.plan_hash() + digest(found.parameters), dtype=np.uint8),
+        )
+        private_files.write(self.path / "step.npz", buffer.getvalue())
+
+    def step(self, study: Study) -> Checkpoint | None:
+        """Return the model after the latest step of a round in progress, None if there is no such file.
+
+        Raises: MalformedRun if it is damaged or belongs to another plan.
+        """
+        try:
+            with np.load(io.BytesIO((self.path / "step.npz").read_bytes()), allow_pickle=False) as arrays:
+                parameters, counts, digests = (arrays[key] for key in ("parameters", "counts", "digests"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            raise MalformedRun("the latest step cannot be read") from error
+        if digests.tobytes() != study.plan_hash() + digest(parameters) or counts.shape != (2,):
+            raise MalformedRun("the latest step is not what was written")
+        return Checkpoint(int(counts[0]), int(counts[1]), parameters)
+
+    def _of_round(self, number: int) -> Path:
+        return self.path / f"round-{number}.npz"
+
+    def _parameters(self, study: Study, number: int, wanted: str | None) -> NDArray[np.float64]:
+        try:
+            data = io.BytesIO(self._of_round(number).read_bytes())
+            with np.load(data, allow_pickle=False) as arrays:
+                parameters: NDArray[np.float64] = arrays["parameters"]
+        except (OSError, ValueError, KeyError) as error:
+            raise MalformedRun("the checkpoint's parameters cannot be read") from error
+        if parameters.dtype != np.dtype("<f8") or parameters.shape != (study.parameters,):
+            raise MalformedRun("the checkpoint has another shape than the plan")
+        if wanted is not None and digest(parameters).hex() != wanted:
+            raise MalformedRun("the checkpoint's parameters are not what was written")
+        return parameters
 
     def _json(self, name: str) -> Any:
         try:
             return canonical.decode((self.path / name).read_bytes(), max_bytes=MAX_JSON_BYTES)
         except (OSError, ValueError) as error:
             raise MalformedRun(f"{name} cannot be read") from error
+
+
+def _metrics(found: Iterable[Any]) -> tuple[Metric, ...]:
+    """Return what looks said. Raises: TypeError."""
+    return tuple(one if isinstance(one, Metric) else Metric(**one) for one in found)

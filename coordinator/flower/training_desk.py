@@ -52,7 +52,9 @@ class TrainingDesk:
         folder.forget_status()
         folder.forget_stop()
         config = {"run": run, "plan_hash": study.plan_hash().hex()}
-        return StartedRun(await self._control.start_run(code_free_bundle(), config=config), folder)
+        run_id = await self._control.start_run(code_free_bundle(), config=config)
+        folder.write_flower_run(run_id)
+        return StartedRun(run_id, folder)
 
     async def state(self, started: StartedRun) -> tuple[RunState | None, Status | None]:
         """Return what Flower says of the run, and how far the run itself says it is."""

@@ -164,6 +164,8 @@ def train(
                 refusals={str(node): code.value for node, code in outcome.refusals.items()},
             )
             folder.write_status(status)
+            if outcome.steps < plan.steps_per_round and watch.stopping():
+                ended = STOPPED  # in the last round too: it did not come to its end
     except Refused as refused:
         folder.write_status(replace(status, state=FAILED, refusal=refused.code))
         raise

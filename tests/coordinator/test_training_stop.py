@@ -97,6 +97,15 @@ def test_a_run_ends_after_its_step_and_keeps_what_the_step_taught(folder: RunFol
     assert (record.steps, record.sites, record.agreeing) == (2, 4, 0)
 
 
+def test_a_last_round_that_is_cut_short_is_stopped_not_finished(folder: RunFolder) -> None:
+    sums = AfterSums(5, lambda: folder.ask_to_stop(AFTER_STEP))
+    found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
+    assert (found.round, found.steps) == (2, 5)
+    status = folder.status()
+    assert status is not None
+    assert status.state == STOPPED
+
+
 def test_a_run_that_cannot_open_a_round_can_be_stopped(folder: RunFolder) -> None:
     sums = Sums()
     folder.ask_to_stop(AFTER_ROUND)

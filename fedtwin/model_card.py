@@ -1,0 +1,208 @@
+"""A model's card: what it is for, where it comes from, what it cost, and what nobody knows of it.
+
+Everything in it is public to the consortium: the plan, and what the coordinator lawfully saw. How many
+patients any hospital had is not known to the coordinator, and who fell out of a round stays with the lead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
+from fedtwin.study_words import cohort_words, outcome_words, plan_words
+from fedtwin.training_run import spent
+from privacy.descent import digest
+from privacy.study_noise import noise_multiplier
+from protocols.refusal import RefusalCode
+from protocols.study import Study
+
+SOFTWARE = ("fedtwin", "flwr", "numpy", "cryptography", "safetensors")
+
+THREAT_MODEL = (
+    "The unit is one patient: everything that is recorded of them at the hospitals that saw them.",
+    "The promise holds against whoever sees the model, all rounds and every noisy sum, and knows all other"
+    " patients.",
+    "It holds if at most as many hospitals as the plan tolerates share what they know with the coordinator.",
+    "Hospitals are taken to follow the protocol: one that lies can spoil the model, within its clip norm, but"
+    " learns no more of the others' patients.",
+    "Each hospital's own ledger is what counts; it also holds steps that were paid for and never opened.",
+)
+LIMITATIONS = (
+    "Not a medical device, and not tried on patients outside the hospitals of this consortium.",
+    "How well it predicts is not known centrally: nothing about predictions leaves a hospital unless the plan"
+    " says so. Each hospital can tell for its own patients: `fedtwin node evaluate`.",
+    "Hospitals with few patients are heard in proportion; their patients may be served worse.",
+    "Noise was added to every step: weights of features that few patients have are mostly noise.",
+)
+
+
+def card_of(
+    study: Study, *, run: str, status: Status, checkpoint: Checkpoint, folder: RunFolder, made_at: datetime
+) -> dict[str, Any]:
+    """Return the card of a run's model so far, as JSON. Raises: MalformedRun."""
+    rounds = folder.rounds()
+    chosen = study.feature_set
+    return {
+        "format": "fedtwin-model-card-v1",
+        "name": study.name,
+        "project": study.project,
+        "run": run,
+        "state": status.state,
+        "made_at": made_at.isoformat(timespec="seconds"),
+        "plan_hash": study.plan_hash().hex(),
+        "parameters_digest": digest(checkpoint.parameters).hex(),
+        "intended_use": f"Research: to predict {outcome_words(study)}, for patients like these: "
+        f"{cohort_words(study)}. Before use at a hospital, to be evaluated on that hospital's own patients.",
+        "plan": plan_words(study),
+        "cohort": study.cohort.to_json(),
+        "outcome": study.outcome.to_json() | {"task": study.outcome.task},
+        "columns": list(study.columns),
+        "modalities": [{"name": m.name, "columns": len(m.columns)} for m in study.modalities if m.name],
+        "feature_set": chosen
+        and {"name": chosen.name, "version": chosen.version, "hash": chosen.hash().hex()},
+        "priors": dict(zip((*study.columns, "bias"), study.priors, strict=True)) if study.priors else {},
+        "model": {
+            "kind": study.model,
+            "parameters": study.parameters,
+            "layers": {layer.name: [layer.outputs, layer.inputs] for layer in study.layout},
+            "own_part": study.local,
+        },
+        "rounds": [_round(record) for record in rounds],
+        "metrics": _metrics(status),
+        "refusals": dict(Counter(code for record in rounds for code in record.refusals.values())),
+        "privacy": _privacy(study, checkpoint, rounds),
+        "provenance": {
+            "plan_hash": study.plan_hash().hex(),
+            "rounds": checkpoint.round,
+            "rounds_planned": study.training.rounds,
+            "steps": checkpoint.steps,
+            "steps_planned": study.training.steps,
+            "software": _software(),
+        },
+        "limitations": [*_of_this(study, status, checkpoint), *LIMITATIONS],
+    }
+
+
+def _round(record: RoundRecord) -> dict[str, Any]:
+    """Return what the consortium may know of a round: never which hospital."""
+    found = record.to_json()
+    del found["refusals"]
+    return found
+
+
+def _metrics(status: Status) -> list[Any]:
+    """Return the private validation metrics of the rounds, if the plan asked for any."""
+    return list(getattr(status, "metrics", ()))
+
+
+def _privacy(study: Study, checkpoint: Checkpoint, rounds: tuple[RoundRecord, ...]) -> dict[str, Any]:
+    steps, after = 0, []
+    for record in rounds:
+        steps += record.steps
+        after.append(spent(study, steps=steps))
+    return {
+        "unit": f"one patient, seen at up to {study.privacy.max_sites_per_patient} of the hospitals",
+        "epsilon": spent(study, steps=checkpoint.steps),
+        "epsilon_promised": study.privacy.epsilon,
+        "delta": study.privacy.delta,
+        "clip_norm": study.privacy.clip_norm,
+        "noise_multiplier": noise_multiplier(study),
+        "epsilon_after_each_round": after,
+        "threat_model": list(THREAT_MODEL),
+    }
+
+
+def _software() -> dict[str, str]:
+    found = {}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _of_this(study: Study, status: Status, checkpoint: Checkpoint) -> list[str]:
+    found = []
+    if status.state != FINISHED:
+        found.append(
+            f"The run is {status.state}: {checkpoint.round} of {study.training.rounds} rounds were trained."
+        )
+    elif checkpoint.steps < study.training.steps:
+        found.append(
+            f"{checkpoint.steps} of {study.training.steps} steps were opened; the others were lost in rounds"
+            " that broke off."
+        )
+    if study.local != "none":
+        found.append("Each hospital adds a part of its own, which is not in the package and never leaves it.")
+    return found
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """Return the card for a person, as Markdown."""
+    privacy, made = card["privacy"], card["provenance"]
+    sites = sorted({record["sites"] for record in card["rounds"]})
+    lines = [
+        f"# {card['name']}",
+        "",
+        card["intended_use"],
+        "",
+        "## Plan",
+        "",
+        *(f"- **{name}**: {text}" for name, text in card["plan"].items()),
+        "",
+        "## Privacy",
+        "",
+        f"ε {privacy['epsilon']:.3f} at δ {privacy['delta']:g} for {privacy['unit']};"
+        f" promised were {privacy['epsilon_promised']:g}.",
+        "",
+        *(f"- {line}" for line in privacy["threat_model"]),
+        "",
+        "## Where it comes from",
+        "",
+        f"- run `{card['run']}` ({card['state']}), {made['rounds']} of {made['rounds_planned']} rounds,"
+        f" {made['steps']} of {made['steps_planned']} steps",
+        f"- hospitals in a round: {_range(sites)}",
+        f"- plan `{card['plan_hash']}`",
+        f"- parameters `{card['parameters_digest']}`",
+        *([_feature_set(card["feature_set"])] if card["feature_set"] else []),
+        *([_priors(card["priors"])] if card["priors"] else []),
+        "- " + ", ".join(f"{name} {number}" for name, number in made["software"].items()),
+        "",
+        "## Refusals",
+        "",
+        *([f"- {_refusal(code, count)}" for code, count in card["refusals"].items()] or ["None."]),
+        "",
+        "## Limitations",
+        "",
+        *(f"- {line}" for line in card["limitations"]),
+        "",
+        f"## Columns ({len(card['columns'])})",
+        "",
+        ", ".join(f"`{name}`" for name in card["columns"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _feature_set(chosen: dict[str, Any]) -> str:
+    return f"- feature set {chosen['name']} version {chosen['version']}, `{chosen['hash']}`"
+
+
+def _priors(priors: dict[str, float]) -> str:
+    stated = ", ".join(f"{name} {weight:g}" for name, weight in priors.items() if weight)
+    return f"- public weights that it started from: {stated}"
+
+
+def _refusal(code: str, count: int) -> str:
+    times = "once" if count == 1 else f"{count} times"
+    return f"`{code}`, {times}: {RefusalCode(code).help}"
+
+
+def _range(counts: list[int]) -> str:
+    if not counts:
+        return "none"
+    return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
