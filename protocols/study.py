@@ -16,7 +16,10 @@ ever taken from a message:
                 the set's own file, which `fedtwin train` reads in its place
     [privacy]   epsilon, delta, clip_norm, max_sites_per_patient
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
-                train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks)
+                train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks),
+                sampling_rate: the chance of each patient to be drawn for a step (default 1)
+    [local]     of mode = "local": DP-SGD at each site (protocols.study_local)
+    [clipping]  a clip norm that adapts itself (protocols.study_local); may be left out
     [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
                 is trained (protocols.study_validation); may be left out
     [exact]     instead of [privacy], if mode = "exact": statistics without noise (protocols.study_exact)
@@ -48,13 +51,14 @@ from protocols.study_fields import (
     read_toml,
 )
 from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality, parse_fusion
+from protocols.study_local import Clipping, LocalTraining, checked_rate, parse_clipping, parse_local
 from protocols.study_outcome import Outcome, parse_outcome
 from protocols.study_validation import Validation, parse_validation
 
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
 MODELS = ("logistic", "mlp", "fusion")
 OPTIMIZERS = ("momentum", "adam")
-MODES = ("shared-noise", "exact")
+MODES = ("shared-noise", "local", "exact")
 MAX_FEATURES = 1024
 MAX_LAYERS = 3
 MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
@@ -86,7 +90,10 @@ NO_PRIVACY = Privacy(epsilon=math.inf, delta=1.0, clip_norm=math.inf, max_sites_
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Full-batch gradient descent. `expected_patients` is a public guess that sets the step's scale."""
+    """Gradient descent on all patients, or on samples.
+
+    `expected_patients` is a public guess at how many there are in all: it sets the step's scale.
+    """
 
     rounds: int
     steps_per_round: int
@@ -98,6 +105,7 @@ class Training:
     train_fraction: float
     optimizer: str = "momentum"
     mode: str = "shared-noise"
+    sampling_rate: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -138,6 +146,8 @@ class Study:
     prior_bias: float = 0.0
     validation: Validation | None = None
     exact: Exact | None = None
+    local_training: LocalTraining | None = None
+    clipping: Clipping | None = None
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -153,6 +163,7 @@ class Study:
         self._check_exact()
         self._check_priors()
         self._check_validation()
+        self._check_mode()
         self._lay_out()
 
     @property
@@ -175,6 +186,20 @@ class Study:
             raise MalformedStudy("exact", "starts from zero, and its fit is its result")
         if bool(self.features) == (exact.model == "kaplan-meier"):
             raise MalformedStudy("features", "a model has some, a Kaplan-Meier curve has none")
+
+    def _check_mode(self) -> None:
+        mode, training = self.training.mode, self.training
+        if (self.local_training is None) == (mode == "local"):
+            raise MalformedStudy("local", 'goes with training.mode = "local", and only with it')
+        if self.clipping is not None and (mode != "shared-noise" or self.local != "none"):
+            raise MalformedStudy("clipping", "goes with shared noise, and a model that no site has a part of")
+        if training.sampling_rate != 1.0 and mode != "shared-noise":
+            raise MalformedStudy("training.sampling_rate", "goes with shared noise: see local.sampling_rate")
+        if mode == "local":
+            if self.local != "none":
+                raise MalformedStudy("study.local", "local training has no part that stays at a site")
+            if training.optimizer != "momentum" or training.average:
+                raise MalformedStudy("training.optimizer", "a local step is plain, with momentum at most")
 
     def _check_priors(self) -> None:
         if self.priors and (self.model != "logistic" or self.outcome.outputs != 1):
@@ -281,6 +306,8 @@ class Study:
             feature_set=features_from,
             prior_bias=prior_bias,
             exact=exact,
+            local_training=parse_local(top.section("local")) if "local" in top else None,
+            clipping=parse_clipping(top.section("clipping")) if "clipping" in top else None,
         )
         if features_from is not None:
             _check_after(study.outcome, features_from)
@@ -322,7 +349,9 @@ class Study:
             return {"exact": self.exact.to_json(), "training": training}
         return {
             "privacy": _as_json(self.privacy),
-            "training": _as_json(self.training, but={"optimizer": "momentum", "mode": "shared-noise"}),
+            "training": _as_json(self.training, but=LATER),
+            **({} if self.local_training is None else {"local": self.local_training.to_json()}),
+            **({} if self.clipping is None else {"clipping": self.clipping.to_json()}),
         }
 
     def canonical(self) -> bytes:
@@ -332,6 +361,9 @@ class Study:
     def plan_hash(self) -> bytes:
         """Return the 32 bytes by which hospitals approve this plan and by which messages name it."""
         return canonical.digest({"format": FORMAT, "plan": self.to_json()})
+
+
+LATER = {"optimizer": "momentum", "mode": "shared-noise", "sampling_rate": 1.0}  # keys of [training]
 
 
 def _as_json(part: Privacy | Training | Sites, *, but: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -395,6 +427,7 @@ def _training(fields: Fields, exact: Exact | None) -> Training:
         train_fraction=checked_float(*fields.take("train_fraction"), above=0.0, high=1.0),
         optimizer=checked_name(*fields.take("optimizer", "momentum"), OPTIMIZERS),
         mode=checked_name(*fields.take("mode", "shared-noise"), MODES),
+        sampling_rate=checked_rate(*fields.take("sampling_rate", 1.0)),
     )
     fields.done()
     if found.steps > MAX_STEPS:
