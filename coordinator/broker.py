@@ -32,6 +32,8 @@ HELLO_TIMEOUT_S = 10.0  # a connection that says nothing is closed
 POLL_S = 1.0  # how often the roll is read again: the longest a revocation waits
 MAX_MESSAGE_BYTES = 256 * 2**20  # a masked vector of 30 million values
 MAX_QUEUED_BYTES = 512 * 2**20  # for one node that does not read; then its stream is cut
+AHEAD_BYTES = 8 * 2**20  # of a long total that a node has not read: then the rest waits
+ROOM_TIMEOUT_S = 60.0  # for it to read on; then its stream is cut
 FAREWELL_S = 5.0  # for the last frames of a stream that is being cut
 OPTIONS = (
     ("grpc.keepalive_time_ms", int(HEARTBEAT_S * 1000)),
@@ -68,6 +70,7 @@ class Link:
         self._queued_bytes = 0
         self.ended = False
         self._woken = asyncio.Event()
+        self._taken = asyncio.Event()
 
     def send(self, frame: pb.CoordinatorFrame) -> None:
         """Queue a frame. A node that does not read is cut rather than waited for."""
@@ -86,7 +89,19 @@ class Link:
         if not self.ended:
             self.ended = True
             self._woken.set()
+            self._taken.set()
             asyncio.get_running_loop().call_later(FAREWELL_S, self._writer.cancel)
+
+    async def room(self) -> None:
+        """Wait until most of what was queued is written; a node that does not read is cut."""
+        try:
+            async with asyncio.timeout(ROOM_TIMEOUT_S):
+                while self._queued_bytes > AHEAD_BYTES and not self.ended:
+                    self._taken.clear()
+                    await self._taken.wait()
+        except TimeoutError:
+            log.warning("%s does not read its stream: cut", self.node)
+            self.end()
 
     async def frames(self) -> AsyncIterator[pb.CoordinatorFrame]:
         """Yield what was sent until the end."""
@@ -94,6 +109,7 @@ class Link:
             while self._frames:
                 frame = self._frames.popleft()
                 self._queued_bytes -= frame.ByteSize()
+                self._taken.set()
                 yield frame
             if self.ended:
                 return
@@ -150,6 +166,11 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
             return False
         link.send(frame)
         return True
+
+    async def room(self, nodes: Iterable[NodeId]) -> None:
+        """Wait until these nodes have read most of what they were sent, or are cut for not reading."""
+        for link in [self._links[node] for node in nodes if node in self._links]:
+            await link.room()
 
     def send_all(self, nodes: Iterable[NodeId], frame: pb.CoordinatorFrame) -> None:
         """Queue one frame for several nodes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
+from privacy.ring_words import WORD_BYTES, packed
 from privacy.secure_sum import SessionParameters
-from protocols.ids import NodeId
+from protocols.ids import NodeId, SessionId
+from protocols.pieces import pieces
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
@@ -21,10 +23,27 @@ REVEAL_DEADLINE_S = 15.0  # opening shares is milliseconds; a stream that is cut
 
 @dataclass(frozen=True, slots=True)
 class StepTotal:
-    """The sum of the contributors' inputs of one step, modulo 2^64."""
+    """The sum of the contributors' inputs of one step, modulo 2^64. Its words travel in `width` bytes."""
 
     total: NDArray[np.uint64]
     contributors: tuple[NodeId, ...]
+    width: int = WORD_BYTES
+
+    def results(self, session: SessionId, step: int) -> Iterator[pb.SumResult]:
+        """Yield it as it crosses the wire, in pieces if it is long."""
+        for piece in pieces(len(self.total), width=self.width):
+            part = self.total[piece]
+            result = pb.SumResult(
+                session_id=session.raw,
+                step=step,
+                total=packed(part, width=self.width),
+                contributors=len(self.contributors),
+            )
+            if self.width != WORD_BYTES:
+                result.width = self.width
+            if len(part) != len(self.total):
+                result.offset, result.length = piece.start, len(self.total)
+            yield result
 
 
 class Withdrawn(Refused):

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from privacy.errors import UnopenedMask
+from privacy.ring_words import WORD_BYTES, unpacked
 from privacy.secure_sum import SealedShares
 from privacy.sum_collector import SumCollector
 from protocols.ids import NodeId
+from protocols.pieces import PIECE_BYTES
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
 log = logging.getLogger(__name__)
-
-MAX_VECTOR_BYTES = 240 * 2**20  # below the largest frame
 
 
 @dataclass
@@ -29,15 +30,22 @@ class _Step:
     sent: set[NodeId] = field(default_factory=set)
     survivors: tuple[NodeId, ...] = ()
     revealed: set[NodeId] = field(default_factory=set)
+    adding: set[asyncio.Task[None]] = field(default_factory=set)  # long vectors that are all here
     closed: bool = False
 
 
 class MaskedExchange:
-    """privacy.sum_collector behind the broker."""
+    """privacy.sum_collector behind the broker.
 
-    def __init__(self, members: Members) -> None:
+    Args:
+        most_values: of a vector of this session; a longer one breaks the protocol with its first piece.
+        folder: where pieces of long vectors wait, in files without a name.
+    """
+
+    def __init__(self, members: Members, *, most_values: int, folder: Path | None = None) -> None:
         self._members = members
-        self._collector = SumCollector(members.parameters)
+        self._most_values = most_values
+        self._collector = SumCollector(members.parameters, folder=folder)
         self._advertised: set[NodeId] = set()
         self._shared: set[NodeId] = set()
         self._steps: dict[int, _Step] = {}
@@ -88,6 +96,8 @@ class MaskedExchange:
     async def total(self, step: int) -> StepTotal:
         """Announce who is in, collect shares, subtract the masks."""
         state, members = self._step(step), self._members
+        while state.adding:
+            await asyncio.wait(state.adding)
         state.survivors = self._collector.close(step)
         state.closed = True
         members.enough(state.survivors)
@@ -95,10 +105,13 @@ class MaskedExchange:
             session_id=members.id, step=step, survivors=[node.raw for node in state.survivors]
         )
         members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
-        return StepTotal(await self._opened_total(step, state), state.survivors)
+        form = self._collector.form(step)
+        width = WORD_BYTES if form is None else form.width
+        return StepTotal(await self._opened_total(step, state), state.survivors, width)
 
     def close(self) -> None:
-        """Nothing is held anywhere else."""
+        """Drop what waits to be added."""
+        self._collector.end()
 
     def _step(self, step: int) -> _Step:
         return self._steps.setdefault(step, _Step())
@@ -107,11 +120,38 @@ class MaskedExchange:
         state = self._step(sent.step)
         if state.closed:
             return  # late: a dropout of this step
-        if len(sent.masked) % 8 or not 0 < len(sent.masked) <= MAX_VECTOR_BYTES:
-            raise ValueError("not a vector of uint64")
-        vector = np.frombuffer(sent.masked, dtype="<u8")
-        if self._collector.input(node, vector, step=sent.step, context=sent.context):
-            state.sent.add(node)
+        width = sent.width or WORD_BYTES
+        length = sent.length or len(sent.masked) // width
+        if not 0 < len(sent.masked) <= PIECE_BYTES or not 0 < length <= self._most_values:
+            raise ValueError("not a piece of a vector of this session")
+        if not sent.length:
+            words = unpacked(sent.masked, width=width)
+            if self._collector.input(node, words, step=sent.step, context=sent.context, width=width):
+                state.sent.add(node)
+            return
+        if self._collector.piece(
+            node,
+            sent.masked,
+            step=sent.step,
+            context=sent.context,
+            width=width,
+            offset=sent.offset,
+            length=length,
+        ):
+            task = asyncio.create_task(self._add(node, sent.step, state))
+            state.adding.add(task)
+            task.add_done_callback(state.adding.discard)
+
+    async def _add(self, node: NodeId, step: int, state: _Step) -> None:
+        """Put a long vector that is all here into the sum, while others arrive."""
+        try:
+            if await asyncio.to_thread(self._collector.add, node, step=step):
+                state.sent.add(node)
+        except (OSError, ValueError):  # no room on the disk, or the session was closed meanwhile
+            log.exception(
+                "session %s step %d: a vector could not be added", self._members.parameters.session_id, step
+            )
+        self._members.bell.ring()
 
     def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
         state = self._steps.get(sent.step)

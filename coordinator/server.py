@@ -76,7 +76,7 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
         key_holder = KeyHolderDesk(
             broker, renew=lambda name, csr: enrolment.renew_key_holder(state, authority, name, csr)
         )
-        sums = SumService(broker, key_holder=key_holder)
+        sums = SumService(broker, key_holder=key_holder, folder=home.path)
         standing = StandingSessions(
             broker, sums, minimum_sites=config.minimum_sites, tolerance=config.tolerance
         )

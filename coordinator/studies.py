@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
 from coordinator.exchange import Withdrawn
 from coordinator.question_book import QuestionBook
 from coordinator.state import State
-from coordinator.sums import SumService, SumSession
-from privacy import study_noise
+from coordinator.sums import MAX_VALUES, SumService, SumSession
+from privacy import study_noise, validation
+from privacy.accountant import Event
+from privacy.walks import vector_length
 from protocols import proposal
 from protocols.clock import Clock
 from protocols.envelope import BadEnvelope
@@ -32,8 +34,7 @@ from protocols.wire import fedtwin_pb2 as pb
 log = logging.getLogger(__name__)
 
 REPLY_DEADLINE_S = 5.0  # a node looks into a file
-FIRST_STEP_DEADLINE_S = 120.0  # Flower polls every few seconds, and the first gradient loads the features
-STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a node's stream that is cut unnoticed
+FIRST_STEP_GRACE_S = 60.0  # Flower polls every few seconds, and the first gradient loads the features
 OPEN_TRIES = 3  # a node may withdraw or vanish while the session is opened
 
 
@@ -66,30 +67,37 @@ class StudyDesk:
             plan_hash=plan_hash, approved=len(approving), pending=len(asked - approving)
         )
 
-    async def round(self, plan_hash: bytes, *, number: int, steps: int) -> AsyncIterator[pb.RoundEvent]:
-        """Yield the opened session, then each step's total; the last event may be a refusal."""
+    async def round(
+        self, plan_hash: bytes, *, number: int, steps: int, without: frozenset[NodeId] = frozenset()
+    ) -> AsyncIterator[pb.RoundEvent]:
+        """Yield the opened session, then each sum's total, and who fell out; the last may be a refusal.
+
+        Args: steps: sums of the session; without: nodes that are not asked, whatever they approve.
+        """
         session: SumSession | None = None
+        told: set[NodeId] = set()
         try:
             study, envelope = await self._study(plan_hash)
-            if not 1 <= steps <= study.training.steps_per_round or not 1 <= number <= study.training.rounds:
+            most = study_noise.session_sums(study, round=number)
+            if not 1 <= steps <= most or not 1 <= number <= study.training.rounds:
                 raise Refused(RefusalCode.NOT_ALLOWED)
-            session = await self._open(study, envelope, number=number, steps=steps)
+            session = await self._open(study, envelope, number=number, steps=steps, without=without)
             participants = [node.raw for node in session.participants]
             yield pb.RoundEvent(opened=pb.RoundOpened(session_id=session.id.raw, participants=participants))
             for _ in range(steps):
                 step = session.take_step()
-                deadline_s = FIRST_STEP_DEADLINE_S if step == 0 else STEP_DEADLINE_S
-                self._book.trained(study.project, study_noise.event(study, steps=1))
+                deadline_s = study.sites.step_deadline_s + (FIRST_STEP_GRACE_S if step == 0 else 0.0)
+                self._book.trained(study.project, _event(study, step))
                 total = await session.step(step, deadline_s=deadline_s, broadcast=True)
-                data = total.total.astype("<u8", copy=False).tobytes()
-                yield pb.RoundEvent(
-                    sum=pb.SumResult(
-                        session_id=session.id.raw, step=step, total=data, contributors=len(total.contributors)
-                    )
-                )
+                for left in _left(session, told):
+                    yield left
+                for result in total.results(session.id, step):
+                    yield pb.RoundEvent(sum=result)
             session.close()
         except Refused as refused:
             if session is not None:
+                for left in _left(session, told):
+                    yield left
                 session.close(refused.code)
             yield pb.RoundEvent(refusal=refused.code.value)
         finally:
@@ -147,10 +155,13 @@ class StudyDesk:
         )
         return {node for node, refusal in replies.items() if not refusal}, asked
 
-    async def _open(self, study: Study, envelope: bytes, *, number: int, steps: int) -> SumSession:
+    async def _open(
+        self, study: Study, envelope: bytes, *, number: int, steps: int, without: frozenset[NodeId]
+    ) -> SumSession:
         approving, asked = await self._ask(study.plan_hash(), envelope)
         if not approving and asked:
             raise Refused(RefusalCode.NOT_APPROVED)
+        approving -= without
         for _ in range(OPEN_TRIES):
             ready = approving & self._broker.connected()
             if len(ready) < study.sites.minimum:
@@ -162,6 +173,7 @@ class StudyDesk:
                     purpose=f"training:{study.plan_hash().hex()}",
                     tolerance=study.sites.tolerance,
                     round=number,
+                    most_values=max(MAX_VALUES, vector_length(study)),
                 )
             except Withdrawn as withdrawn:
                 log.info("%s withdrew from a round: %s", withdrawn.node, withdrawn.code.value)
@@ -169,3 +181,18 @@ class StudyDesk:
             except Refused as refused:
                 log.info("a round could not be opened: %s", refused.code.value)
         raise Refused(RefusalCode.TOO_FEW_SITES)
+
+
+def _event(study: Study, step: int) -> Event:
+    """Return what a sum of a round's session costs: the last one may be a look at the model."""
+    if study.validation is not None and step == study.training.steps_per_round:
+        return validation.event(study, count=1)
+    return study_noise.event(study, steps=1)
+
+
+def _left(session: SumSession, told: set[NodeId]) -> Iterator[pb.RoundEvent]:
+    """Yield who fell out since the last look."""
+    for node, code in session.left.items():
+        if node not in told:
+            told.add(node)
+            yield pb.RoundEvent(left=pb.RoundLeft(node_id=node.raw, refusal=code.value))

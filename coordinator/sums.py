@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from coordinator.broker import Broker
 from coordinator.encrypted_exchange import EncryptedExchange
@@ -25,6 +26,7 @@ from protocols.wire import fedtwin_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+MAX_VALUES = 2**18  # of a vector in a session of questions: one piece; rounds say how long theirs are
 OPEN_DEADLINE_S = 20.0  # key agreement and shares of 64 steps take a node well under a second
 
 
@@ -46,6 +48,12 @@ class SumSession:
     def alive(self) -> set[NodeId]:
         """Who takes part and is still there."""
         return self._members.alive
+
+    @property
+    def left(self) -> dict[NodeId, RefusalCode]:
+        """Who fell out, and why: NOT_READY where it just went away."""
+        gone = set(self.participants) - self._members.alive
+        return {node: self._members.left.get(node, RefusalCode.NOT_READY) for node in sorted(gone)}
 
     @property
     def closed(self) -> bool:
@@ -104,7 +112,8 @@ class SumSession:
 
         Args:
             deadline_s: seconds that the nodes have to send their inputs; who is late is a dropout.
-            broadcast: send the total to every participant too (training; the total is noisy).
+            broadcast: send the total to every participant too (training; the total is noisy), and cut off
+                who is late or sent a vector of another form: a round of many steps does not wait for it again.
         Raises: Refused(TOO_MANY_DROPOUTS) if fewer than participants minus tolerance remain, or too few
             open the masks; Refused(PROTOCOL_VIOLATION) if what came does not add up.
         """
@@ -121,13 +130,16 @@ class SumSession:
             timeout_s=deadline_s,
         )
         members.must_be_open()
+        if broadcast:
+            for late in members.alive - excused - self.exchange.sent(step):
+                self.cut(late, RefusalCode.DEADLINE)
         found = await self.exchange.total(step)
         if broadcast:
-            data = found.total.astype("<u8").tobytes()
-            result = pb.SumResult(
-                session_id=members.id, step=step, total=data, contributors=len(found.contributors)
-            )
-            members.send(sorted(members.alive), pb.CoordinatorFrame(sum_result=result))
+            for other in (self.exchange.sent(step) - set(found.contributors)) & members.alive:
+                self.cut(other, RefusalCode.PROTOCOL_VIOLATION)  # its vector had another form than most
+            for result in found.results(self.id, step):
+                await members.broker.room(members.alive)
+                members.send(sorted(members.alive), pb.CoordinatorFrame(sum_result=result))
         return found
 
     def close(self, refusal: RefusalCode | None = None) -> None:
@@ -150,8 +162,14 @@ class SumSession:
             self.exchange.heard(node, frame)
         except ValueError:
             log.warning("%s breaks the protocol of session %s", node, self.id)
-            self.leave(node, RefusalCode.PROTOCOL_VIOLATION)
+            self.cut(node, RefusalCode.PROTOCOL_VIOLATION)
         self._members.bell.ring()
+
+    def cut(self, node: NodeId, code: RefusalCode) -> None:
+        """Go on without a participant, and tell it so."""
+        closing = pb.SumClose(session_id=self._members.id, refusal=code.value)
+        self._members.send((node,), pb.CoordinatorFrame(sum_close=closing))
+        self.leave(node, code)
 
     def leave(self, node: NodeId, code: RefusalCode | None = None) -> None:
         """Go on without a participant. Args: code: why, if it said so or broke the protocol."""
@@ -170,10 +188,14 @@ class SumService:
     """Opens sessions and passes the nodes' sum frames to them. A Listener of the broker.
 
     How hospitals add up is what the roster in force says when a session is opened.
+    Args: folder: takes long vectors while they arrive, in files without a name.
     """
 
-    def __init__(self, broker: Broker, *, key_holder: KeyHolderDesk | None = None) -> None:
+    def __init__(
+        self, broker: Broker, *, key_holder: KeyHolderDesk | None = None, folder: Path | None = None
+    ) -> None:
         self._broker = broker
+        self._folder = folder
         self._key_holder = key_holder
         self._sessions: dict[SessionId, SumSession] = {}
         if key_holder is not None:
@@ -188,9 +210,11 @@ class SumService:
         tolerance: int,
         round: int = 0,
         deadline_s: float = OPEN_DEADLINE_S,
+        most_values: int = MAX_VALUES,
     ) -> SumSession:
         """Return a session in which every participant holds its keys and everybody's shares.
 
+        Args: most_values: the length of its longest vector.
         Raises: Withdrawn if a node refuses; Refused(DEADLINE | TOO_MANY_DROPOUTS) if one is slow or lost;
             Refused(KEY_HOLDER_AWAY) if hospitals add up under encryption and nobody holds keys.
         """
@@ -204,7 +228,8 @@ class SumService:
             round=round,
         )
         members = Members(parameters, tolerance, self._broker, set(nodes))
-        session = SumSession(members, self._exchange(members), forget=self._forget)
+        exchange = self._exchange(members, most_values=most_values)
+        session = SumSession(members, exchange, forget=self._forget)
         self._sessions[session.id] = session
         try:
             if not set(nodes) <= self._broker.connected():
@@ -215,10 +240,10 @@ class SumService:
             raise
         return session
 
-    def _exchange(self, members: Members) -> Exchange:
+    def _exchange(self, members: Members, *, most_values: int) -> Exchange:
         scheme = self._broker.roll.roster.settings.secure_sum
         if scheme == MASKED:
-            return MaskedExchange(members)
+            return MaskedExchange(members, most_values=most_values, folder=self._folder)
         if self._key_holder is None:
             raise Refused(RefusalCode.KEY_HOLDER_AWAY)
         return EncryptedExchange(members, self._key_holder, SCHEMES[scheme].form)

@@ -7,17 +7,19 @@ messages pass. Both take their refusals from the pure parties in privacy/.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy.encrypted_party import EncryptedParty
 from privacy.errors import DoesNotFit
-from privacy.sum_party import SumParty
+from privacy.ring_words import WORD_BYTES, packed
+from privacy.sum_party import Masking, SumParty
 from protocols.ids import NodeId
+from protocols.pieces import pieces
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
@@ -42,6 +44,10 @@ class Exchange(Protocol):
     def largest_input(self) -> int | None:
         """The largest absolute value that may be added; None: whatever a plan allows."""
 
+    @property
+    def narrows(self) -> bool:
+        """Whether words travel no wider than a plan needs them."""
+
     def fits(self, length: int) -> bool:
         """Return whether a vector of so many values can pass."""
 
@@ -57,8 +63,13 @@ class Exchange(Protocol):
     async def keyed(self, step: int) -> None:
         """Wait until a vector for this step could be sent. Raises: Refused(DEADLINE)."""
 
-    async def input(self, step: int, context: bytes, vector: NDArray[np.uint64]) -> pb.NodeFrame:
-        """Return the frame that carries a vector, hidden. Raises: SecureSumError."""
+    def inputs(
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+    ) -> AsyncIterator[pb.NodeFrame]:
+        """Yield the frames that carry a vector, hidden. The first uses the step up. Raises: SecureSumError.
+
+        Args: width: bytes of a word in which the sum does not wrap; without meaning unless `narrows`.
+        """
 
     async def reveal(self, body: object) -> Revealing | None:
         """Return what a frame asks this node to open, or None for every other frame.
@@ -71,6 +82,7 @@ class MaskedExchange:
     """Pairwise masks: privacy.sum_party."""
 
     largest_input = None
+    narrows = True
 
     def __init__(self, party: SumParty, send: Callable[[pb.NodeFrame], None]) -> None:
         self._party = party
@@ -117,15 +129,23 @@ class MaskedExchange:
     async def keyed(self, step: int) -> None:
         """Nothing: every step's keys came with the shares."""
 
-    async def input(self, step: int, context: bytes, vector: NDArray[np.uint64]) -> pb.NodeFrame:
-        """Return the vector under its masks."""
-        if len(vector) <= INLINE_VALUES:
-            masked = self._party.masked(vector, step=step, context=context)
-        else:
-            masked = await asyncio.to_thread(self._party.masked, vector, step=step, context=context)
-        data = masked.astype("<u8", copy=False).tobytes()
-        sent = pb.SumInput(session_id=self._id, step=step, context=context, masked=data)
-        return pb.NodeFrame(sum_input=sent)
+    async def inputs(
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+    ) -> AsyncIterator[pb.NodeFrame]:
+        """Yield the vector under its masks, piece by piece."""
+        masking = self._party.masking(step=step, context=context, length=len(vector))
+        for piece in pieces(len(vector), width=width):
+            part = vector[piece]
+            if len(part) <= INLINE_VALUES:
+                data = _masked(masking, part, width)
+            else:
+                data = await asyncio.to_thread(_masked, masking, part, width)
+            sent = pb.SumInput(session_id=self._id, step=step, context=context, masked=data)
+            if width != WORD_BYTES:
+                sent.width = width
+            if len(part) != len(vector):
+                sent.offset, sent.length = piece.start, len(vector)
+            yield pb.NodeFrame(sum_input=sent)
 
     async def reveal(self, body: object) -> Revealing | None:
         """Return shares for the survivors named."""
@@ -147,6 +167,7 @@ class EncryptedExchange:
     party: EncryptedParty
     send: Callable[[pb.NodeFrame], None]
     _keyed: dict[int, asyncio.Event] = field(default_factory=dict)
+    narrows: ClassVar[bool] = False
 
     @property
     def largest_input(self) -> int:
@@ -193,12 +214,14 @@ class EncryptedExchange:
         except TimeoutError as error:
             raise Refused(RefusalCode.DEADLINE) from error
 
-    async def input(self, step: int, context: bytes, vector: NDArray[np.uint64]) -> pb.NodeFrame:
-        """Return the commitment to the encrypted vector."""
+    async def inputs(
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+    ) -> AsyncIterator[pb.NodeFrame]:
+        """Yield the commitment to the encrypted vector."""
         if not self.fits(len(vector)):
             raise DoesNotFit(largest=self.largest_input)
         statement = await asyncio.to_thread(self.party.seal, vector, step=step, context=context)
-        return pb.NodeFrame(sum_commit=pb.SumCommit(session_id=self._id, step=step, statement=statement))
+        yield pb.NodeFrame(sum_commit=pb.SumCommit(session_id=self._id, step=step, statement=statement))
 
     async def reveal(self, body: object) -> Revealing | None:
         """Return the ciphertext, now that everybody's inputs are fixed."""
@@ -219,3 +242,7 @@ class EncryptedExchange:
         if not 0 <= step < self.party.parameters.steps:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         return self._keyed.setdefault(step, asyncio.Event())
+
+
+def _masked(masking: Masking, part: NDArray[np.uint64], width: int) -> bytes:
+    return packed(masking.over(part), width=width)

@@ -125,6 +125,7 @@ class RunningNode:
             left=self._left,
             bits=parts.bits,
             encrypted=lambda: encrypted(parts.roster(), trusted=parts.trusted_key_holder()),
+            room=self.stream.room,
         )
         admission = Admission(
             roster=parts.roster,

@@ -32,6 +32,7 @@ WELCOME_TIMEOUT_S = 15.0
 KEEPALIVE_S = 10.0  # a cut wire is noticed within this plus the timeout
 KEEPALIVE_TIMEOUT_S = 5.0
 MAX_MESSAGE_BYTES = 256 * 2**20  # the coordinator's limit
+FRAMES_AHEAD = 4  # of a vector in pieces: the next are masked while these are written
 MAX_QUEUED_FRAMES = 10_000  # a coordinator that does not read: the connection is given up
 OPTIONS = (
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
@@ -101,6 +102,7 @@ class NodeStream:
         self._stub_of = stub
         self._bits = bits or SecureBits()
         self._queue: asyncio.Queue[pb.NodeFrame] | None = None
+        self._written = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stub: Any = None
         self.connection = Connection()
@@ -110,6 +112,16 @@ class NodeStream:
         if self._queue is not None:
             with contextlib.suppress(asyncio.QueueFull):
                 self._queue.put_nowait(frame)
+
+    async def room(self) -> None:
+        """Wait until most of what was queued is written, so that long vectors do not pile up here.
+
+        Returns at once without a connection, and when the one there is ends.
+        """
+        queue = self._queue
+        while queue is not None and queue is self._queue and queue.qsize() >= FRAMES_AHEAD:
+            self._written.clear()
+            await self._written.wait()
 
     @property
     def stub(self) -> Any:
@@ -163,6 +175,7 @@ class NodeStream:
             error = type(failure).__name__
         finally:
             self._queue = self._stub = None
+            self._written.set()
             attempts = 0 if welcomed else self.connection.attempts + 1
             if error and error != self.connection.last_error:
                 log.warning("no connection to the coordinator: %s", error)
@@ -175,7 +188,7 @@ class NodeStream:
         queue: asyncio.Queue[pb.NodeFrame] = asyncio.Queue(MAX_QUEUED_FRAMES)
         self._queue = queue
         self.connection = Connection(self._clock.now())
-        writer = asyncio.create_task(_write(queue, call))
+        writer = asyncio.create_task(self._write(queue, call))
         writer.add_done_callback(lambda _: call.cancel())  # a stream that cannot be written is over
         try:
             while (frame := await call.read()) is not EOF:
@@ -185,6 +198,12 @@ class NodeStream:
                 raise
         finally:
             writer.cancel()
+
+    async def _write(self, queue: asyncio.Queue[pb.NodeFrame], call: Any) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await call.write(await queue.get())
+                self._written.set()
 
     def _start(self, frame: pb.CoordinatorFrame) -> None:
         if frame.WhichOneof("body") is None:
@@ -199,12 +218,6 @@ class NodeStream:
             await self._handle(frame)
         except Exception:
             log.exception("a %s frame failed", frame.WhichOneof("body"))
-
-
-async def _write(queue: asyncio.Queue[pb.NodeFrame], call: Any) -> None:
-    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        while True:
-            await call.write(await queue.get())
 
 
 def _status_of(code: grpc.StatusCode | None, details: str | None) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from privacy.encrypted_party import EncryptedParty
 from privacy.encrypted_sum import KeyHolder
 from privacy.encryption import MissingExtra, Scheme
 from privacy.errors import DoesNotFit, SecureSumError
+from privacy.ring_words import WORD_BYTES, extend, unpacked
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_party import SumParty
@@ -80,9 +81,12 @@ class _Sent:
     """One step that this node has contributed to."""
 
     values: int
+    width: int  # bytes of a word
     before_reveal: Callable[[], None] | None
     total: asyncio.Future[NDArray[np.uint64]]
     revealing: bool = False
+    arriving: NDArray[np.uint64] | None = None  # of a total that comes in pieces
+    arrived: int = 0  # words
 
 
 @dataclass
@@ -107,6 +111,7 @@ class SumSessions:
         left: told of each session that this node leaves over a frame: the frame's name and the code.
         encrypted: how this consortium adds up at this moment, None for masks; raises Refused if this
             hospital does not trust who holds the keys.
+        room: returns once what was sent is written, or cannot be: waited for between pieces of a vector.
     """
 
     def __init__(
@@ -120,8 +125,10 @@ class SumSessions:
         left: Callable[[SessionId, str, RefusalCode], None],
         bits: SecureBits | None = None,
         encrypted: Callable[[], Encrypted | None] = lambda: None,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._me = me
+        self._room = room
         self._signing_key = signing_key
         self._peers = peers
         self._admit = admit
@@ -184,12 +191,14 @@ class SumSessions:
         context: bytes,
         vector: NDArray[np.uint64],
         *,
+        width: int = WORD_BYTES,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
-        """Send `vector`, hidden. What is paid for must be committed before.
+        """Send `vector`, hidden, in pieces if it is long. What is paid for must be committed before.
 
         Args:
             context: 32 bytes naming what is summed; parties with another one do not add up.
+            width: bytes of a word in which no total wraps (NoisePlan.ring_bytes); all parties must agree.
             before_reveal: runs in a thread before this node helps to open the total, or not if it raises.
         Raises: Refused if the session is gone or the step was used.
         """
@@ -201,14 +210,22 @@ class SumSessions:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
             total: asyncio.Future[NDArray[np.uint64]] = asyncio.get_running_loop().create_future()
             total.add_done_callback(lambda done: done.cancelled() or done.exception())  # few wait for it
-            joined.sent[step] = _Sent(len(vector), before_reveal, total)
+            narrow = width if joined.exchange.narrows else WORD_BYTES
+            joined.sent[step] = _Sent(len(vector), narrow, before_reveal, total)
+            frames = joined.exchange.inputs(step, context, vector, width=width)
             try:
-                frame = await joined.exchange.input(step, context, vector)
+                first = await anext(frames)
             except DoesNotFit as error:
                 raise Refused(error.code) from error
             except ValueError as error:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
-        self._send(frame)
+        self._send(first)
+        async for frame in frames:
+            if self._room is not None:
+                await self._room()
+            if self._joined.get(session) is not joined:
+                raise Refused(RefusalCode.NOT_READY)  # what is left of the vector would be added to nothing
+            self._send(frame)
 
     async def result(
         self, session: SessionId, step: int, *, deadline_s: float = REVEAL_DEADLINE_S
@@ -225,6 +242,11 @@ class SumSessions:
                 return await asyncio.shield(sent.total)
         except TimeoutError as error:
             raise Refused(RefusalCode.DEADLINE) from error
+
+    async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
+        """Leave a session in which this node will send no further input, so that nobody waits for it."""
+        if session in self._joined:
+            self._withdraw(session, "sum_result", code)
 
     # ---- frames ----
 
@@ -369,9 +391,21 @@ class SumSessions:
 
     def _result(self, joined: _Joined, body: pb.SumResult) -> None:
         sent = joined.sent.get(body.step)
-        if sent is None or sent.total.done() or len(body.total) != 8 * sent.values:
+        if sent is None or sent.total.done() or (body.width or WORD_BYTES) != sent.width:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        sent.total.set_result(np.frombuffer(body.total, dtype="<u8").astype(np.uint64, copy=False))
+        words, rest = divmod(len(body.total), sent.width)
+        whole = body.length or words
+        if rest or whole != sent.values or body.offset != sent.arrived or words + body.offset > whole:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        if sent.arriving is None:
+            sent.arriving = np.empty(whole, dtype=np.uint64)
+        part = sent.arriving[body.offset : body.offset + words]
+        part[:] = unpacked(body.total, width=sent.width)
+        extend(part, width=sent.width)
+        sent.arrived += words
+        if sent.arrived == whole:
+            sent.total.set_result(sent.arriving)
+            sent.arriving = None
 
     # ---- ends ----
 

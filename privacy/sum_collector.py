@@ -165,7 +165,9 @@ class SumCollector:
             self._members = tuple(sorted(set(self._shares) - self._gone))
         return {sender: self._shares[sender].sealed[node] for sender in self._members if sender != node}
 
-    def input(self, node: NodeId, vector: Words, *, step: int, context: bytes) -> bool:
+    def input(
+        self, node: NodeId, vector: Words, *, step: int, context: bytes, width: int = WORD_BYTES
+    ) -> bool:
         """Take a party's masked vector and return whether it counts: it is its first and the step is open.
 
         A vector of another length or context than most is left out at `close`, as if it had not come.
@@ -174,7 +176,7 @@ class SumCollector:
         state = self._open_to(node, step)
         if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
             raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
-        form = _form(bytes(context), vector.size, WORD_BYTES)
+        form = _form(bytes(context), vector.size, width)
         return state is not None and self._add(
             state, node, form, lambda total: np.add(total, vector, out=total)
         )

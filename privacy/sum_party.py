@@ -7,7 +7,7 @@ look into the memory opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -32,13 +32,25 @@ from privacy.sum_channel import KEY_BYTES, PairChannel, sign_advert, verify_adve
 from protocols.ids import NodeId
 
 
+class _Prepared:
+    """A mask that was computed ahead, read from its beginning."""
+
+    def __init__(self, mask: Words) -> None:
+        self._mask = mask
+        self._used = 0
+
+    def apply(self, words: Words) -> None:
+        words += self._mask[self._used : self._used + words.size]
+        self._used += words.size
+
+
 class Masking:
     """The masks of one step, laid over one vector piece by piece: each word once, from first to last.
 
     It holds no more than a piece, however long the vector. Not from several threads at once.
     """
 
-    def __init__(self, streams: list[MaskStream], *, length: int) -> None:
+    def __init__(self, streams: Sequence[MaskStream | _Prepared], *, length: int) -> None:
         self._streams = streams
         self._left = length
 
@@ -57,7 +69,7 @@ class Masking:
         for stream in self._streams:
             stream.apply(masked)
         if self.finished:
-            self._streams = []
+            self._streams = ()
         return masked
 
     def __repr__(self) -> str:
@@ -210,15 +222,7 @@ class SumParty:
         """
         self._must_be_open(step)
         _check_words(vector)
-        self._check_form(vector.size, context)
-        with self._lock:
-            prepared = self._prepared.get(step)
-        if prepared is None or prepared[0] != context or prepared[1].size != vector.size:
-            return self.masking(step=step, context=context, length=vector.size).over(vector)
-        self._take(step, Masking([], length=0))
-        mask = prepared[1]
-        np.add(mask, vector, out=mask)
-        return mask
+        return self.masking(step=step, context=context, length=vector.size).over(vector)
 
     def masking(self, *, step: int, context: bytes, length: int) -> Masking:
         """Return the masks of `step` for a vector that is sent in pieces. Once per step, as `masked`.
@@ -229,21 +233,17 @@ class SumParty:
         self._must_be_open(step)
         self._check_form(length, context)
         with self._lock:
-            seeds, self_seed = self._pair_seeds.get(step), self._self_seeds.get(step)
-        if seeds is None or self_seed is None:
-            raise StepReused(step=step)
-        masking = Masking(self._streams(self_seed, seeds, context=context), length=length)
-        self._take(step, masking)
-        return masking
-
-    def _take(self, step: int, masking: Masking) -> None:
-        """Use up the step's masks, or refuse if they are."""
-        with self._lock:
             if step in self._masked:
                 raise StepReused(step=step)
-            self._masked[step] = masking
-            self._prepared.pop(step, None)
-            del self._self_seeds[step], self._pair_seeds[step]
+            prepared = self._prepared.pop(step, None)
+            self_seed, seeds = self._self_seeds.pop(step), self._pair_seeds.pop(step)
+            streams: list[MaskStream] | list[_Prepared]
+            if prepared is not None and prepared[0] == context and prepared[1].size == length:
+                streams = [_Prepared(prepared[1])]
+            else:
+                streams = self._streams(self_seed, seeds, context=context)
+            masking = self._masked[step] = Masking(streams, length=length)
+        return masking
 
     def reveal(self, *, step: int, survivors: Collection[NodeId]) -> dict[NodeId, bytes]:
         """Return one share by participant: of a survivor's self seed, of anybody else's wrap key. Once.

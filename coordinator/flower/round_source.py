@@ -10,6 +10,7 @@ import contextlib
 import queue
 import threading
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.ring_words import WORD_BYTES, extend, unpacked
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire.fedtwin_pb2_grpc import ResearchStub
 
 OPEN_TIMEOUT_S = 60.0  # key agreement of all sites
-MAX_MESSAGE_BYTES = 256 * 2**20  # a total of 4 million values is 32 MB
+MAX_MESSAGE_BYTES = 16 * 2**20  # long totals come in pieces (protocols.pieces)
 PROFILE = Path("profiles") / "lead"
 
 
@@ -44,6 +46,11 @@ class OpenedRound(Protocol):
     session_id: SessionId
     participants: tuple[NodeId, ...]
 
+    @property
+    def left(self) -> Mapping[NodeId, RefusalCode]:
+        """Who fell out so far, and why."""
+        ...
+
     def poll(self) -> RoundSum | None:
         """Return the next total if it is there. Raises: Refused if the round ended early."""
         ...
@@ -58,8 +65,10 @@ class OpenedRound(Protocol):
 class RoundSource(Protocol):
     """Opens rounds. `BrokerRounds` in a deployment, a sum service in the simulation engine."""
 
-    def open(self, *, plan_hash: bytes, round: int, steps: int) -> OpenedRound:
-        """Open a session of `steps` steps among the connected sites. Raises: Refused."""
+    def open(
+        self, *, plan_hash: bytes, round: int, steps: int, without: Collection[NodeId] = ()
+    ) -> OpenedRound:
+        """Open a session of `steps` sums among the connected sites, `without` some. Raises: Refused."""
         ...
 
 
@@ -69,10 +78,17 @@ class BrokerRounds:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = ResearchStub(channel)  # type: ignore[no-untyped-call]  # generated
 
-    def open(self, *, plan_hash: bytes, round: int, steps: int) -> OpenedRound:
-        """Open a session of `steps` steps among the connected sites that approved. Raises: Refused."""
-        call = self._stub.OpenRound(pb.OpenRoundRequest(plan_hash=plan_hash, round=round, steps=steps))
-        return _BrokerRound(call)
+    def open(
+        self, *, plan_hash: bytes, round: int, steps: int, without: Collection[NodeId] = ()
+    ) -> OpenedRound:
+        """Open a session of `steps` sums among the connected sites that approved, `without` some.
+
+        Raises: Refused.
+        """
+        asked = pb.OpenRoundRequest(
+            plan_hash=plan_hash, round=round, steps=steps, without=[node.raw for node in without]
+        )
+        return _BrokerRound(self._stub.OpenRound(asked))
 
 
 class _BrokerRound:
@@ -81,6 +97,8 @@ class _BrokerRound:
     def __init__(self, call: grpc.Call) -> None:
         self._call = call
         self._events: queue.SimpleQueue[pb.RoundEvent | RefusalCode] = queue.SimpleQueue()
+        self._arriving = ArrivingTotal()
+        self._left: dict[NodeId, RefusalCode] = {}
         self._thread = threading.Thread(target=self._read, name="round-events", daemon=True)
         self._thread.start()
         try:
@@ -97,15 +115,21 @@ class _BrokerRound:
 
     def poll(self) -> RoundSum | None:
         """Return the next total if it is there. Raises: Refused if the round ended early."""
-        event = self._next(timeout_s=0.0)
-        if event is None:
-            return None
-        found = event.sum
-        if event.WhichOneof("body") != "sum" or found.session_id != self.session_id.raw:
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        if len(found.total) % 8:
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        return RoundSum(found.step, np.frombuffer(found.total, dtype="<u8"), found.contributors)
+        while (event := self._next(timeout_s=0.0)) is not None:
+            if event.WhichOneof("body") == "left":
+                self._left[NodeId(event.left.node_id)] = _code(event.left.refusal)
+                continue
+            found = event.sum
+            if event.WhichOneof("body") != "sum" or found.session_id != self.session_id.raw:
+                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+            if (whole := self._arriving.take(found)) is not None:
+                return whole
+        return None
+
+    @property
+    def left(self) -> Mapping[NodeId, RefusalCode]:
+        """Who fell out so far, and why."""
+        return self._left
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +159,37 @@ class _BrokerRound:
             gone = error.code() is grpc.StatusCode.UNAVAILABLE
             details = (error.details() or "").split(":")[0].strip()
             self._events.put(RefusalCode.NOT_READY if gone else _code(details))
+
+
+class ArrivingTotal:
+    """Puts the pieces of one total after another together."""
+
+    def __init__(self) -> None:
+        self._pieces: list[pb.SumResult] = []
+        self._words = 0
+
+    def take(self, piece: pb.SumResult) -> RoundSum | None:
+        """Return the total that this piece completes, if it does. Raises: Refused(PROTOCOL_VIOLATION)."""
+        first = self._pieces[0] if self._pieces else piece
+        width = piece.width or WORD_BYTES
+        words, rest = divmod(len(piece.total), width)
+        length = piece.length or words
+        named = [(p.step, p.contributors, p.width, p.length) for p in (first, piece)]
+        if rest or not words or named[0] != named[1] or piece.offset != self._words:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        self._pieces.append(piece)
+        self._words += words
+        if self._words < length:
+            return None
+        if self._words > length:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        total = np.empty(length, dtype=np.uint64)
+        for part in self._pieces:
+            found = unpacked(part.total, width=width)
+            total[part.offset : part.offset + found.size] = found
+        extend(total, width=width)
+        self._pieces, self._words = [], 0
+        return RoundSum(piece.step, total, piece.contributors)
 
 
 def _code(text: str) -> RefusalCode:

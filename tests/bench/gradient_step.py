@@ -247,6 +247,7 @@ class PlainSums:
         context: bytes,
         vector: NDArray[np.uint64],
         *,
+        width: int,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
         """Send the vector as it is."""
