@@ -6,6 +6,8 @@ import hashlib
 
 from privacy import validation
 from privacy.accountant import GaussianEvent, calibrate
+from privacy.exact_state import exact_sums
+from privacy.exact_sums import ExactSums
 from privacy.lattice import NoisePlan
 from privacy.walks import vector_length
 from protocols.study import Study
@@ -32,6 +34,8 @@ def event(study: Study, *, steps: int) -> GaussianEvent:
 def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
     """Return how a site turns its sum of clipped gradients into its input of a masked sum.
 
+    An exact study has no noise, and no such plan (privacy.exact_state.exact_sums).
+
     The total's noise has standard deviation noise multiplier × clip norm × max_sites_per_patient per
     coordinate, as long as at most `tolerance` of the participants drop out or collude.
     Raises: ValueError for parameters that no plan can serve.
@@ -53,6 +57,17 @@ def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
     return hashlib.sha256(
         CONTEXT_LABEL + plan_hash + round.to_bytes(4, "big") + step.to_bytes(4, "big")
     ).digest()
+
+
+def sum_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | ExactSums:
+    """Return how sites' values become inputs of masked sums, and totals values again: with noise or without.
+
+    For those who see totals only, and for simulations: what a hospital lets leave, it decides by the mode.
+    Raises: ValueError for parameters that no plan can serve.
+    """
+    if study.exact is not None:
+        return exact_sums(study, participants=participants, tolerance=tolerance)
+    return noise_plan(study, participants=participants, tolerance=tolerance)
 
 
 def session_purpose(plan_hash: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy import exact_state, newton
 from privacy.descent import Descent
 from protocols.study import Study
 
@@ -20,8 +21,12 @@ Vector = NDArray[np.float64]
 class Walk(Protocol):
     """The sums of one round, and what they make of the model."""
 
-    params: Vector
     steps_done: int
+
+    @property
+    def params(self) -> Vector:
+        """The model so far."""
+        ...
 
     @property
     def finished(self) -> bool:
@@ -35,9 +40,13 @@ class Walk(Protocol):
 
 def begin(study: Study, params: Vector) -> Walk:
     """Return the walk of one round from `params`. Raises: privacy.descent.NotFinite."""
+    if study.exact is not None:
+        return newton.begin(study, params)
     return Descent(study, params)
 
 
 def vector_length(study: Study) -> int:
     """Return how many numbers each secure sum of the plan has."""
+    if study.exact is not None:
+        return exact_state.total_length(study)
     return study.parameters

@@ -19,6 +19,7 @@ from node.training.contributions import contribution
 from node.training.own_part import OwnPart
 from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
+from privacy.exact_state import exact_sums
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
@@ -57,6 +58,8 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
     """Return the model of a whole run over `tables`, one per site."""
     if noise is Noise.SHARES and len(tables) < study.sites.minimum:
         raise ValueError(f"the study needs {study.sites.minimum} sites, got {len(tables)}")
+    if study.exact is not None:
+        return _without_noise(study, tables, bits=bits)
     plan = study_noise.noise_plan(
         study,
         participants=len(tables) if noise is Noise.SHARES else 1,
@@ -76,6 +79,17 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         noise_sd=float(plan.share_sigma / plan.scale) * sites_adding**0.5,
         own=tuple(part.values for part in own),
     )
+
+
+def _without_noise(study: Study, tables: Sequence[FeatureTable], *, bits: SecureBits) -> Run:
+    """Return the result of an exact study, under masks as ever."""
+    walk = walks.begin(study, descent.initial(study))
+    plan = exact_sums(study, participants=len(tables), tolerance=study.sites.tolerance)
+    sums = MaskedSums(study, len(tables), round_=1, bits=bits)
+    while not walk.finished:
+        parts = [contribution(study, walk, table).shared for table in tables]
+        walk.apply(plan.decode(sums.add([plan.encode(part) for part in parts], step=walk.steps_done)))
+    return Run(params=walk.params, epsilon=float("inf"), delta=1.0, steps=walk.steps_done, noise_sd=0.0)
 
 
 def _round(

@@ -54,7 +54,7 @@ def _times(outcome: Outcome, people: People, store: OmopStore) -> tuple[Floats, 
 
 
 def _days(outcome: Outcome, people: People, store: OmopStore) -> tuple[Floats, Bools]:
-    """[persons, 2]: the day on which the outcome came, or on which the person was last observed; 1 if it came.
+    """[persons, 2]: the day on which the outcome came, or the person was last observed; 1 if it came.
 
     Who is observed for longer than `until_days` is censored on that day.
     """
