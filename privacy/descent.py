@@ -90,12 +90,14 @@ class Descent:
     def apply(self, noisy_sum: Vector) -> Vector:
         """Take one step along the noisy sum of clipped gradients over all sites; return the new parameters.
 
-        The sum is divided by the plan's public `expected_patients`, never by a private count.
+        The sum is divided by the plan's public `expected_patients` (times the chance of each to be drawn),
+        never by a private count.
         Raises: NotFinite; ValueError if the round is over.
         """
         if self.finished:
             raise ValueError("the round has no further step")
-        gradient = _checked(noisy_sum, len(self.params)) / float(self._plan.expected_patients)
+        patients = float(self._plan.expected_patients) * self._plan.sampling_rate
+        gradient = _checked(noisy_sum, len(self.params)) / patients
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             if self._plan.optimizer == "adam":
                 velocity, square, direction = self._adam(gradient)
@@ -119,11 +121,11 @@ class Descent:
         velocity = first * self._velocity + (1.0 - first) * gradient
         square = ADAM_SQUARES * self._square + (1.0 - ADAM_SQUARES) * (gradient * gradient)
         steps = self.steps_done + 1
-        grown, settled = 1.0 - _power(first, steps), 1.0 - _power(ADAM_SQUARES, steps)
+        grown, settled = 1.0 - power(first, steps), 1.0 - power(ADAM_SQUARES, steps)
         return velocity, square, (velocity / grown) / (np.sqrt(square / settled) + ADAM_FLOOR)
 
 
-def _power(base: float, exponent: int) -> float:
+def power(base: float, exponent: int) -> float:
     """Return base^exponent by multiplications alone: a library's pow may differ in the last bit."""
     found = 1.0
     for _ in range(exponent):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from privacy import validation
-from privacy.accountant import GaussianEvent, calibrate
+from privacy import study_releases, validation
+from privacy.accountant import GaussianEvent, SampledGaussianEvent, calibrate
 from privacy.exact_state import exact_sums
 from privacy.exact_sums import ExactSums
 from privacy.lattice import NoisePlan
+from privacy.update_sums import UpdateSums
 from privacy.walks import vector_length
 from protocols.study import Study
 
@@ -19,22 +20,30 @@ CONTEXT_LABEL = b"fedtwin training step v1"
 def noise_multiplier(study: Study) -> float:
     """Return the noise multiplier with which all steps of the run together cost the study's (ε, δ).
 
-    What the looks at a model on validation patients cost is part of that.
+    What the looks at a model on validation patients cost is part of that. In the mode "local" it is that of
+    the noise in each of a site's own steps.
     """
+    if study.local_training is not None:
+        return study_releases.noise_multiplier(study)
+    if study.training.sampling_rate < 1.0:
+        return study_releases.of_total(study)
     if study.validation is not None:
         return validation.noise_multipliers(study)[0]
     return calibrate(epsilon=study.privacy.epsilon, delta=study.privacy.delta, count=study.training.steps)
 
 
-def event(study: Study, *, steps: int) -> GaussianEvent:
-    """Return what `steps` steps of the study cost."""
+def event(study: Study, *, steps: int) -> GaussianEvent | SampledGaussianEvent:
+    """Return what `steps` steps of the study cost: `study_releases.per_sum` releases each."""
+    if study.local_training is not None or study.training.sampling_rate < 1.0:
+        return study_releases.event(study, sums=steps)
     return GaussianEvent(noise_multiplier(study), steps)
 
 
 def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
     """Return how a site turns its sum of clipped gradients into its input of a masked sum.
 
-    An exact study has no noise, and no such plan (privacy.exact_state.exact_sums).
+    An exact study has no noise, and no such plan (privacy.exact_state.exact_sums); one of local training
+    has its noise in what is summed (privacy.update_sums).
 
     The total's noise has standard deviation noise multiplier × clip norm × max_sites_per_patient per
     coordinate, as long as at most `tolerance` of the participants drop out or collude.
@@ -59,7 +68,32 @@ def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
     ).digest()
 
 
-def sum_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | ExactSums:
+def step_noise_plan(study: Study) -> NoisePlan:
+    """Return how a site puts noise into each of its own steps, all of it by itself, in the mode "local".
+
+    Raises: ValueError for parameters that no plan can serve.
+    """
+    privacy = study.privacy
+    return NoisePlan.for_reals(
+        sigma=noise_multiplier(study) * privacy.clip_norm,
+        l2_clip_norm=privacy.clip_norm,
+        sites_per_patient=1,
+        participants=1,
+        tolerance=0,
+        dimension=study.parameters,
+        largest=PATIENTS_AT_ONE_SITE * privacy.clip_norm,
+    )
+
+
+def update_sums(study: Study, *, participants: int, tolerance: int) -> UpdateSums:
+    """Return how sites' private updates become inputs of masked sums, in the mode "local".
+
+    Raises: ValueError for parameters that no plan can serve.
+    """
+    return UpdateSums(participants=participants, tolerance=tolerance, dimension=vector_length(study))
+
+
+def sum_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | ExactSums | UpdateSums:
     """Return how sites' values become inputs of masked sums, and totals values again: with noise or without.
 
     For those who see totals only, and for simulations: what a hospital lets leave, it decides by the mode.
@@ -67,6 +101,8 @@ def sum_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | 
     """
     if study.exact is not None:
         return exact_sums(study, participants=participants, tolerance=tolerance)
+    if study.local_training is not None:
+        return update_sums(study, participants=participants, tolerance=tolerance)
     return noise_plan(study, participants=participants, tolerance=tolerance)
 
 

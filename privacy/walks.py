@@ -11,8 +11,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy import exact_state, newton
+from privacy import adaptive_descent, exact_state, newton, server_step
+from privacy.adaptive_descent import AdaptiveDescent
 from privacy.descent import Descent
+from privacy.server_step import ServerStep
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
@@ -42,11 +44,17 @@ def begin(study: Study, params: Vector) -> Walk:
     """Return the walk of one round from `params`. Raises: privacy.descent.NotFinite."""
     if study.exact is not None:
         return newton.begin(study, params)
-    return Descent(study, params)
+    if study.local_training is not None:
+        return ServerStep(study, params)
+    return Descent(study, params) if study.clipping is None else AdaptiveDescent(study, params)
 
 
 def vector_length(study: Study) -> int:
     """Return how many numbers each secure sum of the plan has."""
     if study.exact is not None:
         return exact_state.total_length(study)
+    if study.local_training is not None:
+        return server_step.vector_length(study)
+    if study.clipping is not None:
+        return adaptive_descent.vector_length(study)
     return study.parameters

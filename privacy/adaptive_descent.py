@@ -1,0 +1,112 @@
+"""A clip norm that follows the patients' gradients: one more number in each sum, under the same noise.
+
+Each patient adds (√(1−s)·g·min(1/C, 1/|g|), √s·(1 if |g| <= C else −1)) times the plan's clip norm, for a
+gradient g and the norm C of this step. Its L2 norm is at most the plan's clip norm, whatever C is; so noise,
+encoding and price are those of a plan that does not adapt, and the share s says how much of the noise the
+counting takes from the gradients (Andrew et al. 2021, theorem 1, written as one joint vector).
+
+From the total follows the share of patients that C leaves whole, and C moves towards the plan's quantile by
+C·e^(−rate·(share − quantile)). It starts at `privacy.clip_norm` in each round. The count is divided by the
+public `expected_patients`: a wrong guess pulls the quantile towards one half and breaks no promise.
+
+Guarantee: as `privacy.descent` has it, bit for bit: e^x is a series of IEEE operations, not a library's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.descent import Descent, NotFinite
+from protocols.study import Study
+from protocols.study_local import Clipping
+
+Vector = NDArray[np.float64]
+
+FARTHEST = 1e6  # a norm stays within this factor of the plan's
+_TERMS = 24  # of the series, for |x| <= 1: the next is below 1e-24
+
+
+class AdaptiveDescent:
+    """The steps of one round, and the clip norm of the next."""
+
+    def __init__(self, study: Study, params: Vector) -> None:
+        """Start a round at `params`. Raises: NotFinite for another shape or a value that is not finite."""
+        self._study = study
+        self._plan = section(study)
+        self._descent = Descent(study, params)
+        self.clip_norm = study.privacy.clip_norm
+
+    @property
+    def params(self) -> Vector:
+        """The model so far."""
+        return self._descent.params
+
+    @property
+    def steps_done(self) -> int:
+        """How many sums were taken in."""
+        return self._descent.steps_done
+
+    @property
+    def finished(self) -> bool:
+        """Whether the round's steps are all done."""
+        return self._descent.finished
+
+    def apply(self, noisy_sum: Vector) -> Vector:
+        """Take one step, adapt the norm, and return the new parameters. Raises: NotFinite; ValueError."""
+        total = np.asarray(noisy_sum, dtype=np.float64)
+        if total.shape != (vector_length(self._study),) or not math.isfinite(float(total[-1])):
+            raise NotFinite("a total has another shape, or a value that is not finite")
+        unit, training = self._study.privacy.clip_norm, self._study.training
+        params = self._descent.apply(total[:-1] * (self.clip_norm / (unit * gradient_part(self._study))))
+        patients = float(training.expected_patients) * training.sampling_rate
+        more_whole = float(total[-1]) / (
+            unit * count_part(self._study) * patients
+        )  # in [-1, 1] but for noise
+        whole = min(1.0, max(0.0, 0.5 * (1.0 + more_whole)))
+        moved = self.clip_norm * _exp(-self._plan.learning_rate * (whole - self._plan.quantile))
+        self.clip_norm = min(unit * FARTHEST, max(unit / FARTHEST, moved))
+        return params
+
+
+def contribution(study: Study, gradients: Vector, *, clip_norm: float, patients: int, whole: int) -> Vector:
+    """Return a site's vector from its sum of gradients clipped to `clip_norm`.
+
+    Args: whole, how many of the `patients` in the sum had gradients no longer than that.
+    """
+    unit = study.privacy.clip_norm
+    counted = unit * count_part(study) * float(2 * whole - patients)
+    return np.append(gradients * (unit * gradient_part(study) / clip_norm), counted)
+
+
+def section(study: Study) -> Clipping:
+    """Return the study's adapting clip norm. Raises: ValueError if it has none."""
+    if study.clipping is None:
+        raise ValueError("the plan's clip norm does not adapt")
+    return study.clipping
+
+
+def vector_length(study: Study) -> int:
+    """Return how many numbers a site's vector has."""
+    return study.parameters + 1
+
+
+def gradient_part(study: Study) -> float:
+    """Return the largest part of a patient's vector that is gradient; a little less than the share leaves."""
+    return math.sqrt(1.0 - section(study).share) * (1.0 - 1e-9)  # float products of the scaling stay inside
+
+
+def count_part(study: Study) -> float:
+    """Return the part of a patient's vector that is counting."""
+    return math.sqrt(section(study).share)
+
+
+def _exp(x: float) -> float:
+    """Return e^x for |x| <= 1."""
+    total = term = 1.0
+    for n in range(1, _TERMS):
+        term *= x / n
+        total += term
+    return total
