@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedtwin.cli_node_cohort import cohort
+from fedtwin.cli_node_evaluate import evaluate
 from fedtwin.cli_node_features import features
 from fedtwin.cli_node_fhir import pull_fhir
 from fedtwin.cli_node_genomes import load_genomes, score_genomes
@@ -36,6 +37,7 @@ node.command("cohort")(cohort)
 node.command("notes")(notes)
 node.command("timeline")(timeline)
 node.command("features")(features)
+node.command("evaluate")(evaluate)
 node.command("provenance")(provenance)
 node.command("meds")(meds)
 node.command("quality")(quality)

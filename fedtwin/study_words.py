@@ -20,8 +20,8 @@ def plan_words(study: Study) -> dict[str, str]:
         "model": model_words(study),
         "trained": f"up to {training.rounds} rounds of {training.steps_per_round} steps ({training.mode}), on"
         f" {training.train_fraction:.0%} of each hospital's patients; the others are only tried on",
-        "privacy": f"ε {privacy.epsilon:g} at δ {privacy.delta:g} for all that is known of one patient, seen at"
-        f" up to {privacy.max_sites_per_patient} of the hospitals",
+        "privacy": f"ε {privacy.epsilon:g} at δ {privacy.delta:g} for all that is known of one patient, seen"
+        f" at up to {privacy.max_sites_per_patient} of the hospitals",
         "hospitals": f"{sites.minimum} or more in each round; {sites.tolerance} may fall out or collude"
         " without less noise in any sum",
     }

@@ -32,6 +32,7 @@ class AuditEvent(StrEnum):
     EVENTS_EXPORTED = "events-exported"  # everybody's, into files of this hospital
     PROVENANCE_READ = "provenance-read"
     QUALITY_CHECKED = "quality-checked"
+    MODEL_EVALUATED = "model-evaluated"  # on held-out patients, by staff, for the hospital's own eyes
     QUESTION_ACCEPTED = "question-accepted"
     QUESTION_REFUSED = "question-refused"
     QUESTION_CANCELLED = "question-cancelled"
@@ -44,6 +45,7 @@ class AuditEvent(StrEnum):
     ROUND_REFUSED = "round-refused"
     SESSION_JOINED = "session-joined"
     SESSION_REFUSED = "session-refused"
+    EXACT_RELEASED = "exact-released"  # a sum without noise: no budget covers it
     BUDGET_RESERVED = "budget-reserved"
     BUDGET_COMMITTED = "budget-committed"
     INPUT_SENT = "input-sent"

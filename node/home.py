@@ -2,7 +2,7 @@
 
 node.toml  keys/ (0600)  tls.crt ca.crt  roster.json peers.json  policy.toml  store/omop.duckdb
 ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  looks/  features/  logs/
-flwr/
+evaluations/  flwr/
 """
 
 from __future__ import annotations
@@ -192,6 +192,11 @@ class NodeHome:
     def looks(self) -> Path:
         """looks/: what looks at models said of this site's own validation patients; it never leaves it."""
         return self.path / "looks"
+
+    @property
+    def evaluations(self) -> Path:
+        """evaluations/: how models did on held-out patients (`fedtwin node evaluate`); it never leaves."""
+        return self.path / "evaluations"
 
     @property
     def quality(self) -> Path:

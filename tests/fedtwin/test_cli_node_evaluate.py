@@ -1,0 +1,143 @@
+"""`fedtwin node evaluate`: a model on held-out patients only, kept at the hospital, signed models only."""
+
+import asyncio
+import contextlib
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedtwin import model_package
+from fedtwin.model_export import packaged
+from fedtwin.screen import Exit
+from node import audit
+from node.audit_events import AuditEvent
+from node.features.splitting import in_training
+from node.features.study_rows import feature_table
+from node.home import NodeHome
+from node.keys import NodeKeys
+from node.omop.store import OmopStore
+from node.serve import split_key
+from node.training import models
+from protocols.clock import SystemClock
+from protocols.study import Study
+from tests.fedtwin.conftest import Fedtwin
+from tests.fedtwin.trained import RUN, trained
+from tests.network.consortium import Consortium
+from tests.node.patients import AF, DAY, HEART_FAILURE, SBP, Patient, fill
+from tests.protocols.study_forms import study_form
+
+PATIENTS = 400
+
+
+def people(count: int) -> list[Patient]:
+    """Patients whose outcome goes with their age and their atrial fibrillation."""
+    rng = np.random.default_rng(11)
+    found = []
+    for number in range(1, count + 1):
+        born, af = int(rng.integers(1930, 2000)), bool(rng.random() < 0.3)
+        sick = rng.random() < 1 / (1 + np.exp(-((1975 - born) / 10 + 1.5 * af - 1.0)))
+        conditions = [(AF, DAY)] * af + [(HEART_FAILURE, DAY)] * bool(sick)
+        pressure = [(SBP, float(rng.normal(130, 15)), DAY)]
+        sex = 8507 if number % 3 else 8532
+        found.append(Patient(number, born=born, sex=sex, conditions=conditions, measurements=pressure))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
+    """A consortium with one hospital that has joined; nothing serves any more."""
+    consortium = Consortium(tmp_path_factory.mktemp("evaluating"), sites=1)
+
+    async def found() -> None:
+        consortium.found()
+        async with consortium.coordinator():
+            await consortium.enrol(0)
+
+    asyncio.run(found())
+    home = consortium.node(0)
+    home.store.unlink()
+    with contextlib.closing(OmopStore.open(home.store)) as store:
+        fill(store, people(PATIENTS))
+    return consortium
+
+
+@pytest.fixture(scope="module")
+def package(place: Consortium) -> Path:
+    trained(place.home.path, Study.from_json(study_form()))
+    path = place.folder / "package.zip"
+    model_package.write(packaged(RUN, home=place.home.path, clock=SystemClock()), path)
+    return path
+
+
+def test_a_model_is_tried_on_held_out_patients_only(
+    fedtwin: Fedtwin, place: Consortium, package: Path
+) -> None:
+    home = place.node(0)
+    found = fedtwin("node", "evaluate", package, "--home", home.path, "--json").json
+    model = model_package.read(package)
+    with contextlib.closing(OmopStore.open(home.store, read_only=True)) as store:
+        table = feature_table(model.study, store)
+    key = split_key(NodeKeys.load(home.keys).pseudonym)
+    rest = table.rows(~in_training(table.person_ids, key=key, fraction=0.8))
+    assert found["overall"]["patients"] == len(rest) < PATIENTS / 2
+    logits = models.logits(model.study, model.parameters, rest.x)
+    assert found["overall"]["accuracy"] == pytest.approx(((logits > 0) == (rest.y > 0.5)).mean())
+    everyone = models.logits(model.study, model.parameters, table.x)
+    assert found["overall"]["brier"] != pytest.approx(((1 / (1 + np.exp(-everyone)) - table.y) ** 2).mean())
+    for groups in found["groups"].values():
+        assert sum(row["patients"] for row in groups) == len(rest)
+    assert {row["group"] for row in found["groups"]["sex"]} == {"male", "female"}
+    assert sum(row["patients"] for row in found["calibration"]) == len(rest)
+
+
+def test_what_is_found_is_kept_here_for_the_owner_and_named_in_the_trail(
+    fedtwin: Fedtwin, place: Consortium, package: Path
+) -> None:
+    home = place.node(0)
+    said = fedtwin("node", "evaluate", package, "--home", home.path)
+    assert said.code == Exit.OK
+    assert "not to leave the hospital" in " ".join(said.err.split())
+    assert "held-out patients" in said.out
+    (*_, kept) = sorted(home.evaluations.iterdir())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.evaluations.stat().st_mode) == 0o700
+    assert "not to leave" in json.loads(kept.read_text())["stays"]
+    last = list(audit.lines(NodeHome(home.path).audit))[-1]
+    assert last.event == AuditEvent.MODEL_EVALUATED
+
+
+def test_a_model_that_no_lead_of_the_roster_signed_is_refused(
+    fedtwin: Fedtwin, place: Consortium, package: Path, tmp_path: Path
+) -> None:
+    home = place.node(0)
+    elsewhere = trained(tmp_path, Study.from_json(study_form()))
+    assert elsewhere.path.is_dir()
+    model_package.write(packaged(RUN, home=tmp_path, clock=SystemClock()), tmp_path / "unsigned")
+    refused = fedtwin("node", "evaluate", tmp_path / "unsigned", "--home", home.path)
+    assert refused.code == Exit.REFUSED
+    allowed = fedtwin("node", "evaluate", tmp_path / "unsigned", "--unsigned", "--home", home.path, "--json")
+    assert allowed.code == Exit.OK
+    files = model_package.signed(
+        packaged(RUN, home=tmp_path, clock=SystemClock()),
+        signer="lead",
+        key=NodeKeys.load(home.keys).identity,  # somebody's, not the lead's
+    )
+    model_package.write(files, tmp_path / "forged")
+    forged = fedtwin("node", "evaluate", tmp_path / "forged", "--home", home.path)
+    assert forged.code == Exit.USAGE
+    assert "roster" in forged.err
+
+
+def test_a_plan_that_trains_on_everybody_leaves_nobody_to_try_it_on(
+    fedtwin: Fedtwin, place: Consortium, tmp_path: Path
+) -> None:
+    trained(tmp_path, Study.from_json(study_form(training__train_fraction=1.0)))
+    model_package.write(packaged(RUN, home=tmp_path, clock=SystemClock()), tmp_path / "package")
+    said = fedtwin(
+        "node", "evaluate", tmp_path / "package", "--unsigned", "--home", place.node(0).path, "--json"
+    )
+    assert said.code == Exit.USAGE
+    assert "trains on all patients" in said.err
