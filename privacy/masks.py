@@ -20,7 +20,8 @@ from privacy.rng import Words
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
 MAX_WORDS = 2**31  # 16 GiB, twenty times 1e8 parameters; a ChaCha20 stream wraps its counter at 2^35 words
-_CHUNK_BYTES = 2**18  # the stream is added piece by piece: stays in the cache, and memory stays flat
+CHUNK_WORDS = 2**15  # the stream is added piece by piece: stays in the cache, and memory stays flat
+_CHUNK_BYTES = 8 * CHUNK_WORDS
 _NONCE = bytes(16)  # every key is derived for one stream, so the nonce may stay zero
 _ZEROS = bytes(_CHUNK_BYTES)
 
@@ -51,17 +52,19 @@ class MaskStream:
         self._stream = Cipher(ChaCha20(derive(seed, "mask", context), _NONCE), mode=None).encryptor()
         self._apply = np.subtract if subtract else np.add
         self._used = 0
+        self._buffer = bytearray()
 
     def apply(self, words: Words) -> None:
         """Add (or subtract) the mask's next words to `words`, modulo 2^64, in place."""
         self._used += words.size
         if self._used > MAX_WORDS:
             raise BadParameters(f"at most {MAX_WORDS} words")
-        buffer = bytearray(min(_CHUNK_BYTES, 8 * words.size))
-        mask = np.frombuffer(buffer, dtype="<u8")
-        for start in range(0, words.size, _CHUNK_BYTES // 8):
-            part = words[start : start + _CHUNK_BYTES // 8]
-            self._stream.update_into(_ZEROS[: 8 * part.size], buffer)
+        if len(self._buffer) < min(_CHUNK_BYTES, 8 * words.size):
+            self._buffer = bytearray(min(_CHUNK_BYTES, 8 * words.size))
+        mask = np.frombuffer(self._buffer, dtype="<u8")
+        for start in range(0, words.size, CHUNK_WORDS):
+            part = words[start : start + CHUNK_WORDS]
+            self._stream.update_into(_ZEROS[: 8 * part.size], self._buffer)
             self._apply(part, mask[: part.size], out=part)
 
     def __repr__(self) -> str:

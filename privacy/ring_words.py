@@ -45,13 +45,15 @@ def check_width(width: int) -> None:
 
 
 def packed(words: Words, *, width: int) -> bytes:
-    """Return the low `width` bytes of each word, least significant first."""
+    """Return the low `width` bytes of each word: the low parts of all words, then the next parts of all.
+
+    Parts are of four, two and one byte, least significant first: whole arrays are copied, never single bytes.
+    """
     check_width(width)
-    little = np.ascontiguousarray(words, dtype="<u8")
     if width == WORD_BYTES:
-        return little.tobytes()
-    data: bytes = little.view(np.uint8).reshape(-1, WORD_BYTES)[:, :width].tobytes()
-    return data
+        return words.astype("<u8", copy=False).tobytes()
+    parts = [(words >> np.uint64(8 * at)).astype(kind).tobytes() for at, kind in _parts(width)]
+    return b"".join(parts)
 
 
 def unpacked(data: bytes, *, width: int) -> Words:
@@ -64,10 +66,24 @@ def unpacked(data: bytes, *, width: int) -> Words:
         raise BadParameters(f"not whole words of {width} bytes")
     if width == WORD_BYTES:
         return np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
-    wide = np.zeros((len(data) // width, WORD_BYTES), dtype=np.uint8)
-    wide[:, :width] = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
-    words: Words = wide.reshape(-1).view("<u8").astype(np.uint64, copy=False)
+    count = len(data) // width
+    lowest, *higher = (
+        (at, np.frombuffer(data, dtype=kind, count=count, offset=at * count)) for at, kind in _parts(width)
+    )
+    words = lowest[1].astype(np.uint64)
+    for at, part in higher:
+        words |= part.astype(np.uint64) << np.uint64(8 * at)
     return words
+
+
+def _parts(width: int) -> list[tuple[int, str]]:
+    """Return at which byte of a word each part begins, and its type."""
+    found, at = [], 0
+    for size in (4, 2, 1):
+        if width & size:
+            found.append((at, f"<u{size}"))
+            at += size
+    return found
 
 
 def extend(words: Words, *, width: int) -> None:

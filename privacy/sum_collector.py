@@ -43,7 +43,6 @@ MAX_SUBSETS = 2000  # tried when shares are wrong: a second or two for 50 partie
 
 Nodes: TypeAlias = tuple[NodeId, ...]
 SPOOLED_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
-PIECE_BYTES = 2**21  # of waiting pieces that are added at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class _Waiting:
     def __init__(self, form: Form, folder: Path | None) -> None:
         self.form = form
         self.words = 0
+        self.piece_bytes = 0  # of each but the last
         self.pieces = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # it outlives this call
             max_size=SPOOLED_BYTES, dir=None if folder is None else str(folder)
         )
@@ -80,12 +80,27 @@ class _Waiting:
     def whole(self) -> bool:
         return self.words == self.form.length
 
+    def take(self, data: bytes, *, offset: int) -> bool:
+        """Keep the next piece; return whether it follows those before it, and is as long."""
+        words = len(data) // self.form.width
+        self.piece_bytes = self.piece_bytes or len(data)
+        last = offset + words == self.form.length
+        if (
+            offset != self.words
+            or len(data) > self.piece_bytes
+            or not (last or len(data) == self.piece_bytes)
+        ):
+            return False
+        self.pieces.write(data)
+        self.words += words
+        return True
+
     def add_to(self, total: Words) -> None:
         """Add the whole vector, a piece at a time."""
         self.pieces.seek(0)
-        at, width = 0, self.form.width
-        while data := self.pieces.read(PIECE_BYTES // width * width):
-            part = unpacked(data, width=width)
+        at = 0
+        while data := self.pieces.read(self.piece_bytes):
+            part = unpacked(data, width=self.form.width)
             total[at : at + part.size] += part
             at += part.size
 
@@ -201,11 +216,9 @@ class SumCollector:
             waiting = state.waiting[node] = _Waiting(form, self._folder)
         if waiting.whole:
             return False
-        if waiting.form != form or waiting.words != offset:
+        if waiting.form != form or not waiting.take(data, offset=offset):
             self._forget(state, node)
-            raise ProtocolViolation("a piece does not follow the one before it")
-        waiting.pieces.write(data)
-        waiting.words += len(data) // width
+            raise ProtocolViolation("a piece does not follow the one before it, or is not as long")
         return waiting.whole
 
     def add(self, node: NodeId, *, step: int) -> bool:

@@ -24,7 +24,7 @@ from privacy.errors import (
     StepReused,
     TooFewSurvivors,
 )
-from privacy.masks import CONTEXT_BYTES, MAX_WORDS, SEED_BYTES, MaskStream
+from privacy.masks import CHUNK_WORDS, CONTEXT_BYTES, MAX_WORDS, SEED_BYTES, MaskStream
 from privacy.rng import SecureBits, Words
 from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
@@ -66,8 +66,9 @@ class Masking:
             raise BadParameters("a piece lies within what is left of the vector")
         self._left -= part.size
         masked = part.copy()
-        for stream in self._streams:
-            stream.apply(masked)
+        for start in range(0, part.size, CHUNK_WORDS):  # all masks over what is in the cache, then the next
+            for stream in self._streams:
+                stream.apply(masked[start : start + CHUNK_WORDS])
         if self.finished:
             self._streams = ()
         return masked

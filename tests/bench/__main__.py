@@ -29,6 +29,7 @@ BENCHES = (
     "circe_scale",
     "ten_sites",
     "encrypted",
+    "secure_aggregation",
     "gradient_step",
     "flower_round",
     "heart",

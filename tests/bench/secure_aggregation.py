@@ -1,0 +1,333 @@
+"""Secure aggregation of a million parameters from eight sites, beside the same wire without it, in one run.
+
+All sites, the coordinator and the wire (gRPC, mutual TLS, loopback) are in one process, on the same cores:
+what eight hospitals would do at the same time is done one after another, so what masks cost in computing is
+seen eight times over. `masked` has all of it in its time; `masked_ahead` has masks expanded before, as a site
+can while it computes its gradient. Plaintext and masked steps alternate, from each site's vector of float64 to
+the total in float64 at every site. "Plaintext" sends float32, unmasked, in the same pieces over the same
+streams; the coordinator adds them as they come. Under masks the values cross as integers on the plan's
+lattice, in as many bytes as the plan needs. Noise is left out: it is what privacy costs, not aggregation.
+
+CKKS is measured without the wire, as in `tests.bench.encrypted`: processor time, and bytes of one site.
+"""
+
+import asyncio
+import contextlib
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordinator.server import Serving
+from node.running import Parts, RunningNode
+from privacy.lattice import NoisePlan
+from privacy.ring_words import packed
+from protocols.ids import NodeId, SessionId
+from protocols.pieces import pieces
+from protocols.wire import fedtwin_pb2 as pb
+from tests.bench.encrypted import _encrypted
+from tests.bench.figure import Figure
+from tests.network.consortium import Consortium, until
+from tests.privacy.sum_network import SumNetwork, node
+
+SITES = 8
+PARAMETERS = 1_000_000
+GOAL_WALL, GOAL_BYTES = 1.5, 2.1  # of the plaintext
+LARGE = 100_000_000
+LARGE_SITES = 3
+PLAIN_BYTES = 4  # float32
+CONTEXT = bytes(32)
+
+
+def plan_for(*, values: int, sites: int, patients: int = 100_000) -> NoisePlan:
+    """Return the plan of a step of shared-noise training with a clip norm of 1."""
+    return NoisePlan.for_reals(
+        sigma=8.0,
+        l2_clip_norm=1.0,
+        sites_per_patient=2,
+        participants=sites,
+        tolerance=1,
+        dimension=values,
+        largest=float(patients),
+    )
+
+
+def figures(*, quick: bool) -> Iterator[Figure]:
+    """Yield wall time and bytes under masks against plaintext, CKKS beside them, and a step of 1e8."""
+    values, repeats = (200_000, 2) if quick else (PARAMETERS, 7)
+    with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+        found = asyncio.run(_measured(Path(folder), values=values, repeats=repeats))
+    label, plain = f"secure_aggregation.{values}x{SITES}", found["plaintext"]
+    goal = f"plaintext float32 on the same wire; goal: up to {GOAL_WALL:g} times"
+    yield Figure(f"{label}.plaintext.wall", round(plain.wall_ms, 1), "ms")
+    yield Figure(f"{label}.plaintext.cpu", round(plain.cpu_ms, 1), "ms of CPU, all sites and the coordinator")
+    for name in ("masked", "masked_ahead"):
+        cost = found[name]
+        yield Figure(f"{label}.{name}.wall", round(cost.wall_ms, 1), "ms", plain.wall_ms, goal)
+        each = [a / b for a, b in zip(cost.walls_s, plain.walls_s, strict=True)]
+        yield Figure(
+            f"{label}.{name}.wall_ratio", round(statistics.median(each), 2), "median of pairs", GOAL_WALL
+        )
+        yield Figure(f"{label}.{name}.cpu", round(cost.cpu_ms, 1), "ms of CPU", plain.cpu_ms, "plaintext")
+    goal = f"plaintext float32 on the same wire; goal: up to {GOAL_BYTES:g} times"
+    yield Figure(f"{label}.plaintext.bytes", plain.bytes_per_value, "bytes a parameter, up and down")
+    masked = found["masked"].bytes_per_value
+    yield Figure(
+        f"{label}.masked.bytes", masked, "bytes a parameter, up and down", plain.bytes_per_value, goal
+    )
+    yield Figure(
+        f"{label}.masked.bytes_against_float64",
+        masked,
+        "bytes a parameter, up and down",
+        2 * plain.bytes_per_value,
+        "plaintext float64",
+    )
+    yield Figure(f"{label}.masked.largest_error", found["masked"].error, "of a sum of values in ±1")
+    yield from _ckks(values=values, sites=3 if quick else SITES, plain=plain)
+    yield from _large(values=1_000_000 if quick else LARGE)
+
+
+@dataclass
+class Cost:
+    """What the steps of one kind took."""
+
+    values: int
+    walls_s: list[float] = field(default_factory=list)
+    cpus_s: list[float] = field(default_factory=list)
+    sent: int = 0  # bytes by all sites, in all steps
+    received: int = 0
+    error: float = 0.0
+
+    @property
+    def wall_ms(self) -> float:
+        return 1000.0 * statistics.median(self.walls_s)
+
+    @property
+    def cpu_ms(self) -> float:
+        return 1000.0 * statistics.median(self.cpus_s)
+
+    @property
+    def bytes_per_value(self) -> float:
+        return round((self.sent + self.received) / (SITES * len(self.walls_s) * self.values), 3)
+
+
+class CountingNode(RunningNode):
+    """A node that counts what crosses its stream, and takes totals that were added in the open."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.sent = self.received = 0
+        self.plain_session = b""
+        self.plain_total = np.zeros(0, dtype=np.float64)
+        self.plain_left = 0
+        self.plain_done = asyncio.Event()
+        send, handle = self.stream.send, self.stream._handle
+
+        def counted(frame: pb.NodeFrame) -> None:
+            self.sent += frame.ByteSize()
+            send(frame)
+
+        async def taken(frame: pb.CoordinatorFrame) -> None:
+            self.received += frame.ByteSize()
+            result = frame.sum_result
+            if frame.WhichOneof("body") != "sum_result" or result.session_id != self.plain_session:
+                await handle(frame)
+                return
+            part = np.frombuffer(result.total, dtype="<f4")
+            self.plain_total[result.offset : result.offset + part.size] = part
+            self.plain_left -= part.size
+            if not self.plain_left:
+                self.plain_done.set()
+
+        self.stream.send, self.stream._handle = counted, taken  # type: ignore[method-assign]  # to count
+
+    async def aggregate_plainly(self, session: bytes, vector: np.ndarray) -> np.ndarray:
+        """Send the vector as float32 and return the total."""
+        self.plain_session, self.plain_left = session, vector.size
+        self.plain_total = np.empty(vector.size)
+        self.plain_done.clear()
+        data = vector.astype("<f4")
+        for piece in pieces(vector.size, width=PLAIN_BYTES):
+            await self.stream.room()
+            sent = pb.SumInput(session_id=session, context=CONTEXT, masked=data[piece].tobytes())
+            sent.offset, sent.length, sent.width = piece.start, vector.size, PLAIN_BYTES
+            self.send(pb.NodeFrame(sum_input=sent))
+        await self.plain_done.wait()
+        return self.plain_total
+
+
+@dataclass
+class PlainAdder:
+    """The coordinator's part without secrets: adds what comes, and tells everybody."""
+
+    broker: Any
+    total: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    session: bytes = b""
+    left: int = 0
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, session: bytes, values: int) -> None:
+        self.session, self.left = session, SITES * values
+        self.total = np.zeros(values, dtype=np.float32)
+        self.done.clear()
+
+    def connected(self, node: NodeId, hello: pb.Hello) -> None:
+        """Nothing."""
+
+    def lost(self, node: NodeId) -> None:
+        """Nothing."""
+
+    def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
+        sent = frame.sum_input
+        if frame.WhichOneof("body") != "sum_input" or sent.session_id != self.session:
+            return
+        part = np.frombuffer(sent.masked, dtype="<f4")
+        self.total[sent.offset : sent.offset + part.size] += part
+        self.left -= part.size
+        if not self.left:
+            self.done.set()
+
+    async def tell(self) -> None:
+        """Send the total to all, once it is whole."""
+        await self.done.wait()
+        nodes = self.broker.connected()
+        for piece in pieces(self.total.size, width=PLAIN_BYTES):
+            result = pb.SumResult(session_id=self.session, total=self.total[piece].tobytes())
+            result.offset, result.length, result.width = piece.start, self.total.size, PLAIN_BYTES
+            await self.broker.room(nodes)
+            self.broker.send_all(nodes, pb.CoordinatorFrame(sum_result=result))
+
+
+@contextlib.asynccontextmanager
+async def _running(folder: Path) -> AsyncIterator[tuple[Serving, list[CountingNode], PlainAdder]]:
+    consortium = Consortium(folder, sites=SITES)
+    consortium.found()
+    async with consortium.coordinator() as serving:
+        await consortium.enrol_all()
+        async with consortium.nodes(make=CountingNode) as nodes:
+            await until(lambda: len(serving.broker.connected()) == SITES)
+            adder = PlainAdder(serving.broker)
+            serving.broker.listen(adder)
+            yield serving, nodes, adder  # type: ignore[misc]  # CountingNode is what `make` makes
+
+
+async def _measured(folder: Path, *, values: int, repeats: int) -> dict[str, Cost]:
+    plan = plan_for(values=values, sites=SITES)
+    rng = np.random.default_rng(1)
+    vectors = [rng.uniform(-1.0, 1.0, values) for _ in range(SITES)]
+    expected = np.sum(vectors, axis=0)
+    found = {name: Cost(values) for name in ("plaintext", "masked", "masked_ahead")}
+    async with _running(folder) as (serving, nodes, adder):
+        session = await serving.sums.open(
+            serving.broker.connected(),
+            steps=2 * (repeats + 1),
+            purpose="questions",
+            tolerance=1,
+            most_values=values,
+        )
+        for each in nodes:
+            await each.sums.opened(session.id)
+
+        async def masked(step: int) -> list[np.ndarray]:
+            async def one(each: CountingNode, vector: np.ndarray) -> np.ndarray:
+                words = await asyncio.to_thread(plan.encode, vector)
+                await each.sums.contribute(session.id, step, CONTEXT, words, width=plan.ring_bytes)
+                total = await each.sums.result(session.id, step)
+                return await asyncio.to_thread(plan.decode, total)
+
+            adding = [
+                asyncio.create_task(one(each, vector)) for each, vector in zip(nodes, vectors, strict=True)
+            ]
+            await session.step(step, deadline_s=120, broadcast=True)
+            return await asyncio.gather(*adding)
+
+        async def plainly(_: int) -> list[np.ndarray]:
+            secret = SessionId.new().raw
+            adder.begin(secret, values)
+            adding = [each.aggregate_plainly(secret, v) for each, v in zip(nodes, vectors, strict=True)]
+            return (await asyncio.gather(adder.tell(), *adding))[1:]
+
+        async def timed(cost: Cost, run: Callable[[int], Any], *, step: int, kept: bool) -> None:
+            before = [(each.sent, each.received) for each in nodes]
+            began, cpu = time.perf_counter(), time.process_time()
+            totals = await run(step)
+            taken = time.perf_counter() - began
+            if kept:
+                cost.walls_s.append(taken)
+                cost.cpus_s.append(time.process_time() - cpu)
+                cost.sent += sum(each.sent - was[0] for each, was in zip(nodes, before, strict=True))
+                cost.received += sum(each.received - was[1] for each, was in zip(nodes, before, strict=True))
+            cost.error = max(cost.error, *(float(np.abs(total - expected).max()) for total in totals))
+
+        for repeat in range(repeats + 1):  # the first of each warms up
+            kept = repeat > 0
+            await timed(found["plaintext"], plainly, step=0, kept=kept)
+            await timed(found["masked"], masked, step=session.take_step(), kept=kept)
+            step = session.take_step()
+            for each in nodes:
+                await each.sums.prepare(session.id, step, CONTEXT, values)
+            await timed(found["masked_ahead"], masked, step=step, kept=kept)
+        session.close()
+    if found["masked"].error > 1e-3:
+        raise AssertionError("the total is not the sum")
+    return found
+
+
+def _ckks(*, values: int, sites: int, plain: Cost) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+        cost = _encrypted("ckks", values, sites, Path(folder))
+    label = f"secure_aggregation.{values}x{sites}.ckks"
+    against = "plaintext float32 on the same wire"
+    yield Figure(f"{label}.site_cpu", round(1000 * cost.site_s / sites, 1), "ms of CPU a site")
+    yield Figure(
+        f"{label}.centre_cpu", round(1000 * cost.centre_s, 1), "ms of CPU, coordinator and key-holder"
+    )
+    both = (cost.sent + cost.received) / values
+    yield Figure(
+        f"{label}.bytes", round(both, 1), "bytes a parameter, up and down", plain.bytes_per_value, against
+    )
+    yield Figure(f"{label}.largest_error", 0.0, "the total is compared bit for bit")
+
+
+def _large(*, values: int) -> Iterator[Figure]:
+    """Add vectors that nobody holds as a whole: made, masked, sent and added a piece at a time."""
+    plan = plan_for(values=values, sites=LARGE_SITES)
+    network, width = SumNetwork(LARGE_SITES, colluders=0).open(), plan.ring_bytes
+    before, began = _peak_mb(), time.perf_counter()
+    for index in range(LARGE_SITES):
+        masking = network.parties[index].masking(step=0, context=CONTEXT, length=values)
+        for piece in pieces(values, width=width):
+            words = np.arange(piece.start, piece.stop, dtype=np.uint64) * np.uint64(index + 1)
+            network.collector.piece(
+                node(index),
+                packed(masking.over(words), width=width),
+                step=0,
+                context=CONTEXT,
+                width=width,
+                offset=piece.start,
+                length=values,
+            )
+        if not network.collector.add(node(index), step=0):
+            raise AssertionError("the vector is not in the sum")
+    total = network.run({})
+    taken = time.perf_counter() - began
+    if not np.array_equal(
+        total[:: values // 1000], 6 * np.arange(values, dtype=np.uint64)[:: values // 1000]
+    ):
+        raise AssertionError("the total is not the sum")
+    grown = _peak_mb() - before
+    label = f"secure_aggregation.{values}x{LARGE_SITES}.masked"
+    yield Figure(f"{label}.wall", round(taken, 2), "s, all parties and the collector in one thread")
+    yield Figure(
+        f"{label}.memory", round(grown), "MB that the peak grew", round(8 * values / 2**20), "one running sum"
+    )
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
