@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ from protocols import canonical
 from protocols import question as questions
 from protocols.clock import Clock
 from protocols.envelope import MAX_ENVELOPE_BYTES, BadEnvelope
+from protocols.ids import MalformedId, NodeId
 from protocols.peer import Peer, Role
 from protocols.question import MalformedQuestion, Mechanism, Question, UnknownSigner
 from protocols.refusal import RefusalCode, Refused
@@ -139,7 +140,12 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
         """Run one round's secure sums, for the ServerApp of the lead."""
         async with _Codes(context):
             caller = await self._broker.caller(context, Role.LEAD)
-            events = self._studies.round(request.plan_hash, number=request.round, steps=request.steps)
+            events = self._studies.round(
+                request.plan_hash,
+                number=request.round,
+                steps=request.steps,
+                without=_nodes(request.without),
+            )
             async for event in self._while_admitted(events, caller):
                 yield event
 
@@ -181,6 +187,14 @@ def _opened(envelope: bytes, *, roster: Roster, signer: str) -> Question:
     if not roster.active_people[name].may_use(question.project):
         raise Refused(RefusalCode.NOT_ALLOWED)
     return question
+
+
+def _nodes(raw: Iterable[bytes]) -> frozenset[NodeId]:
+    """Return the nodes of a request. Raises: Refused(MALFORMED)."""
+    try:
+        return frozenset(NodeId(one) for one in raw)
+    except MalformedId as error:
+        raise Refused(RefusalCode.MALFORMED) from error
 
 
 def _event(text: str) -> Event | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from privacy import study_releases, validation
 from privacy.accountant import GaussianEvent, SampledGaussianEvent, calibrate
@@ -14,6 +15,8 @@ from privacy.walks import vector_length
 from protocols.study import Study
 
 PATIENTS_AT_ONE_SITE = 100_000  # largest site a training sum is for; lattice.py bounds float error up to it
+MOST_TIMES = 10  # as many patients as the plan expects: with more, its steps would be ten times too long
+NOISE_LENGTHS = 10.0  # a total's noise is not longer than this many times its expected length
 CONTEXT_LABEL = b"fedtwin training step v1"
 
 
@@ -114,3 +117,17 @@ def session_purpose(plan_hash: bytes) -> str:
 def session_sums(study: Study, *, round: int) -> int:
     """Return how many sums the session of a round has: its steps, and the look at the model if one is due."""
     return study.training.steps_per_round + validation.due(study, round=round)
+
+
+def longest_total(study: Study, plan: NoisePlan | ExactSums, *, contributors: int) -> float:
+    """Return the L2 norm that no total of honest sites exceeds, but for once in a lifetime.
+
+    A sum of clipped gradients is no longer than clip norm × patients: of `MOST_TIMES` as many as the plan
+    expects, as a step scaled by that guess would make no sense with more. It is all that bounds what a site
+    that runs other code adds under its mask.
+    """
+    most = contributors * plan.largest * math.sqrt(plan.dimension)
+    if study.training.mode == "shared-noise":
+        most = min(most, MOST_TIMES * study.training.expected_patients * study.privacy.clip_norm)
+    noise = plan.standard_deviation(contributors=contributors) * math.sqrt(plan.dimension)
+    return most + NOISE_LENGTHS * noise

@@ -276,7 +276,7 @@ class RunFolder:
         return self._parameters(study, round, None)
 
     def write_step(self, study: Study, found: Checkpoint) -> None:
-        """Keep the model after a step of round `found.round`, which is in progress, after `found.steps` in all."""
+        """Keep the model after `found.steps` steps in all, the last of them in round `found.round`."""
         buffer = io.BytesIO()
         np.savez(
             buffer,

@@ -1,4 +1,4 @@
-"""The rounds of a training run: open a session, send the model, follow the sums, check every reply.
+"""The rounds of a training run: open a session, let the round run, keep the model, decide whether to go on.
 
 Flower's own strategies average what clients send and wait 3 s between two looks. Here nothing is averaged:
 the sites and this loop apply the same noisy sums to the same model; a reply says which model a site holds.
@@ -7,17 +7,14 @@ the sites and this loop apply the same noisy sums to the same model; a reply say
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from coordinator.flower.round_source import OpenedRound, RoundSource, RoundSum
+from coordinator.flower.round_source import OpenedRound, RoundSource
 from coordinator.flower.run_folder import (
     AFTER_STEP,
     FAILED,
@@ -30,69 +27,33 @@ from coordinator.flower.run_folder import (
     RunFolder,
     Status,
 )
-from privacy import walks
-from privacy.descent import NotFinite, digest, initial
-from privacy.lattice import NoisePlan, NotEncodable
-from privacy.study_noise import noise_plan
-from privacy.walks import Walk
+from coordinator.flower.running_round import RoundLost, RoundOutcome, RunningRound, StopAsked
+from privacy import study_noise, validation
+from privacy.descent import initial
 from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
-from protocols.round import MESSAGE_TYPE, RECORD, MalformedRound, RoundReply, RoundRequest
+from protocols.round import RoundRequest
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
 Directory = Callable[[Grid], Mapping[NodeId, int]]  # which Flower node is which hospital
 
-POLL_S = 0.1  # between two looks for replies; Flower's own loop waits 3 s
-STOP_POLL_S = 0.1  # between two looks whether the run is to stop
-SUMS_POLL_S = 0.005  # between two looks for sums: a step takes 20 to 100 ms
-MESSAGE_TTL_S = 3600.0
+POLL_S = 0.1  # between two looks for SuperNodes
 SITES_TIMEOUT_S = 60.0  # for the SuperNodes of the participants to be online
-SILENCE_S = 180.0  # with no sum and no reply for this long, a round is lost
-REPLY_GRACE_S = 20.0  # after the last sum: a site that fell out does not hold up the others
 TRIES = 3  # of a round of which no sum was opened
 TRY_AGAIN_S = 3.0
 PASSING = frozenset(
     {RefusalCode.TOO_MANY_DROPOUTS, RefusalCode.DEADLINE, RefusalCode.NOT_READY, RefusalCode.TOO_FEW_SITES}
 )  # refusals that another try may not meet
 SPENT = frozenset({RefusalCode.BUDGET_EXHAUSTED, RefusalCode.REPLAYED})  # the sites' steps are used up
-UNREACHED = frozenset(
-    {
-        ErrorCode.NODE_UNAVAILABLE,
-        ErrorCode.MESSAGE_UNAVAILABLE,
-        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-        ErrorCode.CLIENT_APP_CRASHED,
-    }
-)  # Flower's own: the site was away, or went away
-NOISE_SDS = 10.0  # a total's noise is not longer than this many times its expected length
 TELL_S = 1.0  # between two words on how many steps of a round are done
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RoundOutcome:
-    """What a round left. With fewer `steps` than planned the session broke: the model is as far as it got."""
-
-    parameters: Vector
-    steps: int
-    agreeing: tuple[NodeId, ...]
-    refusals: Mapping[NodeId, RefusalCode]
-    contributors: int = 0
-    sum_norm: float = 0.0
-    noise_norm: float = 0.0
-
-
-class BadReply(ValueError):
-    """A reply is malformed, or the site holds another model."""
-
-
-class StopAsked(Exception):
-    """Somebody asked the run to end, and this round has opened no sum."""
 
 
 @dataclass(slots=True)
 class _Watch:
     """What a round in progress tells, and what it looks at, between two steps."""
 
+    study: Study
     folder: RunFolder
     status: Status
     told_at: float = 0.0
@@ -101,79 +62,186 @@ class _Watch:
         """Whether the run shall end after the step at hand."""
         return self.folder.stop_asked() == AFTER_STEP
 
-    def stepped(self, steps: int) -> None:
-        """Say how many steps of the round are done, now and then."""
+    def stepped(self, steps: int, parameters: Vector) -> None:
+        """Keep the model after a step, which was paid for; now and then, say how many steps are done."""
+        done = self.status.steps + steps
+        self.folder.write_step(self.study, Checkpoint(self.status.round + 1, done, parameters))
         now = time.monotonic()
         if now - self.told_at >= TELL_S:
             self.told_at = now
-            told = replace(self.status, state=RUNNING, steps=self.status.steps + steps)
-            self.folder.write_status(told)
+            self.folder.write_status(replace(self.status, state=RUNNING, steps=done))
+
+
+@dataclass(slots=True)
+class _Sites:
+    """How a run reaches its sites."""
+
+    grid: Grid
+    source: RoundSource
+    directory: Directory
+    seen: set[NodeId] = field(default_factory=set)  # those that took part in a round
+
+    def open(self, study: Study, *, number: int, without: Collection[NodeId]) -> OpenedRound:
+        """Open a round's session, without sites whose SuperNode went away. Raises: Refused."""
+        away = self.seen - self.directory(self.grid).keys() if self.seen else set()
+        opened = self.source.open(
+            plan_hash=study.plan_hash(),
+            round=number,
+            steps=study_noise.session_sums(study, round=number),
+            without=sorted(away | set(without)),
+        )
+        self.seen |= set(opened.participants)
+        return opened
+
+    def online(self, opened: OpenedRound) -> Mapping[NodeId, int]:
+        """Wait until every participant's SuperNode is online, or time is up; return those that are."""
+        ends = time.monotonic() + SITES_TIMEOUT_S
+        while True:
+            known = self.directory(self.grid)
+            found = {node: known[node] for node in opened.participants if node in known}
+            if len(found) == len(opened.participants) or time.monotonic() > ends:
+                return found
+            time.sleep(POLL_S)
 
 
 def train(
     study: Study, *, folder: RunFolder, grid: Grid, source: RoundSource, directory: Directory
 ) -> Checkpoint:
-    """Run the plan's rounds from the last checkpoint on; return the final model.
+    """Run the plan's rounds from the last step on; return the run's model.
 
-    Guarantee: a step whose sum was opened is never asked for again, so a broken round costs the rest of its
-    steps and no budget twice. Where that leaves too few steps for the last round, the run ends with the model
-    so far, and its status names the refusal. A run that somebody asks to stop ends after its round, or after
-    its step, and its session with it: no site holds budget for it, and it may go on later. Raises: Refused.
+    Guarantee: a step whose sum was opened is never asked for again, so a broken round, or a coordinator that
+    was killed, costs the rest of a round's steps and no budget twice. Where that leaves too few steps for the
+    last round, the run ends with the model so far, and its status names the refusal. A site that broke the
+    protocol is not asked again in this run, and named by code. A plan with looks at the model ends when they
+    bring no improvement, and its model is the best one. A run that somebody asks to stop ends after its
+    round, or after its step, and its session with it: no site holds budget for it, and it may go on later.
+    Raises: Refused.
     """
-    found = folder.checkpoint(study) or Checkpoint(0, 0, initial(study))
-    plan = study.training
-    status = Status(
-        state=WAITING,
-        plan_hash=study.plan_hash().hex(),
-        round=found.round,
-        rounds=plan.rounds,
-        steps=found.steps,
-        steps_in_all=plan.steps,
-        seconds_per_round=tuple(record.seconds for record in folder.rounds()),
-    )
-    folder.write_status(status)
-    ended = FINISHED
+    run = _Run(study, folder, _Sites(grid, source, directory), _found(study, folder))
+    folder.write_status(run.status)
     try:
-        while found.round < plan.rounds:
-            if folder.stop_asked():
-                ended = STOPPED
-                break
-            began, watch = time.monotonic(), _Watch(folder, status)
+        ended = run.rounds()
+    except BaseException as error:
+        code = error.code if isinstance(error, Refused) else RefusalCode.INTERNAL
+        folder.write_status(replace(run.status, state=FAILED, refusal=code))
+        raise
+    found = _with_the_best(study, run.found, folder) if ended == FINISHED else run.found
+    folder.write_status(replace(run.status, state=ended))
+    return found
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run at work: the model so far, and what its status says."""
+
+    study: Study
+    folder: RunFolder
+    sites: _Sites
+    found: Checkpoint
+    status: Status = field(init=False)
+
+    def __post_init__(self) -> None:
+        plan, found = self.study.training, self.found
+        self.status = Status(
+            state=WAITING,
+            plan_hash=self.study.plan_hash().hex(),
+            round=found.round,
+            rounds=plan.rounds,
+            steps=found.steps,
+            steps_in_all=plan.steps,
+            seconds_per_round=tuple(record.seconds for record in self.folder.rounds()),
+            metrics=found.metrics,
+            best_round=_best(self.study, found),
+            quarantined=dict(found.quarantined),
+        )
+
+    def rounds(self) -> str:
+        """Run the rounds that are left; return how the run ended. Raises: Refused."""
+        plan = self.study.training
+        while self.found.round < plan.rounds and not _enough(self.study, self.found):
+            if self.folder.stop_asked():
+                return STOPPED
+            began, watch = time.monotonic(), _Watch(self.study, self.folder, self.status)
             try:
-                outcome = _round_with_tries(
-                    study, found, grid=grid, source=source, directory=directory, watch=watch
-                )
+                outcome = _round_with_tries(self.study, self.found, sites=self.sites, watch=watch)
             except StopAsked:
                 continue
             except Refused as refused:
-                if refused.code not in SPENT or not found.steps:
+                if refused.code not in SPENT or not self.found.steps:
                     raise
-                status = replace(status, refusal=refused.code)  # broken rounds took the rest
-                break
-            found = Checkpoint(found.round + 1, found.steps + outcome.steps, outcome.parameters)
-            folder.write_checkpoint(study, found)
-            seconds = round(time.monotonic() - began, 3)
-            folder.add_round(_record(found, outcome, seconds=seconds))
-            status = replace(
-                status,
-                state=RUNNING,
-                round=found.round,
-                steps=found.steps,
-                sites=len(outcome.agreeing),
-                seconds_per_round=(*status.seconds_per_round, seconds),
-                refusals={str(node): code.value for node, code in outcome.refusals.items()},
-            )
-            folder.write_status(status)
+                self.status = replace(self.status, refusal=refused.code)  # broken rounds took the rest
+                return FINISHED
+            self._keep(outcome, seconds=round(time.monotonic() - began, 3))
+            if outcome.spoilt:
+                raise Refused(
+                    RefusalCode.PROTOCOL_VIOLATION
+                )  # nobody can say who: a further round is lost too
             if outcome.steps < plan.steps_per_round and watch.stopping():
-                ended = STOPPED  # in the last round too: it did not come to its end
-    except Refused as refused:
-        folder.write_status(replace(status, state=FAILED, refusal=refused.code))
-        raise
-    except BaseException:
-        folder.write_status(replace(status, state=FAILED, refusal=RefusalCode.INTERNAL))
-        raise
-    folder.write_status(replace(status, state=ended))
+                return STOPPED  # in the last round too: it did not come to its end
+        return FINISHED
+
+    def _keep(self, outcome: RoundOutcome, *, seconds: float) -> None:
+        """Take a round's model, durably, and say how it went."""
+        found = self.found = _after(self.found, outcome)
+        best = _best(self.study, found)
+        self.folder.write_checkpoint(self.study, found, best=best)
+        self.folder.add_round(_record(found, outcome, seconds=seconds))
+        self.status = replace(
+            self.status,
+            state=RUNNING,
+            round=found.round,
+            steps=found.steps,
+            sites=len(outcome.agreeing),
+            seconds_per_round=(*self.status.seconds_per_round, seconds),
+            refusals=_by_name(outcome.refusals),
+            metrics=found.metrics,
+            best_round=best,
+            stopped_early=_enough(self.study, found),
+            quarantined=dict(found.quarantined),
+        )
+        self.folder.write_status(self.status)
+
+
+def _found(study: Study, folder: RunFolder) -> Checkpoint:
+    """Return where the run stands: after its last round, or after a step of a round that was cut off."""
+    found = folder.checkpoint(study) or Checkpoint(0, 0, initial(study))
+    step = folder.step(study)
+    if step is not None and step.round == found.round + 1 and step.steps > found.steps:
+        found = replace(found, round=step.round, steps=step.steps, parameters=step.parameters)
+        folder.write_checkpoint(study, found, best=_best(study, found))
     return found
+
+
+def _after(found: Checkpoint, outcome: RoundOutcome) -> Checkpoint:
+    return Checkpoint(
+        found.round + 1,
+        found.steps + outcome.steps,
+        outcome.parameters,
+        metrics=(*found.metrics, *outcome.metrics),
+        quarantined={**found.quarantined, **_by_name(outcome.offenders)},
+    )
+
+
+def _with_the_best(study: Study, found: Checkpoint, folder: RunFolder) -> Checkpoint:
+    """Make the model that looks found best the run's, durably."""
+    best = _best(study, found)
+    if best is None or best == (found.holds or found.round):
+        return found
+    found = replace(found, parameters=folder.parameters_of(study, best), holds=best)
+    folder.write_checkpoint(study, found, best=best)
+    return found
+
+
+def _best(study: Study, found: Checkpoint) -> int | None:
+    return None if study.validation is None else validation.best_round(study, found.metrics)
+
+
+def _enough(study: Study, found: Checkpoint) -> bool:
+    return study.validation is not None and validation.should_stop(study, found.metrics)
+
+
+def _by_name(codes: Mapping[NodeId, RefusalCode]) -> dict[str, str]:
+    return {str(node): code.value for node, code in codes.items()}
 
 
 def _record(found: Checkpoint, outcome: RoundOutcome, *, seconds: float) -> RoundRecord:
@@ -185,29 +253,32 @@ def _record(found: Checkpoint, outcome: RoundOutcome, *, seconds: float) -> Roun
         seconds=seconds,
         sum_norm=outcome.sum_norm,
         noise_norm=outcome.noise_norm,
-        refusals={str(node): code.value for node, code in outcome.refusals.items()},
+        refusals=_by_name(outcome.refusals),
     )
 
 
-def _round_with_tries(
-    study: Study, found: Checkpoint, *, grid: Grid, source: RoundSource, directory: Directory, watch: _Watch
-) -> RoundOutcome:
+def _round_with_tries(study: Study, found: Checkpoint, *, sites: _Sites, watch: _Watch) -> RoundOutcome:
+    """Run the next round; one of which no sum was opened is tried again, without those who offended."""
+    offenders: dict[NodeId, RefusalCode] = {}
     for left in reversed(range(TRIES)):
         if watch.folder.stop_asked():
             raise StopAsked
+        without = {NodeId.parse(name) for name in found.quarantined} | offenders.keys()
         try:
-            return run_round(
+            outcome = run_round(
                 study,
                 number=found.round + 1,
                 parameters=found.parameters,
-                grid=grid,
-                source=source,
-                directory=directory,
+                sites=sites,
                 watch=watch,
+                without=without,
             )
+            return replace(outcome, offenders={**offenders, **outcome.offenders})
         except Refused as refused:
             if left == 0 or refused.code not in PASSING:
                 raise
+            if isinstance(refused, RoundLost):
+                offenders |= refused.offenders
             time.sleep(TRY_AGAIN_S)
     raise AssertionError("unreachable")
 
@@ -217,209 +288,14 @@ def run_round(
     *,
     number: int,
     parameters: Vector,
-    grid: Grid,
-    source: RoundSource,
-    directory: Directory,
+    sites: _Sites,
     watch: _Watch,
+    without: Collection[NodeId],
 ) -> RoundOutcome:
     """Run one round. Raises: Refused if no sum was opened, or sites hold another model; StopAsked."""
-    plan_hash = study.plan_hash()
-    opened = source.open(plan_hash=plan_hash, round=number, steps=study.training.steps_per_round)
-    with opened:
-        request = RoundRequest(plan_hash, number, opened.session_id, parameters)
-        state = _Round(study, opened, parameters, watch)
-        state.send(grid, request, _online(grid, directory, opened))
-        state.follow(grid)
-    return state.outcome()
-
-
-@dataclass(slots=True)
-class _Round:
-    """A round in progress."""
-
-    study: Study
-    opened: OpenedRound
-    parameters: Vector
-    watch: _Watch
-    walk: Walk = field(init=False)
-    plan: NoisePlan = field(init=False)
-    waiting: dict[str, NodeId] = field(default_factory=dict)
-    replies: dict[NodeId, RoundReply] = field(default_factory=dict)
-    refusals: dict[NodeId, RefusalCode] = field(default_factory=dict)
-    broken: RefusalCode | None = None
-    asked_at: float = 0.0
-    norms: list[float] = field(default_factory=list)
-    contributors: int = 0
-
-    def __post_init__(self) -> None:
-        sites = len(self.opened.participants)
-        if sites < self.study.sites.minimum:
-            raise Refused(RefusalCode.TOO_FEW_SITES)
-        self.walk = walks.begin(self.study, self.parameters)
-        self.plan = noise_plan(self.study, participants=sites, tolerance=self.study.sites.tolerance)
-
-    def send(self, grid: Grid, request: RoundRequest, flower_ids: Mapping[NodeId, int]) -> None:
-        """Send the request to every participant that is online."""
-        nodes = sorted(flower_ids)
-        messages = [
-            Message(
-                content=RecordDict({RECORD: ConfigRecord(request.fields())}),
-                dst_node_id=flower_ids[node],
-                message_type=MESSAGE_TYPE,
-                ttl=MESSAGE_TTL_S,
-                group_id=str(request.round),
-            )
-            for node in nodes
-        ]
-        self.waiting = {
-            sent: node for sent, node in zip(grid.push_messages(messages), nodes, strict=True) if sent
-        }
-        for node in set(self.opened.participants) - set(self.waiting.values()):
-            self.refusals[node] = RefusalCode.NOT_READY
-
-    def follow(self, grid: Grid) -> None:
-        """Apply the sums and collect the replies until the round is over, one way or another."""
-        heard_at = looked_at = time.monotonic()
-        while not self.walk.finished or self.waiting:
-            now = time.monotonic()
-            try:
-                arrived = self.opened.poll() if not self.walk.finished else None
-            except Refused as refused:
-                self.broken = refused.code
-                return
-            if arrived is not None:
-                self._apply(arrived)
-                heard_at = now
-            if not self.walk.finished and self._stopped():
-                self.waiting.clear()  # whoever has not replied by now is not late
-                return
-            if arrived is not None:
-                continue
-            if self.waiting and now - looked_at >= POLL_S:
-                looked_at = now
-                if self._collect(grid):
-                    heard_at = now
-            if self._hopeless():
-                return
-            if now - heard_at > (REPLY_GRACE_S if self.walk.finished else SILENCE_S):
-                self.broken = None if self.walk.finished else RefusalCode.DEADLINE
-                return
-            time.sleep(POLL_S if self.walk.finished else SUMS_POLL_S)
-
-    def outcome(self) -> RoundOutcome:
-        """Judge the replies. Raises: Refused."""
-        for node in self.waiting.values():
-            self.refusals[node] = RefusalCode.DEADLINE
-        if not self.walk.steps_done:
-            raise Refused(self._commonest(self.broken or RefusalCode.TOO_FEW_SITES))
-        if not self.walk.finished:  # a broken session: keep what the opened sums taught, ask no step again
-            return self._told(())
-        ours, steps = digest(self.walk.params), self.walk.steps_done
-        for node, reply in self.replies.items():
-            if reply.parameters_digest != ours or reply.steps != steps:
-                self.refusals[node] = RefusalCode.PROTOCOL_VIOLATION  # it holds another model
-        agreeing = tuple(sorted(set(self.replies) - set(self.refusals)))
-        disagreeing = RefusalCode.PROTOCOL_VIOLATION in self.refusals.values()
-        if disagreeing and len(agreeing) < self.study.sites.minimum:
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        # Sites that fell silent do not undo the sums: whether enough are left, the next round will tell.
-        return self._told(agreeing)
-
-    def _told(self, agreeing: tuple[NodeId, ...]) -> RoundOutcome:
-        noise = self.plan.standard_deviation(contributors=self.contributors) * self.plan.dimension**0.5
-        return RoundOutcome(
-            self.walk.params,
-            self.walk.steps_done,
-            agreeing,
-            self.refusals,
-            contributors=self.contributors,
-            sum_norm=float(np.mean(self.norms)),
-            noise_norm=float(noise),
-        )
-
-    def _stopped(self) -> bool:
-        """Whether the round is to end here. Raises: StopAsked if it has opened no sum."""
-        now = time.monotonic()
-        if now - self.asked_at < STOP_POLL_S:
-            return False
-        self.asked_at = now
-        stopping = self.watch.stopping()
-        if stopping and not self.walk.steps_done:
-            raise StopAsked
-        return stopping
-
-    def _apply(self, arrived: RoundSum) -> None:
-        """Take one step, if the total is what the plan describes. Raises: Refused."""
-        fewest = len(self.opened.participants) - self.study.sites.tolerance
-        if arrived.step != self.walk.steps_done or arrived.contributors < fewest:
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        try:
-            total = self.plan.decode(arrived.total)
-            norm = float(np.linalg.norm(total))
-            if norm > self._longest(arrived.contributors):
-                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-            self.walk.apply(total)
-        except (NotEncodable, NotFinite, ValueError) as error:
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
-        self.norms.append(norm)
-        self.contributors = arrived.contributors
-        self.watch.stepped(self.walk.steps_done)
-
-    def _longest(self, contributors: int) -> float:
-        """Return the L2 norm that no honest total exceeds."""
-        noise = self.plan.standard_deviation(contributors=contributors) * self.plan.dimension**0.5
-        return float(contributors * self.plan.largest + NOISE_SDS * noise)
-
-    def _collect(self, grid: Grid) -> bool:
-        arrived = list(grid.pull_messages(list(self.waiting)))
-        for message in arrived:
-            node = self.waiting.pop(message.metadata.reply_to_message_id, None)
-            if node is None:
-                continue
-            try:
-                self.replies[node] = parse_reply(message)
-            except Refused as refused:
-                self.refusals[node] = refused.code
-            except BadReply:
-                self.refusals[node] = RefusalCode.PROTOCOL_VIOLATION
-        return bool(arrived)
-
-    def _hopeless(self) -> bool:
-        """Whether too few sites are left for another sum."""
-        left = len(self.opened.participants) - len(self.refusals)
-        fewest = len(self.opened.participants) - self.study.sites.tolerance
-        return not self.walk.finished and left < max(self.study.sites.minimum, fewest)
-
-    def _commonest(self, otherwise: RefusalCode) -> RefusalCode:
-        counted = Counter(self.refusals.values()).most_common(1)
-        return counted[0][0] if counted else otherwise
-
-
-def parse_reply(message: Message) -> RoundReply:
-    """Return the reply in a Flower message. Raises: Refused with the site's code; BadReply."""
-    if message.has_error():
-        if message.error.code in UNREACHED:
-            raise Refused(RefusalCode.NOT_READY)
-        try:
-            code = RefusalCode(message.error.reason or "")
-        except ValueError:
-            code = RefusalCode.INTERNAL  # Flower's own words, or a liar's: not repeated
-        raise Refused(code)
-    content = message.content if message.has_content() else {}
-    if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
-        raise BadReply("needs exactly one record")
-    try:
-        return RoundReply.parse(dict(content[RECORD]))
-    except MalformedRound as error:
-        raise BadReply("malformed") from error
-
-
-def _online(grid: Grid, directory: Directory, opened: OpenedRound) -> Mapping[NodeId, int]:
-    """Wait until every participant's SuperNode is online, or time is up; return those that are."""
-    ends = time.monotonic() + SITES_TIMEOUT_S
-    while True:
-        known = directory(grid)
-        found = {node: known[node] for node in opened.participants if node in known}
-        if len(found) == len(opened.participants) or time.monotonic() > ends:
-            return found
-        time.sleep(POLL_S)
+    with sites.open(study, number=number, without=without) as opened:
+        request = RoundRequest(study.plan_hash(), number, opened.session_id, parameters)
+        running = RunningRound(study, opened, number, parameters, watch)
+        running.send(sites.grid, request, sites.online(opened))
+        running.follow(sites.grid)
+    return running.outcome()

@@ -35,6 +35,7 @@ from node.sums import OpenSession
 from node.training import second_accountant, validation
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.contributions import contribution
+from node.training.exact_rounds import ExactRounds
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.second_accountant import AccountantsDisagree
 from node.training.validation import LocalFigures, Split
@@ -87,6 +88,10 @@ class Sums(Protocol):
 
     async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
         """Return the total. Raises: Refused."""
+        ...
+
+    async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
+        """Say that no further input will come from here."""
         ...
 
 
@@ -160,6 +165,9 @@ class Trainer:
         self._own_parts = own_parts
         self._figures = figures
         self._own: dict[bytes, OwnPart] = {}
+        self._exact = ExactRounds(
+            approvals, policy, ledger, audit, store, sums, loop, split_key, clock, dataset, step_deadline_s
+        )
         self._one_round = threading.Lock()
         self._rows: tuple[tuple[bytes, str], Split] | None = None
         torch.set_num_threads(1)  # a step is a few milliseconds: more threads would cost more than they give
@@ -174,6 +182,8 @@ class Trainer:
                 return self._train(request)
             except Exception as error:
                 code = _code_of(error)
+                leaving = code or RefusalCode.INTERNAL
+                self._in_loop(self._sums.withdraw(request.session_id, leaving)).result(LOOP_GRACE_S)
                 self._audit.record(
                     AuditEvent.ROUND_REFUSED,
                     plan_hash=request.plan_hash.hex(),
@@ -186,6 +196,10 @@ class Trainer:
                 raise Refused(code) from error
 
     def _train(self, request: RoundRequest) -> RoundReply:
+        asked, approved = self._approvals.find(request.plan_hash)
+        if asked.exact is not None:  # another kind of round: nothing of it passes through what noise pays for
+            self._check_standing(self._policy())
+            return self._exact.train(asked, request, approved=approved)
         study = self._allowed(request)
         session = self._in_loop(self._sums.opened(request.session_id)).result(LOOP_GRACE_S)
         plan, look_plan = _checked_session(study, request, session)
@@ -224,8 +238,7 @@ class Trainer:
         """
         policy = self._policy()
         study, approved = self._approvals.find(request.plan_hash)
-        policy.check_quality(self._quality, now=self._clock.now())
-        policy.check_deid(self._deid, now=self._clock.now())
+        self._check_standing(policy)
         policy.check_study(
             project=study.project,
             tables=study.tables | cohort.tables(study.cohort),
@@ -240,6 +253,11 @@ class Trainer:
             raise Refused(RefusalCode.MALFORMED)
         second_accountant.check(study)
         return study
+
+    def _check_standing(self, policy: Policy) -> None:
+        """Raises: Refused while the data, or how identity was taken out, are not as the policy asks."""
+        policy.check_quality(self._quality, now=self._clock.now())
+        policy.check_deid(self._deid, now=self._clock.now())
 
     def _reserved(self, study: Study, request: RoundRequest) -> AbstractContextManager[Reservation]:
         """Set aside all steps the plan still has, so that a plan the caps do not cover is refused at once."""
@@ -358,9 +376,7 @@ class Trainer:
 
     def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:
         context = study_noise.step_context(current.request.plan_hash, round=current.request.round, step=step)
-        return self._send(
-            current, current.reservation, step, context, vector, width=current.plan.ring_bytes
-        )
+        return self._send(current, current.reservation, step, context, vector, width=current.plan.ring_bytes)
 
     def _send(
         self,

@@ -1,7 +1,7 @@
 """The rounds of a run: what counts, what is refused, and what a broken round costs."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from coordinator.flower import training_rounds
+from coordinator.flower import running_round, training_rounds
 from coordinator.flower.round_source import RoundSum
 from coordinator.flower.run_folder import Checkpoint, MalformedRun, RunFolder
 from coordinator.flower.server_app import by_name
@@ -91,7 +91,7 @@ class Sums:
         self.changed = threading.Condition()
         self.inputs: dict[tuple[SessionId, int], list[NDArray[np.uint64]]] = {}
 
-    def open(self, *, plan_hash: bytes, round: int, steps: int) -> "Opened":
+    def open(self, *, plan_hash: bytes, round: int, steps: int, without: Collection[NodeId] = ()) -> "Opened":
         self.asked.append(round)
         return Opened(self, steps, breaks_after=self.breaks_after if len(self.asked) == 1 else None)
 
@@ -110,6 +110,7 @@ class Opened:
 
     def __init__(self, sums: Sums, steps: int, *, breaks_after: int | None) -> None:
         self.session_id, self.participants = SessionId.new(), NODES
+        self.left: dict[NodeId, RefusalCode] = {}
         self._sums, self._steps, self._step, self._breaks_after = sums, steps, 0, breaks_after
 
     def poll(self) -> RoundSum | None:
@@ -168,7 +169,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)  # what Flower sets in a ServerApp's process
     monkeypatch.setattr(training_rounds, "TRY_AGAIN_S", 0.0)
-    monkeypatch.setattr(training_rounds, "REPLY_GRACE_S", 3.0)
+    monkeypatch.setattr(running_round, "REPLY_GRACE_S", 3.0)
 
 
 @pytest.fixture

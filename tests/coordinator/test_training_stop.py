@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from coordinator.flower import training_rounds
+from coordinator.flower import running_round, training_rounds
 from coordinator.flower.round_source import RoundSum
 from coordinator.flower.run_folder import (
     AFTER_ROUND,
@@ -30,8 +30,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)  # what Flower sets in a ServerApp's process
     monkeypatch.setattr(training_rounds, "TRY_AGAIN_S", 0.0)
-    monkeypatch.setattr(training_rounds, "STOP_POLL_S", 0.0)
-    monkeypatch.setattr(training_rounds, "REPLY_GRACE_S", 3.0)
+    monkeypatch.setattr(running_round, "STOP_POLL_S", 0.0)
+    monkeypatch.setattr(running_round, "REPLY_GRACE_S", 3.0)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ class AfterSums(Sums):
         super().__init__()
         self.count, self.happens = count, happens
 
-    def open(self, *, plan_hash: bytes, round: int, steps: int) -> Opened:
+    def open(self, *, plan_hash: bytes, round: int, steps: int, without: object = ()) -> Opened:
         self.asked.append(round)
         return Counting(self, steps)
 

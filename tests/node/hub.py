@@ -92,6 +92,7 @@ class _Session:
             party.deliver(self.collector.outgoing(node))
         self.inputs: dict[int, dict[NodeId, Callable[[], None]]] = {}
         self.totals: dict[int, asyncio.Future[np.ndarray]] = {}
+        self.left: set[NodeId] = set()
 
 
 class HubSums:
@@ -118,7 +119,7 @@ class HubSums:
         """Open the total once everybody who is not gone has sent."""
         state = self._hub.session(session)
         waiting = state.inputs.get(step, {})
-        if set(waiting) | self._hub.gone < set(state.parties) or state.totals[step].done():
+        if not set(waiting) | self._hub.gone | state.left >= set(state.parties) or state.totals[step].done():
             return
         survivors = state.collector.close(step)
         for node in survivors:
@@ -126,6 +127,15 @@ class HubSums:
             shares = state.parties[node].reveal(step=step, survivors=survivors)
             state.collector.reveal(node, shares, step=step)
         state.totals[step].set_result(state.collector.total(step))
+
+    async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
+        state = self._hub._sessions.get(session)
+        if state is None or self._me not in state.parties:
+            return
+        state.left.add(self._me)
+        for step, total in state.totals.items():
+            if not total.done() and state.inputs.get(step):
+                self.settle(session, step)
 
     async def result(self, session: SessionId, step: int, *, deadline_s: float) -> np.ndarray:
         async with asyncio.timeout(deadline_s):
