@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +91,9 @@ def _fields(found: FinishedRun) -> dict[str, object]:
         "run": found.run,
         "state": found.state,
         "plan": found.plan_hash,
-        "spent": f"epsilon {found.epsilon:.3f}, delta {found.delta:g}, for one patient",
+        "spent": f"epsilon {found.epsilon:.3f}, delta {found.delta:g}, for one patient"
+        if math.isfinite(found.epsilon)
+        else "no noise was added: no epsilon covers it",
         "rounds": f"{found.rounds} ({found.steps} steps, {found.seconds_per_round:.1f} s a round)",
         "hospitals": found.sites,
         "parameters": len(found.parameters),

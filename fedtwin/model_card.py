@@ -13,12 +13,13 @@ from typing import Any
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
 from fedtwin.study_words import cohort_words, outcome_words, plan_words
-from fedtwin.training_run import spent
+from fedtwin.training_run import looks, spent
 from privacy.descent import digest
 from privacy.study_noise import noise_multiplier
 from protocols.refusal import RefusalCode
 from protocols.study import Study
 
+POINTS = 40  # rounds after which the cost is stated: composing many takes a while
 SOFTWARE = ("fedtwin", "flwr", "numpy", "cryptography", "safetensors")
 
 THREAT_MODEL = (
@@ -30,13 +31,18 @@ THREAT_MODEL = (
     " learns no more of the others' patients.",
     "Each hospital's own ledger is what counts; it also holds steps that were paid for and never opened.",
 )
+WITHOUT_NOISE = (
+    "No noise was added: no (ε, δ) covers what these figures say of a patient, and two fits whose patients"
+    " differ by one tell about that one. The hospitals' policies name this plan all the same.",
+    "The coordinator saw totals over hospitals only, under masks.",
+)
 LIMITATIONS = (
     "Not a medical device, and not tried on patients outside the hospitals of this consortium.",
-    "How well it predicts is not known centrally: nothing about predictions leaves a hospital unless the plan"
-    " says so. Each hospital can tell for its own patients: `fedtwin node evaluate`.",
+    "How well it predicts is known centrally only as far as the plan bought noisy figures of it. Each"
+    " hospital can tell for its own patients: `fedtwin node evaluate`.",
     "Hospitals with few patients are heard in proportion; their patients may be served worse.",
-    "Noise was added to every step: weights of features that few patients have are mostly noise.",
 )
+NOISE = "Noise was added to every step: weights of features that few patients have are mostly noise."
 
 
 def card_of(
@@ -71,9 +77,11 @@ def card_of(
             "own_part": study.local,
         },
         "rounds": [_round(record) for record in rounds],
-        "metrics": _metrics(status),
+        "metrics": [metric.to_json() for metric in status.metrics],
+        "best_round": status.best_round,
+        "stopped_early": status.stopped_early,
         "refusals": dict(Counter(code for record in rounds for code in record.refusals.values())),
-        "privacy": _privacy(study, checkpoint, rounds),
+        "privacy": _privacy(study, status, checkpoint, rounds),
         "provenance": {
             "plan_hash": study.plan_hash().hex(),
             "rounds": checkpoint.round,
@@ -82,7 +90,11 @@ def card_of(
             "steps_planned": study.training.steps,
             "software": _software(),
         },
-        "limitations": [*_of_this(study, status, checkpoint), *LIMITATIONS],
+        "limitations": [
+            *_of_this(study, status, checkpoint),
+            *LIMITATIONS,
+            *([] if study.exact else [NOISE]),
+        ],
     }
 
 
@@ -93,24 +105,28 @@ def _round(record: RoundRecord) -> dict[str, Any]:
     return found
 
 
-def _metrics(status: Status) -> list[Any]:
-    """Return the private validation metrics of the rounds, if the plan asked for any."""
-    return list(getattr(status, "metrics", ()))
-
-
-def _privacy(study: Study, checkpoint: Checkpoint, rounds: tuple[RoundRecord, ...]) -> dict[str, Any]:
+def _privacy(
+    study: Study, status: Status, checkpoint: Checkpoint, rounds: tuple[RoundRecord, ...]
+) -> dict[str, Any]:
+    privacy = study.privacy
+    unit = f"one patient, seen at up to {privacy.max_sites_per_patient} of the hospitals"
+    if study.exact is not None:
+        return {"unit": unit, "epsilon": None, "after_rounds": [], "threat_model": list(WITHOUT_NOISE)}
     steps, after = 0, []
-    for record in rounds:
+    every = -(-len(rounds) // POINTS)
+    for place, record in enumerate(rounds, start=1):
         steps += record.steps
-        after.append(spent(study, steps=steps))
+        if place % every == 0 or place == len(rounds):
+            cost = spent(study, steps=steps, looks=looks(status, until=record.round))
+            after.append({"round": record.round, "epsilon": cost})
     return {
-        "unit": f"one patient, seen at up to {study.privacy.max_sites_per_patient} of the hospitals",
-        "epsilon": spent(study, steps=checkpoint.steps),
-        "epsilon_promised": study.privacy.epsilon,
-        "delta": study.privacy.delta,
-        "clip_norm": study.privacy.clip_norm,
+        "unit": unit,
+        "epsilon": after[-1]["epsilon"] if after else spent(study, steps=checkpoint.steps),
+        "epsilon_promised": privacy.epsilon,
+        "delta": privacy.delta,
+        "clip_norm": privacy.clip_norm,
         "noise_multiplier": noise_multiplier(study),
-        "epsilon_after_each_round": after,
+        "after_rounds": after,
         "threat_model": list(THREAT_MODEL),
     }
 
@@ -136,6 +152,8 @@ def _of_this(study: Study, status: Status, checkpoint: Checkpoint) -> list[str]:
             f"{checkpoint.steps} of {study.training.steps} steps were opened; the others were lost in rounds"
             " that broke off."
         )
+    if status.stopped_early:
+        found.append("Training ended early: looks at validation patients brought no improvement any more.")
     if study.local != "none":
         found.append("Each hospital adds a part of its own, which is not in the package and never leaves it.")
     return found
@@ -156,8 +174,7 @@ def card_text(card: dict[str, Any]) -> str:
         "",
         "## Privacy",
         "",
-        f"ε {privacy['epsilon']:.3f} at δ {privacy['delta']:g} for {privacy['unit']};"
-        f" promised were {privacy['epsilon_promised']:g}.",
+        _cost(privacy),
         "",
         *(f"- {line}" for line in privacy["threat_model"]),
         "",
@@ -186,6 +203,15 @@ def card_text(card: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _cost(privacy: dict[str, Any]) -> str:
+    if privacy["epsilon"] is None:
+        return "None."
+    return (
+        f"ε {privacy['epsilon']:.3f} at δ {privacy['delta']:g} for {privacy['unit']};"
+        f" at most {privacy['epsilon_promised']:g} was promised."
+    )
 
 
 def _feature_set(chosen: dict[str, Any]) -> str:

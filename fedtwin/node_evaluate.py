@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedtwin.model_package import ModelPackage
 from fedtwin.screen import Exit, Stop
 from node.features.people import People
-from node.features.splitting import in_training
+from node.features.splitting import in_training, in_validation
 from node.features.study_rows import feature_table
 from node.home import NodeHome
 from node.keys import NodeKeys
@@ -27,8 +27,8 @@ from protocols.statistic import FEMALE, MALE
 
 FORMAT = "fedtwin-local-evaluation-v1"
 STAYS = (
-    "Exact figures of this hospital's own patients, without noise: not to leave the hospital, in no mail, paper"
-    " or slide. A study can buy such figures from the budget."
+    "Exact figures of this hospital's own patients, without noise: not to leave the hospital, in no mail,"
+    " paper or slide. A study can buy such figures from the budget."
 )
 AGE_BANDS = ((0, 40), (40, 65), (65, 80), (80, 200))  # years at the index date; the last is open
 SEXES = (("male", MALE), ("female", FEMALE))
@@ -44,12 +44,19 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
     Raises: NoSuchTable; Stop if the plan trains on everybody, or nobody is held out.
     """
     study = package.study
-    if study.training.train_fraction >= 1.0:
+    if study.exact is not None:
+        raise Stop(Exit.USAGE, "an exact study: its fit is its result, there is nothing to try")
+    fraction = study.training.train_fraction
+    tried_on = study.validation.fraction if study.validation is not None else 0.0
+    if fraction + tried_on >= 1.0:
         raise Stop(Exit.USAGE, "the plan trains on all patients: nobody is left to try the model on")
     table = feature_table(study, store)
     people = People.read(study.cohort, store)
     key = split_key(NodeKeys.load(NodeHome(home).keys).pseudonym)
-    held_out = table.rows(~in_training(table.person_ids, key=key, fraction=study.training.train_fraction))
+    seen = in_training(table.person_ids, key=key, fraction=fraction)
+    if tried_on:  # what they said decided when to stop, so they cannot judge the model
+        seen |= in_validation(table.person_ids, key=key, after=fraction, fraction=tried_on)
+    held_out = table.rows(~seen)
     if not len(held_out):
         raise Stop(Exit.USAGE, "none of this hospital's patients of that cohort were held out")
     own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.local_parameters else None
@@ -69,7 +76,7 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
         "data": store.epoch(),
         "task": study.outcome.task,
         "own_part": own is not None,
-        "held_out_share": 1.0 - study.training.train_fraction,
+        "held_out_share": 1.0 - fraction - tried_on,
         "overall": evaluation.performance(study.outcome, outputs, y),
         "calibration": evaluation.calibration(study.outcome, outputs, y),
         "groups": {

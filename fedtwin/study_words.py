@@ -8,23 +8,36 @@ from protocols.study_features import Feature
 from protocols.study_records import Records
 
 CONCEPT = "concept"
+KINDS = {"count": "how many records there are of", "days": "the days to"}
 
 
 def plan_words(study: Study) -> dict[str, str]:
     """Return what the plan says, by what it is about, in the order in which a person asks."""
-    privacy, training, sites = study.privacy, study.training, study.sites
+    training, sites = study.training, study.sites
+    tried = study.validation
     return {
         "patients": cohort_words(study),
         "predicts": outcome_words(study),
         "looks at": features_words(study),
         "model": model_words(study),
         "trained": f"up to {training.rounds} rounds of {training.steps_per_round} steps ({training.mode}), on"
-        f" {training.train_fraction:.0%} of each hospital's patients; the others are only tried on",
-        "privacy": f"ε {privacy.epsilon:g} at δ {privacy.delta:g} for all that is known of one patient, seen"
-        f" at up to {privacy.max_sites_per_patient} of the hospitals",
+        f" {training.train_fraction:.0%} of each hospital's patients; the others are only tried on"
+        + (f", {tried.fraction:.0%} of them while it is trained, with noise" if tried is not None else ""),
+        "privacy": privacy_words(study),
         "hospitals": f"{sites.minimum} or more in each round; {sites.tolerance} may fall out or collude"
         " without less noise in any sum",
     }
+
+
+def privacy_words(study: Study) -> str:
+    """Return what is promised to a patient."""
+    privacy = study.privacy
+    if study.exact is not None:
+        return "none: sums without noise, of hospitals whose policies name this very plan"
+    return (
+        f"ε {privacy.epsilon:g} at δ {privacy.delta:g} for all that is known of one patient, seen at up to"
+        f" {privacy.max_sites_per_patient} of the hospitals"
+    )
 
 
 def cohort_words(study: Study) -> str:
@@ -51,7 +64,9 @@ def outcome_words(study: Study) -> str:
     if outcome.kind == "amount":
         low, high = outcome.range or (0.0, 0.0)
         return f"the value of {what}, between {low:g} and {high:g}"
-    return f"the time to {what}, in {len(outcome.edges)} intervals up to day {outcome.edges[-1]}"
+    if outcome.kind == "time":
+        return f"the time to {what}, in {len(outcome.edges)} intervals up to day {outcome.edges[-1]}"
+    return f"{KINDS.get(outcome.kind, outcome.kind)} {what}"
 
 
 def records_words(records: Records) -> str:
@@ -67,6 +82,8 @@ def records_words(records: Records) -> str:
 
 def features_words(study: Study) -> str:
     """Return what the model sees, by modality if there are several."""
+    if not study.features:
+        return "nothing but the outcome"
     if study.fusion is None:
         return f"{len(study.columns)} columns of {len(study.features)} features: " + _listed(study.features)
     parts = [f"{m.name} ({len(m.columns)} columns)" for m in study.modalities]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -25,7 +26,8 @@ from coordinator.flower.training_desk import StartedRun, TrainingDesk
 from coordinator.home import CoordinatorHome
 from coordinator.profile import Profile
 from fedtwin.client import Client
-from privacy.accountant import epsilon
+from privacy import validation
+from privacy.accountant import Event, epsilon
 from privacy.study_noise import event
 from protocols import proposal
 from protocols.refusal import RefusalCode, Refused
@@ -80,8 +82,9 @@ class FinishedRun:
     refusals: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields for a machine to read."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Return the fields for a machine to read; `epsilon` is null where no ε holds."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        return found | {"epsilon": self.epsilon if math.isfinite(self.epsilon) else None}
 
 
 def folder_of(run: str, *, home: Path) -> RunFolder:
@@ -275,7 +278,7 @@ def finished(study: Study, folder: RunFolder, *, name: str, status: Status) -> F
         plan_hash=status.plan_hash,
         columns=study.columns,
         parameters=tuple(checkpoint.parameters.tolist()) if checkpoint else (),
-        epsilon=spent(study, steps=steps),
+        epsilon=spent(study, steps=steps, looks=looks(status)),
         delta=study.privacy.delta,
         rounds=status.round,
         steps=steps,
@@ -285,6 +288,18 @@ def finished(study: Study, folder: RunFolder, *, name: str, status: Status) -> F
     )
 
 
-def spent(study: Study, *, steps: int) -> float:
-    """Return ε, at the plan's δ, of `steps` opened sums of the plan."""
-    return epsilon([event(study, steps=steps)], delta=study.privacy.delta) if steps else 0.0
+def looks(status: Status, *, until: int | None = None) -> int:
+    """Return how many looks at the model were bought, up to the end of round `until`."""
+    return len({metric.round for metric in status.metrics if until is None or metric.round <= until})
+
+
+def spent(study: Study, *, steps: int, looks: int = 0) -> float:
+    """Return ε, at the plan's δ, of `steps` opened sums of the plan and `looks` at its model.
+
+    Infinite for an exact study: no (ε, δ) covers sums without noise.
+    """
+    if study.exact is not None:
+        return math.inf
+    events: list[Event] = [event(study, steps=steps)] if steps else []
+    events += [validation.event(study, count=looks)] if looks else []
+    return epsilon(events, delta=study.privacy.delta)

@@ -80,7 +80,7 @@ def test_the_card_tells_what_it_cost_and_never_who(package: Path) -> None:
     card = json.loads((package / "card.json").read_text())
     study = Study.from_json(study_form())
     assert card["privacy"]["epsilon"] <= study.privacy.epsilon
-    assert card["privacy"]["epsilon_after_each_round"][-1] == card["privacy"]["epsilon"]
+    assert card["privacy"]["after_rounds"][-1]["epsilon"] == card["privacy"]["epsilon"]
     assert [record["sites"] for record in card["rounds"]] == [4, 3]
     assert card["refusals"] == {"deadline": 1}
     assert card["columns"] == list(study.columns)
