@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy import discrete_gaussian
+from privacy import discrete_gaussian, norm_bound
 from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
 from privacy.inversion import Bits
 from privacy.ring_words import fewest_bytes
@@ -47,7 +47,8 @@ COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of
 REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
 ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
 MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
-FLOAT_ERROR = 4 * 2.0**-53  # of patients × largest: two neighbouring sums, and the products inside each
+FLOAT_ERROR = 5 * 2.0**-53  # of patients × largest: two neighbouring sums, the products inside each, and a
+# projection of the sum (privacy.norm_bound), whose own error is far less
 KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
 SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
 MAX_SITES = 2**14
@@ -113,6 +114,7 @@ class NoisePlan:
     largest: float
     integral: bool
     sites_per_patient: int
+    largest_norm: float = math.inf  # L2, of one site's vector before noise; nothing longer is encoded
     scale_bits: int = field(init=False)
     share_sigma: Fraction = field(init=False)
 
@@ -163,11 +165,12 @@ class NoisePlan:
         tolerance: int,
         dimension: int,
         largest: float,
+        largest_norm: float = math.inf,
     ) -> NoisePlan:
         """Return the plan for a real vector: a sum over patients, each clipped to `l2_clip_norm` at a site.
 
         Args: sigma, standard deviation of the total, per coordinate; largest, the largest absolute value of
-        one coordinate at one site (patients × clip norm).
+        one coordinate at one site (patients × clip norm); largest_norm, that of one site's vector.
         Raises: ValueError.
         """
         sensitivity = float(l2_clip_norm) * sites_per_patient
@@ -180,6 +183,7 @@ class NoisePlan:
             float(largest),
             False,
             sites_per_patient,
+            float(largest_norm),
         )
 
     @property
@@ -249,6 +253,7 @@ class NoisePlan:
         values = np.asarray(vector)
         if values.shape != (self.dimension,):
             raise NotEncodable("another dimension than the plan's")
+        self._check_norm(values, longest=self.largest_norm)
         return self._rounded(values).view(np.uint64)
 
     def encode_rows(self, rows: NDArray[Any]) -> Words:
@@ -263,6 +268,8 @@ class NoisePlan:
         total = self._rounded(values).sum(axis=0, dtype=np.int64)
         if values.size and int(np.abs(total).max()) > math.ceil(Fraction(self.largest) * self.scale):
             raise NotEncodable("a sum is larger than the plan's largest")
+        rounded = self.largest_norm * (1.0 + ROUNDING_SHARE)  # each row was, by itself
+        self._check_norm(total.astype(np.float64) * 2.0**-self.scale_bits, longest=rounded)
         words: Words = total.view(np.uint64)
         return words
 
@@ -287,6 +294,10 @@ class NoisePlan:
                 raise NotEncodable("a value is not finite, or larger than the plan's largest")
         # a product with a power of two is exact, and rint rounds to the nearest integer
         return np.rint(exact * 2.0**self.scale_bits).astype(np.int64)
+
+    def _check_norm(self, vector: NDArray[Any], *, longest: float) -> None:
+        if longest < math.inf and not norm_bound.fits(vector, longest=longest):
+            raise NotEncodable("the vector is longer than the plan's longest")
 
     def _scale_bits(self) -> int:
         """Return the smallest power of two that gives the smallest share (tolerance 0) its sigma."""
