@@ -9,7 +9,9 @@ from typing import Any
 
 from node.audit import AuditLine
 from node.audit_events import AuditEvent
+from node.omop import plan_periods
 from node.omop.errors import NoSuchTable
+from node.omop.side_tables import PLAN_PARTS
 from node.omop.store import OmopStore
 from node.omop.tables import cdm_tables
 
@@ -41,7 +43,7 @@ class Trace:
 def trace(store: OmopStore, table: str, record_id: int) -> Trace:
     """Return where a record comes from: every file or message it was made of, oldest load first.
 
-    A feature of an image is traced to what measured it.
+    A feature of an image is traced to what measured it, a period of cover to all that it was joined of.
 
     Raises: NoSuchTable, for a table that is not of the CDM; NoSuchRecord.
     """
@@ -67,6 +69,8 @@ def trace(store: OmopStore, table: str, record_id: int) -> Trace:
             [record_id],
         ).fetchone()
     match, aliases = "p.record_id = ?", False
+    if table == plan_periods.TABLE and store.has(PLAN_PARTS):  # joined of what was told
+        match = f"p.record_id IN (SELECT record_id FROM {PLAN_PARTS} WHERE {key} = ?)"  # noqa: S608
     if table in _DRAWN:  # of whom was told under another id, before they turned out to be this person
         match = "coalesce(p.person_id, p.record_id) = ?"
         if aliases := store.has("fedtwin_alias"):

@@ -289,8 +289,9 @@ _OTHERS: dict[str, tuple[str, bool, str]] = {
         FROM fact f {_FIRST} WHERE f.kind = 'note'""",
     ),
     Kind.COVERAGE: (
-        "payer_plan_period", True,
-        f"""SELECT f.base_id AS payer_plan_period_id, f.person_id, f.day AS payer_plan_period_start_date,
+        "fedtwin_held_payer_plan_period", True,
+        f"""SELECT f.base_id AS record_id, f.base_id AS payer_plan_period_id, f.person_id,
+          f.day AS payer_plan_period_start_date,
           coalesce(f.end_day, f.day) AS payer_plan_period_end_date,
           nullif(c.concept_id, 0) AS payer_concept_id,
           coalesce(c.source_value, {_DETAIL.format("payer")}) AS payer_source_value,

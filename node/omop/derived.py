@@ -1,4 +1,4 @@
-"""What follows from a person's records: observation period, eras, costs and links. And a digest of it all.
+"""What follows from a person's records: observation period, eras, cover, costs and links. And a digest of it.
 
 Eras join records of one concept (drugs: of one ingredient) with gaps of at most 30 days, as OHDSI's scripts
 do. Their ids are digests of person, concept and start, so that they do not depend on when they were derived.
@@ -12,6 +12,7 @@ import hashlib
 
 import duckdb
 
+from node.omop import plan_periods
 from node.omop.side_tables import DRAWN, STAGED, WAITING, former, held, waiting
 from node.omop.tables import EVENT_TABLES, cdm_tables
 
@@ -70,6 +71,7 @@ def derive(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute(f"INSERT INTO observation_period {periods(_DIRTY)}")
     _condition_eras(cursor)
     _drug_eras(cursor)
+    plan_periods.draw(cursor)
     _links(cursor)
     cursor.execute("DELETE FROM fedtwin_dirty")
 

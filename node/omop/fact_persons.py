@@ -13,11 +13,18 @@ import numpy as np
 import pyarrow as pa
 
 from deid.dates import OLDEST_AGE_YEARS
-from node.omop.side_tables import DRAWN, STAGED, WAITING, former, held, id_of, key_name, waiting
+from node.omop.side_tables import DRAWN, PLAN_PARTS, STAGED, WAITING, former, held, id_of, key_name, waiting
 from node.omop.tables import cdm_tables
 
 # tables that follow from the others, one row or more per person
-DERIVED = ("observation_period", "condition_era", "drug_era", "image_feature")
+DERIVED = (
+    "observation_period",
+    "condition_era",
+    "drug_era",
+    "image_feature",
+    "payer_plan_period",
+    PLAN_PARTS,
+)
 _LATEST = "row(h.person_id = t.person_id, coalesce(h.version, '-infinity'::TIMESTAMP), h.rank)"
 
 
@@ -202,7 +209,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
             " AND p.rank = t.rank"
         )
     tables = [*WAITING, *(waiting(name) for name in WAITING), "person", "death", *DERIVED]
-    tables += [held("person"), held("death")]
+    tables += [held("person"), held("death"), held("payer_plan_period")]
     sides = ("group", "retraction", "last_year", "link", "former_link", "unvisited", "former_provenance")
     tables += [f"fedtwin_{side}" for side in sides]
     for table in tables:

@@ -36,7 +36,8 @@ For as-of reads and for the question where a value comes from, these two are the
 
 A person's row in the CDM is drawn from all descriptions of them (`fedtwin_held_person`), a death from all
 that were told of (`fedtwin_held_death`); for both, `record_id` here is that of the description where a reader
-gave it, and the person's id where a mapping did.
+gave it, and the person's id where a mapping did. A period of cover is drawn from the parts that were told
+(`fedtwin_held_payer_plan_period`): `fedtwin_plan_part` says of which.
 """
 
 from __future__ import annotations
@@ -211,9 +212,18 @@ CREATE TABLE IF NOT EXISTS fedtwin_former_link (
   rank BIGINT NOT NULL)
 """
 
+# Which of the parts that sources told a period of payer_plan_period was joined of (node.omop.plan_periods).
+PLAN_PARTS = "fedtwin_plan_part"
+_PLAN_PARTS = f"""
+CREATE TABLE IF NOT EXISTS {PLAN_PARTS} (
+  payer_plan_period_id BIGINT NOT NULL,
+  record_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL)
+"""
+
 # Several descriptions of one person, several words of one death: the CDM's row is drawn from them. So is a
-# cost's, once what it is for is there.
-DRAWN = ("person", "death", "cost")
+# cost's, once what it is for is there, and a period of cover from all its parts.
+DRAWN = ("person", "death", "cost", "payer_plan_period")
 # Records of patients whom nobody has described yet: they wait here for it.
 WAITING = (
     "visit_occurrence",
@@ -224,11 +234,10 @@ WAITING = (
     "measurement",
     "observation",
     "note",
-    "payer_plan_period",
     "image_occurrence",
 )
 # Those of them that name a visit
-VISITED = tuple(name for name in WAITING if name not in ("visit_occurrence", "payer_plan_period"))
+VISITED = tuple(name for name in WAITING if name != "visit_occurrence")
 # What lies in the stage of a load, and, once it holds no longer, beside the CDM
 STAGED = (*WAITING, *(f"fedtwin_held_{name}" for name in DRAWN))
 _ADDED = {  # columns that stores of an earlier version lack
@@ -305,7 +314,7 @@ def staged_ddl(name: str, table: str) -> tuple[str, ...]:
 def side_tables() -> tuple[str, ...]:
     """Return the statements that make all of them, and bring those of older stores up to date."""
     made = [_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY, _GROUP, _RETRACTION, _ALIAS]
-    made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK, _FORMER_PROVENANCE, _UNVISITED, _FORMER_LINK]
+    made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK, _FORMER_PROVENANCE, _UNVISITED, _FORMER_LINK, _PLAN_PARTS]
     made += [statement for table in STAGED for statement in staged_ddl(former(table), table)]
     cdm = cdm_tables()
     made += [cdm[name].ddl(waiting(name)) for name in WAITING]

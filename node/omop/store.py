@@ -22,7 +22,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table as IbisTable
 
-from node.omop import event_copy
+from node.omop import event_copy, plan_periods
 from node.omop.derived import content_hash, derive
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
 from node.omop.fact_loading import FactLoad, Reading, drop_stage
@@ -344,6 +344,7 @@ class OmopStore:
             self._writer.execute(table.ddl())
         for statement in side_tables():
             self._writer.execute(statement)
+        plan_periods.adopt(self._writer)
         event_copy.make(self._writer)
         drop_stage(self._writer)
         self._writer.execute("COMMIT")

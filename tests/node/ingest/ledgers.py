@@ -69,13 +69,18 @@ def summary(site: Hospital, report: Report) -> dict[str, Any]:
         "cdm": {name: count for name, count in site.store.counts().items() if count and name not in _WORDS},
         "waiting": {
             name: count
-            for name in WAITING
-            if (count := site.rows(f"SELECT count(*) FROM {waiting(name)}")[0][0])
+            for name, query in _WAITING.items()
+            if (count := site.rows(f"SELECT count(*) FROM {query}")[0][0])
         },
         "unmapped": _unmapped(site),
     }
 
 
+# cover is told in parts, which lie beside the CDM whether or not their person is described
+_WAITING = {name: waiting(name) for name in WAITING} | {
+    "payer_plan_period": "fedtwin_held_payer_plan_period"
+    " WHERE person_id NOT IN (SELECT person_id FROM person)"
+}
 _WORDS = (
     "concept", "concept_ancestor", "concept_relationship", "concept_synonym", "vocabulary",
     "source_to_concept_map", "cdm_source",
