@@ -134,8 +134,7 @@ class Pipeline:
             concepts = Concepts(cursor)
             for file, found in plan:
                 if isinstance(found, Mapping):
-                    source = intake.source_of(file, found)
-                    reports.append(self._table(source, partial(intake.opened, file, found), found, redact))
+                    reports.append(self._mapped(file, found, redact))
                 else:
                     reports.append(self.load(file, found, concepts, redact))
         return self._settled(reports, without)
@@ -201,7 +200,7 @@ class Pipeline:
                 load.records, load.records_quarantined = count.records_in, count.quarantined
                 load.seconds = time.monotonic() - began
         except UnreadableSource as error:
-            return _unreadable(file, reader, error.reason, time.monotonic() - began)
+            return _unreadable(file, reader.name, reader.name, error.reason, time.monotonic() - began)
         return _report(
             file,
             reader,
@@ -270,6 +269,16 @@ class Pipeline:
         by_mapping.sort(key=lambda pair: (intake.rank(pair[1]), pair[0].name))  # type: ignore[arg-type]
         by_reader.sort(key=lambda pair: _place(pair[0].name))
         return by_mapping + by_reader, tuple(without)
+
+    def _mapped(self, file: Path, mapping: Mapping, redact: Redactor) -> SourceReport:
+        """Load one file under its mapping, whole or not at all; one that is not as it says is reported."""
+        began = time.monotonic()
+        source = intake.source_of(file, mapping)
+        try:
+            return self._table(source, partial(intake.opened, file, mapping), mapping, redact)
+        except UnreadableSource as error:
+            seconds = time.monotonic() - began
+            return _unreadable(file, source.format, mapping.name, error.reason, seconds)
 
     def _table(
         self, source: Source, opening: Callable[[], intake.Table], mapping: Mapping, redact: Redactor
@@ -372,8 +381,8 @@ def _report(
     )
 
 
-def _unreadable(file: Path, reader: Reader, reason: str, seconds: float) -> SourceReport:
-    return SourceReport(file.name, reader.name, reader.name, 0, 0, 0, seconds, unreadable=reason)
+def _unreadable(file: Path, kind: str, mapping: str, reason: str, seconds: float) -> SourceReport:
+    return SourceReport(file.name, kind, mapping, 0, 0, 0, seconds, unreadable=reason)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

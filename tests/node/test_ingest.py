@@ -11,7 +11,7 @@ import pytest
 
 from deid.dates import DatePractice
 from deid.vault import PseudonymKey, Vault
-from node.ingest.errors import NoMapping, UnreadableSource
+from node.ingest.errors import NoMapping
 from node.ingest.intake import FileReport, Progress
 from node.ingest.mapping import Mapping, parse_mapping
 from node.ingest.pipeline import Pipeline, Report
@@ -458,11 +458,30 @@ def test_what_cannot_be_read_is_said_without_quoting_it(site: Site) -> None:
         RESULTS.replace("mrn,", "m\rn,", 1),  # a history: Python's csv.Error came through
     ):
         (site.folder / "labs.csv").write_bytes(content.encode("latin-1"))
-        with pytest.raises(UnreadableSource) as caught:
-            site.take(again=Again.REPLACE)
-        assert "labs.csv" in str(caught.value)
-        assert caught.value.__cause__ is None
+        report = site.take(again=Again.REPLACE)
+        (one,) = [one for one in report.sources if one.unreadable]
+        assert (one.source, one.records_in, one.stored, one.quarantined) == ("labs.csv", 0, 0, 0)
+        assert "A-1" not in str(one)
     assert site.rows("SELECT count(*) FROM measurement") == [(0,)]
+
+
+def test_a_file_that_cannot_be_read_leaves_the_others_and_what_it_gave_before(site: Site) -> None:
+    (site.folder / "labs.csv").rename(site.folder / "labs1.csv")
+    site.take()
+    before = site.rows("SELECT count(*) FROM measurement")
+    site.write("labs1.csv", RESULTS.replace("value", "amount"))
+    site.write("labs2.csv", RESULTS.replace("142", "143"))
+    report = site.take(again=Again.REPLACE)
+    assert [one.unreadable for one in report.sources if one.unreadable] == [
+        "the mapping's column 'value' is not in the header"
+    ]
+    assert {one.source for one in report.fresh if not one.unreadable} == {"labs2.csv"}
+    (more,) = site.rows("SELECT count(*) FROM measurement")[0]
+    assert more == 2 * before[0][0]
+    assert all(one.records_in == one.stored + one.quarantined for one in report.sources)
+    site.write("labs1.csv", RESULTS)  # it was mended
+    assert not any(one.unreadable for one in site.take(again=Again.REPLACE).sources)
+    assert site.rows("SELECT count(*) FROM measurement") == [(more,)]
 
 
 def test_a_row_that_is_no_text_is_turned_away_and_the_others_are_not(
@@ -490,8 +509,8 @@ def test_a_damaged_archive_is_said_to_be_one(site: Site) -> None:
     packed = gzip.compress(RESULTS.encode())
     for damaged in (packed[:-9], packed[:40] + b"\x00" * 20 + packed[60:], b"\x1f\x8b" + packed):
         (site.folder / "labs.csv.gz").write_bytes(damaged)
-        with pytest.raises(UnreadableSource, match="damaged"):
-            site.take(again=Again.REPLACE)
+        (one,) = [one for one in site.take(again=Again.REPLACE).sources if one.unreadable]
+        assert "damaged" in str(one.unreadable)
 
 
 def test_files_without_a_mapping_are_named_and_a_lone_one_is_an_error(site: Site) -> None:
