@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from privacy.errors import UnopenedMask
-from privacy.ring_words import WORD_BYTES, unpacked
+from privacy.ring_words import WORD_BYTES, unpacked, width_of
 from privacy.secure_sum import SealedShares
 from privacy.sum_collector import SumCollector
 from protocols.ids import NodeId
 from protocols.pieces import PIECE_BYTES
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
+
+FEW_VALUES = 1_000  # totals of more travel in words as narrow as their numbers: they are no secret
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +107,8 @@ class MaskedExchange:
             session_id=members.id, step=step, survivors=[node.raw for node in state.survivors]
         )
         members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
-        form = self._collector.form(step)
-        width = WORD_BYTES if form is None else form.width
-        return StepTotal(await self._opened_total(step, state), state.survivors, width)
+        total = await self._opened_total(step, state)
+        return StepTotal(total, state.survivors, width_of(total) if len(total) > FEW_VALUES else WORD_BYTES)
 
     def close(self) -> None:
         """Drop what waits to be added."""

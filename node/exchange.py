@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,6 @@ class Exchange(Protocol):
     def largest_input(self) -> int | None:
         """The largest absolute value that may be added; None: whatever a plan allows."""
 
-    @property
-    def narrows(self) -> bool:
-        """Whether words travel no wider than a plan needs them."""
-
     def fits(self, length: int) -> bool:
         """Return whether a vector of so many values can pass."""
 
@@ -68,7 +64,7 @@ class Exchange(Protocol):
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the frames that carry a vector, hidden. The first uses the step up. Raises: SecureSumError.
 
-        Args: width: bytes of a word in which the sum does not wrap; without meaning unless `narrows`.
+        Args: width: bytes of a word in which the sum does not wrap; of masked vectors only.
         """
 
     async def reveal(self, body: object) -> Revealing | None:
@@ -82,7 +78,6 @@ class MaskedExchange:
     """Pairwise masks: privacy.sum_party."""
 
     largest_input = None
-    narrows = True
 
     def __init__(self, party: SumParty, send: Callable[[pb.NodeFrame], None]) -> None:
         self._party = party
@@ -167,7 +162,6 @@ class EncryptedExchange:
     party: EncryptedParty
     send: Callable[[pb.NodeFrame], None]
     _keyed: dict[int, asyncio.Event] = field(default_factory=dict)
-    narrows: ClassVar[bool] = False
 
     @property
     def largest_input(self) -> int:

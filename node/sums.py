@@ -24,7 +24,7 @@ from privacy.encrypted_party import EncryptedParty
 from privacy.encrypted_sum import KeyHolder
 from privacy.encryption import MissingExtra, Scheme
 from privacy.errors import DoesNotFit, SecureSumError
-from privacy.ring_words import WORD_BYTES, extend, unpacked
+from privacy.ring_words import WORD_BYTES, put_signed
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_party import SumParty
@@ -81,12 +81,12 @@ class _Sent:
     """One step that this node has contributed to."""
 
     values: int
-    width: int  # bytes of a word
     before_reveal: Callable[[], None] | None
     total: asyncio.Future[NDArray[np.uint64]]
     revealing: bool = False
     arriving: NDArray[np.uint64] | None = None  # of a total that comes in pieces
     arrived: int = 0  # words
+    width: int = 0  # bytes of its words
 
 
 @dataclass
@@ -210,8 +210,7 @@ class SumSessions:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
             total: asyncio.Future[NDArray[np.uint64]] = asyncio.get_running_loop().create_future()
             total.add_done_callback(lambda done: done.cancelled() or done.exception())  # few wait for it
-            narrow = width if joined.exchange.narrows else WORD_BYTES
-            joined.sent[step] = _Sent(len(vector), narrow, before_reveal, total)
+            joined.sent[step] = _Sent(len(vector), before_reveal, total)
             frames = joined.exchange.inputs(step, context, vector, width=width)
             try:
                 first = await anext(frames)
@@ -391,17 +390,16 @@ class SumSessions:
 
     def _result(self, joined: _Joined, body: pb.SumResult) -> None:
         sent = joined.sent.get(body.step)
-        if sent is None or sent.total.done() or (body.width or WORD_BYTES) != sent.width:
+        if sent is None or sent.total.done() or (sent.arrived and body.width != sent.width):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        words, rest = divmod(len(body.total), sent.width)
+        sent.width, width = body.width, body.width or WORD_BYTES
+        words, rest = divmod(len(body.total), width)
         whole = body.length or words
         if rest or whole != sent.values or body.offset != sent.arrived or words + body.offset > whole:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         if sent.arriving is None:
             sent.arriving = np.empty(whole, dtype=np.uint64)
-        part = sent.arriving[body.offset : body.offset + words]
-        part[:] = unpacked(body.total, width=sent.width)
-        extend(part, width=sent.width)
+        put_signed(sent.arriving[body.offset : body.offset + words], body.total, width=width)
         sent.arrived += words
         if sent.arrived == whole:
             sent.total.set_result(sent.arriving)

@@ -49,6 +49,7 @@ ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and s
 MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
 FLOAT_ERROR = 5 * 2.0**-53  # of patients × largest: two neighbouring sums, the products inside each, and a
 # projection of the sum (privacy.norm_bound), whose own error is far less
+_CHUNK = 2**15  # of a long vector at a time: what is computed on the way stays in the cache
 KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
 SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
 MAX_SITES = 2**14
@@ -246,13 +247,18 @@ class NoisePlan:
         return rng.normal(0.0, self.standard_deviation(contributors=contributors), shape)
 
     def encode(self, vector: NDArray[Any]) -> Words:
-        """Return `vector` on the lattice, rounded to the nearest unit. Raises: NotEncodable."""
+        """Return `vector` on the lattice, rounded to the nearest unit. Raises: NotEncodable.
+
+        A vector longer than the plan's longest is projected first: that moves no two vectors apart.
+        """
         if self.integral:
             whole = whole_numbers(vector, dimension=self.dimension, largest=self.largest)
             return (whole * np.int64(2**self.scale_bits)).view(np.uint64)
         values = np.asarray(vector)
         if values.shape != (self.dimension,):
             raise NotEncodable("another dimension than the plan's")
+        if self.largest_norm < math.inf:
+            values = norm_bound.projected(values, longest=self.largest_norm)
         self._check_norm(values, longest=self.largest_norm)
         return self._rounded(values).view(np.uint64)
 
@@ -288,12 +294,14 @@ class NoisePlan:
     def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
         if values.dtype.kind != "f":
             raise NotEncodable("the plan is for real values")
-        exact = values.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            if exact.size and not float(np.abs(exact).max()) <= self.largest:  # also catches NaN
-                raise NotEncodable("a value is not finite, or larger than the plan's largest")
-        # a product with a power of two is exact, and rint rounds to the nearest integer
-        return np.rint(exact * 2.0**self.scale_bits).astype(np.int64)
+        exact = values.astype(np.float64, copy=False).reshape(-1)
+        if exact.size and not (exact.min() >= -self.largest and exact.max() <= self.largest):  # NaN, too
+            raise NotEncodable("a value is not finite, or larger than the plan's largest")
+        rounded, scale = np.empty(exact.size, dtype=np.int64), 2.0**self.scale_bits
+        for start in range(0, exact.size, _CHUNK):
+            # a product with a power of two is exact, and rint rounds to the nearest integer
+            rounded[start : start + _CHUNK] = np.rint(exact[start : start + _CHUNK] * scale)
+        return rounded.reshape(values.shape)
 
     def _check_norm(self, vector: NDArray[Any], *, longest: float) -> None:
         if longest < math.inf and not norm_bound.fits(vector, longest=longest):

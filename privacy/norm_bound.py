@@ -74,10 +74,17 @@ class TotalBounds:
 def projected(vector: NDArray[Any], *, longest: float) -> Reals:
     """Return the nearest vector that is at most `longest` long."""
     values = np.asarray(vector, dtype=np.float64)
-    norm = float(np.linalg.norm(values))
-    return values if not norm > longest else values * (longest / norm)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(values))
+        if not norm > longest:
+            return values
+        if norm == math.inf:  # its square is no float64
+            values = values * (longest / float(np.abs(values).max()))
+            norm = float(np.linalg.norm(values))
+        return values * (longest / norm)
 
 
 def fits(vector: NDArray[Any], *, longest: float) -> bool:
     """Return whether a vector may be masked: it is finite and no longer than that."""
-    return float(np.linalg.norm(vector)) <= longest * (1.0 + TOO_LONG)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.linalg.norm(vector)) <= longest * (1.0 + TOO_LONG)

@@ -12,6 +12,7 @@ out says nothing that what is sent does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from privacy.errors import BadParameters
 from privacy.rng import Words
 
 WORD_BYTES: Final = 8  # of the words that are added
+_CHUNK_WORDS = 2**15  # of a long vector at a time: what is computed on the way stays in the cache
 
 
 def fewest_bytes(*, participants: int, largest: int) -> int:
@@ -44,16 +46,29 @@ def check_width(width: int) -> None:
         raise BadParameters(f"words have 1 to {WORD_BYTES} bytes")
 
 
+def width_of(words: Words) -> int:
+    """Return the fewest bytes that hold all of these signed numbers: for a total, which is no secret."""
+    signed = words.view(np.int64)
+    largest = max(int(signed.max(initial=0)), ~int(signed.min(initial=0)))
+    return largest.bit_length() // 8 + 1
+
+
 def packed(words: Words, *, width: int) -> bytes:
     """Return the low `width` bytes of each word: the low parts of all words, then the next parts of all.
 
     Parts are of four, two and one byte, least significant first: whole arrays are copied, never single bytes.
     """
     check_width(width)
-    if width == WORD_BYTES:
-        return words.astype("<u8", copy=False).tobytes()
-    parts = [(words >> np.uint64(8 * at)).astype(kind).tobytes() for at, kind in _parts(width)]
-    return b"".join(parts)
+    data = bytearray(words.size * width)
+    parts = [
+        (at, np.frombuffer(data, dtype=kind, count=words.size, offset=at * words.size))
+        for at, kind in _parts(width)
+    ]
+    for start in range(0, words.size, _CHUNK_WORDS):
+        chunk = words[start : start + _CHUNK_WORDS]
+        for at, part in parts:
+            part[start : start + _CHUNK_WORDS] = chunk >> np.uint64(8 * at) if at else chunk
+    return bytes(data)
 
 
 def unpacked(data: bytes, *, width: int) -> Words:
@@ -66,20 +81,48 @@ def unpacked(data: bytes, *, width: int) -> Words:
         raise BadParameters(f"not whole words of {width} bytes")
     if width == WORD_BYTES:
         return np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
-    count = len(data) // width
-    lowest, *higher = (
-        (at, np.frombuffer(data, dtype=kind, count=count, offset=at * count)) for at, kind in _parts(width)
-    )
-    words = lowest[1].astype(np.uint64)
-    for at, part in higher:
-        words |= part.astype(np.uint64) << np.uint64(8 * at)
+    words = np.empty(len(data) // width, dtype=np.uint64)
+    for at, part in _chunks(data, width):
+        words[at : at + part.size] = part
     return words
+
+
+def add_packed(total: Words, data: bytes, *, width: int) -> None:
+    """Add the words in `data` to `total`, modulo 2^64, in place. Raises: BadParameters."""
+    check_width(width)
+    if len(data) != total.size * width:
+        raise BadParameters("not as many words")
+    for at, part in _chunks(data, width):
+        total[at : at + part.size] += part
+
+
+def put_signed(out: Words, data: bytes, *, width: int) -> None:
+    """Write the words in `data`, read as signed numbers, to `out`. Raises: BadParameters."""
+    check_width(width)
+    if len(data) != out.size * width:
+        raise BadParameters("not as many words")
+    for at, part in _chunks(data, width):
+        extend(part, width=width)
+        out[at : at + part.size] = part
+
+
+def _chunks(data: bytes, width: int) -> Iterator[tuple[int, Words]]:
+    """Yield where words begin and what they are, few enough at a time to stay in the cache."""
+    count = len(data) // width
+    parts = [
+        (at, np.frombuffer(data, dtype=kind, count=count, offset=at * count)) for at, kind in _parts(width)
+    ]
+    for start in range(0, count, _CHUNK_WORDS):
+        words = parts[0][1][start : start + _CHUNK_WORDS].astype(np.uint64)
+        for at, part in parts[1:]:
+            words |= part[start : start + _CHUNK_WORDS].astype(np.uint64) << np.uint64(8 * at)
+        yield start, words
 
 
 def _parts(width: int) -> list[tuple[int, str]]:
     """Return at which byte of a word each part begins, and its type."""
     found, at = [], 0
-    for size in (4, 2, 1):
+    for size in (8, 4, 2, 1):
         if width & size:
             found.append((at, f"<u{size}"))
             at += size

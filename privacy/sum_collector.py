@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from privacy.errors import (
     UnopenedMask,
 )
 from privacy.masks import CONTEXT_BYTES, MAX_WORDS, add_mask, subtract_mask
-from privacy.ring_words import WORD_BYTES, check_width, extend, unpacked
+from privacy.ring_words import WORD_BYTES, add_packed, check_width, extend
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
 from privacy.shamir import is_share, recover
@@ -42,7 +42,7 @@ from protocols.ids import NodeId
 MAX_SUBSETS = 2000  # tried when shares are wrong: a second or two for 50 parties, then it is given up
 
 Nodes: TypeAlias = tuple[NodeId, ...]
-SPOOLED_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
+HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,17 @@ class _Waiting:
         self.form = form
         self.words = 0
         self.piece_bytes = 0  # of each but the last
-        self.pieces = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # it outlives this call
-            max_size=SPOOLED_BYTES, dir=None if folder is None else str(folder)
-        )
+        self.folder = folder
+        self.held: list[bytes] = []
+        self.file: IO[bytes] | None = None
 
-    def __del__(self) -> None:
-        self.pieces.close()
+    def close(self) -> None:
+        """Forget what has come."""
+        self.held.clear()
+        if self.file is not None:
+            self.file.close()
+
+    __del__ = close
 
     @property
     def whole(self) -> bool:
@@ -91,18 +96,31 @@ class _Waiting:
             or not (last or len(data) == self.piece_bytes)
         ):
             return False
-        self.pieces.write(data)
+        self.held.append(data)
         self.words += words
+        if self.file is not None or len(self.held) * self.piece_bytes > HELD_BYTES:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # it outlives this call
+            self.file.writelines(self.held)
+            self.held.clear()
         return True
 
     def add_to(self, total: Words) -> None:
         """Add the whole vector, a piece at a time."""
-        self.pieces.seek(0)
-        at = 0
-        while data := self.pieces.read(self.piece_bytes):
-            part = unpacked(data, width=self.form.width)
-            total[at : at + part.size] += part
-            at += part.size
+        at, width = 0, self.form.width
+        for data in self._in_order():
+            words = len(data) // width
+            add_packed(total[at : at + words], data, width=width)
+            at += words
+        if at != self.form.length:
+            raise OSError("the file of a vector is not whole")
+
+    def _in_order(self) -> Iterator[bytes]:
+        if self.file is not None:
+            self.file.seek(0)
+            while data := self.file.read(self.piece_bytes):
+                yield data
+        yield from self.held
 
 
 @dataclass
@@ -257,7 +275,7 @@ class SumCollector:
     def _forget(self, state: _Step, node: NodeId) -> None:
         waiting = state.waiting.pop(node, None)
         if waiting is not None:
-            waiting.pieces.close()
+            waiting.close()
 
     def close(self, step: int) -> Nodes:
         """Return who is in the sum of `step`, ascending; from the first call on this is fixed.

@@ -20,7 +20,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.ring_words import WORD_BYTES, extend, unpacked
+from privacy.ring_words import WORD_BYTES, put_signed
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -185,9 +185,7 @@ class ArrivingTotal:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         total = np.empty(length, dtype=np.uint64)
         for part in self._pieces:
-            found = unpacked(part.total, width=width)
-            total[part.offset : part.offset + found.size] = found
-        extend(total, width=width)
+            put_signed(total[part.offset : part.offset + len(part.total) // width], part.total, width=width)
         self._pieces, self._words = [], 0
         return RoundSum(piece.step, total, piece.contributors)
 

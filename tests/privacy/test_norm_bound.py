@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from privacy.lattice import NoisePlan, NotEncodable
 from privacy.norm_bound import Implausible, TotalBounds, fits, projected
-from privacy.rng import SecureBits
 from tests.privacy.seeded_bits import SeededBits
 
 CHANCE = 1e-2
@@ -146,7 +145,7 @@ def test_projection_leaves_what_fits_and_shortens_what_does_not() -> None:
     np.testing.assert_allclose(projected(np.array([6.0, 8.0]), longest=5.0), [3.0, 4.0])
 
 
-def test_a_plan_masks_no_vector_beyond_its_norm() -> None:
+def test_a_plan_encodes_no_vector_beyond_its_norm() -> None:
     plan = NoisePlan.for_reals(
         sigma=3.0,
         l2_clip_norm=1.0,
@@ -157,9 +156,11 @@ def test_a_plan_masks_no_vector_beyond_its_norm() -> None:
         largest=100.0,
         largest_norm=100.0,
     )
-    plan.contribution(np.full(4, 50.0), bits=SecureBits())
-    with pytest.raises(NotEncodable, match="long"):
-        plan.contribution(np.full(4, 50.1), bits=SecureBits())
+    for length, left in ((40.0, 40.0), (50.0, 50.0), (50.1, 50.0), (1e9, 50.0), (1e200, 50.0)):
+        np.testing.assert_allclose(plan.decode(plan.encode(np.full(4, length))), left, rtol=1e-6)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(NotEncodable):
+            plan.encode(np.array([0.0, 0.0, 0.0, wrong]))
     plan.encode_rows(np.full((50, 4), 1.0))
     with pytest.raises(NotEncodable, match="long"):
         plan.encode_rows(np.full((51, 4), 1.0))

@@ -9,7 +9,7 @@ import pytest
 from privacy.errors import BadParameters, OutOfOrder, ProtocolViolation, StepReused
 from privacy.ring_words import packed
 from privacy.rng import Words
-from privacy.sum_collector import SPOOLED_BYTES, SumCollector
+from privacy.sum_collector import HELD_BYTES, SumCollector
 from tests.privacy.sum_network import CONTEXT, OTHER_CONTEXT, SumNetwork, node, plain_sum, vectors_of
 
 
@@ -106,7 +106,7 @@ def test_long_vectors_wait_in_files_without_a_name(tmp_path: Path) -> None:
     network = SumNetwork(3, colluders=0)
     network.collector = SumCollector(network.parameters, folder=tmp_path)
     network.open()
-    length = 3 * SPOOLED_BYTES // 8 // 2
+    length = 3 * HELD_BYTES // 8 // 2
     vectors = vectors_of(3, length=length)
     before = resident_files(tmp_path)
     assert not send_in_pieces(network, 0, vectors[0], size=length // 3 + 1, most=2)
