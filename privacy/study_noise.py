@@ -50,8 +50,10 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
 
     The total's noise has standard deviation noise multiplier × clip norm × max_sites_per_patient per
     coordinate, as long as at most `tolerance` of the participants drop out or collude.
-    Raises: ValueError for parameters that no plan can serve.
+    Raises: ValueError for parameters that no plan can serve, and for other modes.
     """
+    if study.training.mode != "shared-noise":
+        raise ValueError("only sums of gradients have shares of noise")
     privacy = study.privacy
     return NoisePlan.for_reals(
         sigma=noise_multiplier(study) * privacy.sensitivity,
@@ -88,11 +90,13 @@ def step_noise_plan(study: Study) -> NoisePlan:
     )
 
 
-def update_sums(study: Study, *, participants: int, tolerance: int) -> UpdateSums:
-    """Return how sites' private updates become inputs of masked sums, in the mode "local".
+def private_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | UpdateSums:
+    """Return how what a site may let leave becomes its input of a masked sum, in every mode with privacy.
 
     Raises: ValueError for parameters that no plan can serve.
     """
+    if study.local_training is None:
+        return noise_plan(study, participants=participants, tolerance=tolerance)
     return UpdateSums(participants=participants, tolerance=tolerance, dimension=vector_length(study))
 
 
@@ -104,9 +108,7 @@ def sum_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan | 
     """
     if study.exact is not None:
         return exact_sums(study, participants=participants, tolerance=tolerance)
-    if study.local_training is not None:
-        return update_sums(study, participants=participants, tolerance=tolerance)
-    return noise_plan(study, participants=participants, tolerance=tolerance)
+    return private_plan(study, participants=participants, tolerance=tolerance)
 
 
 def session_purpose(plan_hash: bytes) -> str:
@@ -127,6 +129,8 @@ def longest_total(study: Study, plan: NoisePlan | ExactSums, *, contributors: in
     that runs other code adds under its mask.
     """
     most = contributors * plan.largest * math.sqrt(plan.dimension)
+    if study.training.mode == "local":
+        most = contributors * math.sqrt(3.0)  # an update, a control variate and a one, each within 1
     if study.training.mode == "shared-noise":
         most = min(most, MOST_TIMES * study.training.expected_patients * study.privacy.clip_norm)
     noise = plan.standard_deviation(contributors=contributors) * math.sqrt(plan.dimension)

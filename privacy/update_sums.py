@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.inversion import Bits
 from privacy.lattice import NotEncodable, check_contributors, check_sites, signed
 from privacy.ring_words import fewest_bytes
 
@@ -61,6 +62,14 @@ class UpdateSums:
             if exact.size and not float(np.abs(exact).max()) <= 1.0:  # also catches NaN
                 raise NotEncodable("a value is not finite, or beyond 1")
         return np.rint(exact * 2.0**SCALE_BITS).astype(np.int64).view(np.uint64)
+
+    def noise(self, *, bits: Bits) -> Words:
+        """Return zeros, where a plan of noise returns a share of it."""
+        return np.zeros(self.dimension, dtype=np.uint64)
+
+    def contribution(self, vector: NDArray[Any], *, bits: Bits) -> Words:
+        """Return `vector` on the lattice, and nothing added. Raises: NotEncodable."""
+        return self.encode(vector)
 
     def decode(self, total: Words) -> Reals:
         """Return the sum. Raises: NotEncodable for a shape."""

@@ -23,7 +23,10 @@ Vector = NDArray[np.float64]
 class Walk(Protocol):
     """The sums of one round, and what they make of the model."""
 
-    steps_done: int
+    @property
+    def steps_done(self) -> int:
+        """How many totals were taken in."""
+        ...
 
     @property
     def params(self) -> Vector:

@@ -6,6 +6,7 @@ the ledger and Flower.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
 from node.training.contributions import contribution
+from node.training.local_sgd import Site
 from node.training.own_part import OwnPart
 from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
@@ -25,6 +27,7 @@ from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_collector import SumCollector
 from privacy.sum_party import SumParty
+from privacy.update_sums import UpdateSums
 from protocols.ids import NodeId, SessionId
 from protocols.study import Study
 
@@ -43,6 +46,7 @@ class Noise(StrEnum):
 class Run:
     """What came out. `epsilon` is infinite without noise; `noise_sd` is per coordinate of one total.
 
+    In local training it is of the sums of one local step at all sites.
     `own` has each site's own part as its noisy sums left it; in a real network it never leaves the site.
     """
 
@@ -60,7 +64,7 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         raise ValueError(f"the study needs {study.sites.minimum} sites, got {len(tables)}")
     if study.exact is not None:
         return _without_noise(study, tables, bits=bits)
-    plan = study_noise.noise_plan(
+    plan = study_noise.private_plan(
         study,
         participants=len(tables) if noise is Noise.SHARES else 1,
         tolerance=study.sites.tolerance if noise is Noise.SHARES else 0,
@@ -76,9 +80,14 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         epsilon=epsilon([spent], delta=study.privacy.delta) if sites_adding else float("inf"),
         delta=study.privacy.delta,
         steps=study.training.steps,
-        noise_sd=float(plan.share_sigma / plan.scale) * sites_adding**0.5,
+        noise_sd=_noise_sd(study, plan, sites_adding),
         own=tuple(part.values for part in own),
     )
+
+
+def _noise_sd(study: Study, plan: NoisePlan | UpdateSums, sites: int) -> float:
+    each = study_noise.step_noise_plan(study) if isinstance(plan, UpdateSums) else plan
+    return float(each.share_sigma / each.scale) * math.sqrt(sites)
 
 
 def _without_noise(study: Study, tables: Sequence[FeatureTable], *, bits: SecureBits) -> Run:
@@ -86,8 +95,9 @@ def _without_noise(study: Study, tables: Sequence[FeatureTable], *, bits: Secure
     walk = walks.begin(study, descent.initial(study))
     plan = exact_sums(study, participants=len(tables), tolerance=study.sites.tolerance)
     sums = MaskedSums(study, len(tables), round_=1, bits=bits)
+    site = Site(bits)  # an exact study draws nothing
     while not walk.finished:
-        parts = [contribution(study, walk, table).shared for table in tables]
+        parts = [contribution(study, walk, table, site=site).shared for table in tables]
         walk.apply(plan.decode(sums.add([plan.encode(part) for part in parts], step=walk.steps_done)))
     return Run(params=walk.params, epsilon=float("inf"), delta=1.0, steps=walk.steps_done, noise_sd=0.0)
 
@@ -100,15 +110,17 @@ def _round(
     *,
     round_: int,
     noise: Noise,
-    plan: NoisePlan,
+    plan: NoisePlan | UpdateSums,
     bits: SecureBits,
 ) -> Vector:
     steps = study.training.steps_per_round
     walk = walks.begin(study, params)
     sums = MaskedSums(study, len(tables), round_=round_, bits=bits) if noise is Noise.SHARES else None
+    sites = [Site(bits, noisy=noise is not Noise.NONE) for _ in tables]
     for step in range(steps):
         both = [
-            contribution(study, walk, table, own=part.values) for table, part in zip(tables, own, strict=True)
+            contribution(study, walk, table, site=site, own=part.values)
+            for table, part, site in zip(tables, own, sites, strict=True)
         ]
         grads = [found.shared for found in both]
         for part, found in zip(own, both, strict=True):

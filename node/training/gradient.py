@@ -46,6 +46,7 @@ class Sums:
 
     shared: Vector
     own: Vector
+    whole: int = 0  # patients whose gradient was not clipped
 
 
 def sum_of_clipped_grads(study: Study, params: Vector, table: FeatureTable) -> Vector:
@@ -56,18 +57,31 @@ def sum_of_clipped_grads(study: Study, params: Vector, table: FeatureTable) -> V
     return clipped_sums(study, params, table).shared
 
 
-def clipped_sums(study: Study, params: Vector, table: FeatureTable, *, own: Vector | None = None) -> Sums:
-    """Return both sums at the shared `params` and the site's `own` (zeros if it is not given)."""
+def clipped_sums(
+    study: Study,
+    params: Vector,
+    table: FeatureTable,
+    *,
+    own: Vector | None = None,
+    clip_norm: float | None = None,
+) -> Sums:
+    """Return both sums at the shared `params` and the site's `own` (zeros if it is not given).
+
+    Args: clip_norm, another than the plan's, of a step whose norm adapts itself.
+    """
+    bound = study.privacy.clip_norm if clip_norm is None else clip_norm
+    whole = 0
     shared = torch.zeros(study.parameters, dtype=torch.float64)
     mine = torch.zeros(study.local_parameters, dtype=torch.float64)
     seen = inputs.views(study, inputs.presence(study, table), table.person_ids, params)
     for rows in _batches(len(table), _batch_size(study)):
         uses, grads = _backward(study, params, own, table, seen, rows)
         per_layer = _per_layer(uses, grads)
-        per_layer, factors = _clipped(study, per_layer, rows.stop - rows.start)
+        per_layer, factors = _clipped(per_layer, rows.stop - rows.start, bound=bound)
+        whole += int((factors == 1.0).sum())
         shared += _weighted(study.layout, per_layer, factors)
         mine += _weighted(study.local_layout, per_layer, factors)
-    return Sums(shared.numpy(), mine.numpy())
+    return Sums(shared.numpy(), mine.numpy(), whole)
 
 
 def gradient_norms(study: Study, params: Vector, table: FeatureTable) -> Vector:
@@ -147,7 +161,7 @@ def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> PerLayer:
     return found
 
 
-def _clipped(study: Study, per_layer: PerLayer, patients: int) -> tuple[PerLayer, torch.Tensor]:
+def _clipped(per_layer: PerLayer, patients: int, *, bound: float) -> tuple[PerLayer, torch.Tensor]:
     """Return what each patient's gradient is multiplied by, and the gradients of those that are finite.
 
     A gradient that is not finite is left out, not multiplied by 0: that would be no number either.
@@ -156,7 +170,7 @@ def _clipped(study: Study, per_layer: PerLayer, patients: int) -> tuple[PerLayer
     usable = torch.isfinite(squares)
     if not bool(usable.all()):
         per_layer = {name: layer.only(usable) for name, layer in per_layer.items()}
-    factors = torch.clamp(study.privacy.clip_norm * (1.0 - CLIP_MARGIN) / squares.sqrt(), max=1.0)
+    factors = torch.clamp(bound * (1.0 - CLIP_MARGIN) / squares.sqrt(), max=1.0)
     factors[patients:] = 0.0  # padding
     return per_layer, factors[usable]
 

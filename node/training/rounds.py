@@ -36,12 +36,13 @@ from node.training import second_accountant, validation
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.contributions import contribution
 from node.training.exact_rounds import ExactRounds
+from node.training.local_sgd import Site
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.second_accountant import AccountantsDisagree
 from node.training.validation import LocalFigures, Split
-from privacy import descent, study_noise, walks
+from privacy import descent, study_noise, study_releases, walks
 from privacy import validation as looks
-from privacy.accountant import GaussianEvent
+from privacy.accountant import GaussianEvent, SampledGaussianEvent
 from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import NotFinite
 from privacy.errors import SecureSumError
@@ -49,6 +50,7 @@ from privacy.lattice import NoisePlan, NotEncodable
 from privacy.ledger import BudgetExhausted, Ledger, Replayed
 from privacy.ledger_entries import Reservation
 from privacy.rng import SecureBits
+from privacy.update_sums import UpdateSums
 from privacy.walks import Walk
 from protocols.clock import Clock
 from protocols.ids import SessionId
@@ -101,7 +103,7 @@ class _Round:
 
     request: RoundRequest
     study: Study
-    plan: NoisePlan
+    plan: NoisePlan | UpdateSums
     reservation: Reservation
     look: _Look | None  # at the model the round ends with, if one is due
 
@@ -219,7 +221,7 @@ class Trainer:
                 reads=",".join(sorted(study.tables | cohort.tables(study.cohort))),
                 participants=plan.participants,
                 tolerance=plan.tolerance,
-                noise_multiplier=plan.noise_multiplier,
+                noise_multiplier=study_noise.noise_multiplier(study),
             )
             walk = self._steps(_Round(request, study, plan, reservation, look), rows)
         self._audit.record(
@@ -277,7 +279,7 @@ class Trainer:
 
     @contextmanager
     def _held(
-        self, study: Study, request: RoundRequest, purpose: str, event: GaussianEvent
+        self, study: Study, request: RoundRequest, purpose: str, event: GaussianEvent | SampledGaussianEvent
     ) -> Iterator[Reservation]:
         """Hold a reservation; what was not committed is given back at the end."""
         account = Account(study.project, self._approvals.proposer(request.plan_hash), self._dataset)
@@ -302,7 +304,8 @@ class Trainer:
 
     def steps_taken(self, plan_hash: bytes) -> int:
         """Return how many steps of this plan were committed here, over all its rounds and attempts."""
-        return self._ledger.committed_for(study_noise.session_purpose(plan_hash) + "/")
+        releases = self._ledger.committed_for(study_noise.session_purpose(plan_hash) + "/")
+        return releases // study_releases.per_sum(self._approvals.find(plan_hash)[0])
 
     def looks_taken(self, plan_hash: bytes) -> int:
         """Return how many looks at this plan's model were committed here."""
@@ -316,10 +319,10 @@ class Trainer:
 
     def _steps(self, current: _Round, rows: Split) -> Walk:
         walk = walks.begin(current.study, current.request.parameters)
-        own = self._own_part(current.study)
+        own, site = self._own_part(current.study), Site(self._bits)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
-            sums = contribution(current.study, walk, rows.training, own=own.values)
+            sums = contribution(current.study, walk, rows.training, site=site, own=own.values)
             sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
             own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
@@ -376,7 +379,8 @@ class Trainer:
 
     def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:
         context = study_noise.step_context(current.request.plan_hash, round=current.request.round, step=step)
-        return self._send(current, current.reservation, step, context, vector, width=current.plan.ring_bytes)
+        width, releases = current.plan.ring_bytes, study_releases.per_sum(current.study)
+        return self._send(current, current.reservation, step, context, vector, width=width, releases=releases)
 
     def _send(
         self,
@@ -387,18 +391,19 @@ class Trainer:
         vector: Words,
         *,
         width: int,
+        releases: int = 1,
     ) -> Future[Words]:
-        """Commit one release durably, then let its vector leave."""
+        """Commit what one sum releases durably, then let its vector leave."""
         request, ledger = current.request, self._ledger
         request_id = reservation.request_id
-        ledger.commit(reservation, count=1)
+        ledger.commit(reservation, count=releases)
         seq, head = ledger.head()
         self._audit.record(
             AuditEvent.BUDGET_COMMITTED,
             request_id=request_id,
             session_id=request.session_id,
             step=step,
-            count=1,
+            count=releases,
             bytes_sent=vector.size * width,  # next, or never if we stop here
             ledger_seq=seq,
             ledger_head=head,
@@ -427,8 +432,8 @@ class Trainer:
 
 def _checked_session(
     study: Study, request: RoundRequest, session: OpenSession
-) -> tuple[NoisePlan, NoisePlan | None]:
-    """Return the noise plans of a session that was opened for just this round: of its steps, of its look.
+) -> tuple[NoisePlan | UpdateSums, NoisePlan | None]:
+    """Return the plans of a session that was opened for just this round: of its steps, of its look.
 
     Raises: Refused.
     """
@@ -443,18 +448,18 @@ def _checked_session(
         raise Refused(RefusalCode.TOO_FEW_SITES)
     if session.tolerance < study.sites.tolerance:
         raise Refused(RefusalCode.NOT_ALLOWED)
-    makers = [study_noise.noise_plan]
-    if looks.due(study, round=request.round):
-        makers.append(looks.noise_plan)
+    sites, tolerance = session.participants, session.tolerance
+    look = None
     try:
-        plans = [
-            make(study, participants=session.participants, tolerance=session.tolerance) for make in makers
-        ]
+        plan = study_noise.private_plan(study, participants=sites, tolerance=tolerance)
+        if looks.due(study, round=request.round):
+            look = looks.noise_plan(study, participants=sites, tolerance=tolerance)
     except ValueError:
         raise Refused(RefusalCode.NOT_ALLOWED) from None
-    for plan in plans:
-        session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
-    return plans[0], plans[1] if len(plans) > 1 else None
+    session.must_hold(values=plan.dimension, largest=plan.largest_contribution)
+    if look is not None:
+        session.must_hold(values=look.dimension, largest=look.largest_contribution)
+    return plan, look
 
 
 _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (
