@@ -277,9 +277,8 @@ class RunningRound:
 
     def _apply(self, arrived: RoundSum) -> None:
         total = self.plan.decode(arrived.total)
-        norm = float(np.linalg.norm(total))
-        if not norm <= study_noise.longest_total(self.study, self.plan, contributors=arrived.contributors):
-            raise ValueError("longer than any honest total")
+        bounds = study_noise.total_bounds(self.study, self.plan, contributors=arrived.contributors)
+        norm = bounds.check(total)
         self.walk.apply(total)
         self.norms.append(norm)
         self.contributors = arrived.contributors

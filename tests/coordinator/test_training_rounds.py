@@ -38,7 +38,7 @@ class Memory(Grid):
 
     def __init__(self, nodes: Mapping[NodeId, Callable[[Message], Message]]) -> None:
         self._nodes = dict(enumerate(nodes.items(), start=1))
-        self._replies: list[Message] = []
+        self._replies: dict[str, Message] = {}  # by what they reply to; whole changes only, threads add to it
         self._threads: list[threading.Thread] = []
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -47,16 +47,15 @@ class Memory(Grid):
     def _push(self, message: Message) -> str:
         message.metadata.__dict__["_message_id"] = message.object_id
         _, handler = self._nodes[message.metadata.dst_node_id]
-        thread = threading.Thread(target=lambda: self._replies.append(handler(message)))
+        sent = message.object_id
+        thread = threading.Thread(target=lambda: self._replies.__setitem__(sent, handler(message)))
         self._threads.append(thread)
         thread.start()
         return message.object_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        wanted = set(message_ids)
-        found = [reply for reply in self._replies if reply.metadata.reply_to_message_id in wanted]
-        self._replies = [reply for reply in self._replies if reply not in found]
-        return found
+        found = [self._replies.pop(sent, None) for sent in message_ids]
+        return [reply for reply in found if reply is not None]
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._nodes)
