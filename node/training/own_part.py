@@ -57,7 +57,8 @@ class OwnPart:
         patients_here = (
             training.expected_patients / self._study.sites.minimum
         )  # public, as the step's scale is
-        self._velocity = training.momentum * self._velocity + own_sum / patients_here
+        patients_drawn = patients_here * training.sampling_rate
+        self._velocity = training.momentum * self._velocity + own_sum / patients_drawn
         self.values = self.values - training.learning_rate * self._velocity
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from node.training import second_accountant
 from node.training.second_accountant import LOOSENESS, AccountantsDisagree, opinion
+from privacy import study_releases
 from privacy.accountant import calibrate
 from protocols.study import Study
 from tests.protocols.study_forms import study_form
@@ -32,6 +33,31 @@ def test_less_noise_is_more_than_opacus_lets_pass(epsilon: float) -> None:
     assert opinion(0.7 * right, steps, 1e-5) > LOOSENESS * epsilon
     of_one_step = calibrate(epsilon=epsilon, delta=1e-5, count=1)  # an accountant that starts anew each step
     assert opinion(of_one_step, steps, 1e-5) > LOOSENESS * epsilon
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "releases"), [(1.0, 0.05, 200), (8.0, 0.2, 40), (0.3, 0.5, 10)])
+def test_opacus_agrees_on_samples_and_not_on_less_noise_or_on_samples_that_are_none(
+    epsilon: float, rate: float, releases: int
+) -> None:
+    right = calibrate(epsilon=epsilon, delta=1e-5, count=releases, sampling_rate=rate)
+    assert opinion(right, releases, 1e-5, rate=rate) == pytest.approx(epsilon, rel=0.04)
+    assert opinion(0.7 * right, releases, 1e-5, rate=rate) > LOOSENESS * epsilon
+    assert opinion(right, releases, 1e-5) > LOOSENESS * epsilon
+
+
+def test_plans_of_samples_and_of_local_training_are_held_against_opacus_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampled = Study.from_json(study_form(training__sampling_rate=0.3, privacy__max_sites_per_patient=2))
+    local = {"local_steps": 3, "sampling_rate": 0.4, "update_clip": 1.0}
+    plans = [sampled, Study.from_json(study_form(training__mode="local") | {"local": local})]
+    for study in plans:
+        second_accountant.check(study)
+    right = study_releases.noise_multiplier
+    monkeypatch.setattr(study_releases, "noise_multiplier", lambda study: 0.7 * right(study))
+    for study in plans:
+        with pytest.raises(AccountantsDisagree):
+            second_accountant.check(study)
 
 
 def test_the_error_says_both_figures() -> None:
