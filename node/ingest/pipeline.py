@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from deid.dates import DatePractice
 from deid.text import Redactor
 from deid.vault import Vault
-from node.ingest import code_words, intake
+from node.ingest import code_words, collector, intake
 from node.ingest.delimited import sha256_of
 from node.ingest.errors import NoMapping, UnreadableSource
 from node.ingest.fact_rules import FactRules
@@ -186,8 +186,13 @@ class Pipeline:
                     latest_day=(now.date() - date(1970, 1, 1)).days + 1,  # a day's grace for time zones
                     redact=redact,
                 )
-                for batch in reader.read(file, batch_records=self.batch_records):
-                    harmonizer.take(batch)
+                batches = reader.read(file, batch_records=self.batch_records)
+                while True:
+                    with collector.paused():
+                        batch = next(batches, None)
+                        if batch is None:
+                            break
+                        harmonizer.take(batch)
                     count = harmonizer.count
                     if self.progress is not None:
                         self.progress(

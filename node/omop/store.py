@@ -232,11 +232,22 @@ class OmopStore:
             ).fetchall()
             replaces = [load_id for load_id, same in rows if same or again is Again.REPLACE]
             load = FactLoad(self._writer, source, reading, now=now, replaces=replaces)
-            yield load
+            with self._one_thread():
+                yield load
             if load.unkeyed and again is Again.REFUSE and not all(same for _, same in rows):
                 raise AlreadyLoaded(source.name)
             load.finish()
             self._writer.execute(event_copy.TOUCH)
+
+    @contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Statements on a batch: too few rows for a second thread, for which the first would wait busily."""
+        (threads,) = self._writer.execute("SELECT current_setting('threads')").fetchone() or (1,)
+        self._writer.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            self._writer.execute(f"SET threads = {int(threads)}")
 
     @contextmanager
     def _staging(self) -> Iterator[None]:

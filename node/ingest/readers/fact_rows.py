@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from node.ingest.facts import CODING, SCHEMA
@@ -36,14 +37,11 @@ def coding_lists(
 
     Args: codings: makes a column of single ones.
     """
-    offsets: list[int | None] = []
-    at = 0
-    for some in values:
-        offsets.append(at if some else None)
-        at += len(some) if some else 0
-    offsets.append(at)
-    flat = list(chain.from_iterable(some for some in values if some))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), codings(flat))
+    lengths = np.array([len(some) if some else 0 for some in values], np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    empty = np.append(lengths == 0, False)  # the last offset ends the last list, and is always there
+    flat = list(chain.from_iterable([some for some in values if some]))
+    return pa.ListArray.from_arrays(pa.array(offsets, mask=empty), codings(flat))
 
 
 def coding_column(

@@ -169,7 +169,7 @@ def _on_the_clock_of(start: Moment | None, end: Moment) -> int:
 
 def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
     if field.name in ("codes", "value_codes"):
-        return _coding_lists(values)
+        return _coding_lists(values) if any(values) else pa.nulls(len(values), field.type)
     if field.type == CODING:
         return _codings(values)
     if field.name == "birth":
@@ -186,8 +186,9 @@ def _day(at: Moment) -> date:
 def _coding_lists(values: Sequence[Sequence[Coding]]) -> pa.Array:
     """Return lists of codings, the user's choice first, without those that have no code; no list is empty."""
     flat = list(chain.from_iterable(values))
-    plain = all(coding.code and not coding.userSelected for coding in flat)
-    return coding_lists(values if plain else [_chosen(codings) for codings in values], _codings)
+    if not all([coding.code for coding in flat]) or any([coding.userSelected for coding in flat]):
+        values = [_chosen(codings) for codings in values]
+    return coding_lists(values, _codings)
 
 
 def _chosen(codings: Sequence[Coding]) -> list[Coding]:
@@ -196,10 +197,11 @@ def _chosen(codings: Sequence[Coding]) -> list[Coding]:
 
 def _codings(values: Sequence[Coding | None]) -> pa.Array:
     """Return a column of codings."""
-    given = [coding or NONE for coding in values]
+    absent = [coding is None for coding in values]
+    given = [coding or NONE for coding in values] if any(absent) else values
     return coding_column(
         [coding.system for coding in given],
         [coding.code for coding in given],
         [coding.display for coding in given],
-        [coding is NONE for coding in given] if None in values else None,
+        absent if any(absent) else None,
     )

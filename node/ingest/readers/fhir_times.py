@@ -21,6 +21,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MAX_OFFSET_MIN = 14 * 60  # FHIR's own limit
 CACHED = 1 << 16  # a panel's results share their time; a batch rarely has more
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)", re.ASCII)
+ZONE = re.compile(r"(?:\.(?P<fraction>[0-9]{1,12}))?(?P<zone>Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
 
 
 class Moment(NamedTuple):
@@ -48,6 +51,11 @@ def moment(text: str) -> Moment | None:
     >>> moment("2020-02-30") is None
     True
     """
+    if len(text) >= len("2020-02-03T04:05:06Z") and text[10] == "T":  # as nearly all are written
+        day, clock_us, behind = _day_us(text[:10]), _clock_us(text[11:19]), _behind(text[19:])
+        if day is not None and clock_us is not None and behind is not None:
+            us = day + clock_us + behind[0]
+            return Moment(us, _SECOND, behind[1]) if FIRST_US <= us <= LAST_US else None
     found = FORM.fullmatch(text)
     if found is None:
         return None
@@ -66,6 +74,39 @@ def moment(text: str) -> Moment | None:
     us = (at - EPOCH) // MICROSECOND + seconds * 1_000_000 - offset * 60_000_000
     us += int((fraction or "0")[:6].ljust(6, "0"))
     return Moment(us, Precision.SECOND.value, offset) if FIRST_US <= us <= LAST_US else None
+
+
+_SECOND = Precision.SECOND.value
+
+
+@lru_cache(maxsize=CACHED)
+def _day_us(text: str) -> int | None:
+    """Return where a day begins, None if it is none."""
+    if DAY.fullmatch(text) is None:
+        return None
+    try:
+        return (datetime.fromisoformat(text).replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=CACHED)
+def _clock_us(text: str) -> int | None:
+    found = CLOCK.fullmatch(text)
+    if found is None:
+        return None
+    hours, minutes, seconds = map(int, found.groups())
+    return ((hours * 60 + minutes) * 60 + seconds) * 1_000_000
+
+
+@lru_cache(maxsize=CACHED)
+def _behind(text: str) -> tuple[int, int] | None:
+    """Return what ".678-05:00" adds to a clock's time for UTC, and its offset in minutes."""
+    found = ZONE.fullmatch(text)
+    offset = None if found is None else offset_min(found["zone"])
+    if found is None or offset is None:
+        return None
+    return int((found["fraction"] or "0")[:6].ljust(6, "0")) - offset * 60_000_000, offset
 
 
 FIRST_US = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
