@@ -40,6 +40,9 @@ FEWEST_SITES = 2  # a sum over one site is that site's value
 MOST_SITES = 1_000
 LONGEST_GRID_MS = 60_000  # as long as a question may take at all: then every answer leaves at the same time
 OLDEST_REPORT_DAYS = 366  # what a report of a year ago says of today's data is nothing
+# A sum without noise over one person is that person's record; 3 is what others call the least of all cells.
+FEWEST_PEOPLE = 3
+MOST_PEOPLE = 1_000_000
 VOCABULARY = frozenset(  # what the CDM says about words, not about patients: no policy has to name it
     {
         "concept",
@@ -82,6 +85,14 @@ class QualityDemand:
         ):
             if found is None or found < asked:
                 raise Refused(RefusalCode.DATA_QUALITY)
+
+
+@dataclass(frozen=True, slots=True)
+class ExactRule:
+    """Which studies without noise a hospital takes part in, and with how many of its people at least."""
+
+    studies: frozenset[str]  # plan hashes
+    minimum_people: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,7 @@ class Policy:
     max_delta_per_study: float
     quality: QualityDemand | None  # None: no demand
     deid: DeidDemand | None  # None: no demand
+    exact: ExactRule | None  # None: no study without noise
 
     def __post_init__(self) -> None:
         # besides up to `tolerance` colluders another honest hospital: else the sum is this one's value
@@ -202,6 +214,7 @@ class Policy:
             max_delta_per_study=form.delta(training["max_delta"], "training.max_delta"),
             quality=_quality(sections.get("quality")),
             deid=_deid(sections.get("deid")),
+            exact=_exact(sections.get("exact")),
         )
 
     def caps(self, account: Account, *, now: datetime) -> Caps:
@@ -293,6 +306,33 @@ class Policy:
         if self.require_approval and not approved:
             raise Refused(RefusalCode.NOT_APPROVED)
 
+    def check_exact(
+        self,
+        plan_hash: bytes,
+        *,
+        project: str,
+        tables: Collection[str],
+        minimum_sites: int,
+        tolerance: int,
+        approved: bool,
+    ) -> int:
+        """Refuse a study without noise that this hospital does not name; return the fewest people of a sum.
+
+        Raises: Refused(EXACT_NOT_NAMED), whatever else the policy allows; and as `check_study` does.
+        """
+        if self.exact is None or plan_hash.hex() not in self.exact.studies:
+            raise Refused(RefusalCode.EXACT_NOT_NAMED)
+        _cap(self.epsilon_by_project, project)
+        if not (
+            self.training_allowed and set(tables) <= self.tables | VOCABULARY and tolerance >= self.tolerance
+        ):
+            raise Refused(RefusalCode.NOT_ALLOWED)
+        if minimum_sites < self.minimum_sites:
+            raise Refused(RefusalCode.TOO_FEW_SITES)
+        if self.require_approval and not approved:
+            raise Refused(RefusalCode.NOT_APPROVED)
+        return self.exact.minimum_people
+
     def check_quality(self, standing: Callable[[], Standing | None], *, now: datetime) -> None:
         """Refuse studies while this hospital's data are not known to be as good as it asks of them.
 
@@ -381,6 +421,15 @@ def _deid(found: Mapping[str, Any] | None) -> DeidDemand | None:
         form.share(found, "deid.max_over_redaction"),
         form.flag(found, "deid.canary"),
         timedelta(days=form.integer(found, "deid.max_age_days", 1, OLDEST_REPORT_DAYS)),
+    )
+
+
+def _exact(found: Mapping[str, Any] | None) -> ExactRule | None:
+    if found is None:
+        return None
+    return ExactRule(
+        form.names(found, "exact.studies", _FINGERPRINT),
+        form.integer(found, "exact.minimum_people", FEWEST_PEOPLE, MOST_PEOPLE),
     )
 
 

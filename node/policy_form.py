@@ -36,6 +36,7 @@ KEYS: Mapping[str, frozenset[str]] = {
 }
 # Sections that a file may leave out; one that is there has exactly its keys.
 OPTIONAL: Mapping[str, frozenset[str]] = {
+    "exact": frozenset({"studies", "minimum_people"}),
     "quality": frozenset({"min_pass_rate", "min_mapping_coverage", "max_age_days"}),
     "deid": frozenset({"min_char_recall", "max_over_redaction", "canary", "max_age_days"}),
 }

@@ -283,9 +283,11 @@ class RunningNode:
         policy.check_participants(keys, tolerance=tolerance)
         fewest = policy.fewest_survivors(participants=len(keys), tolerance=tolerance)
         if session.purpose.startswith(TRAINING):
-            sites = self._allowed_plan(session.purpose).sites
-            if len(keys) < sites.minimum or tolerance < sites.tolerance:
+            study = self._allowed_plan(session.purpose)
+            if len(keys) < study.sites.minimum or tolerance < study.sites.tolerance:
                 raise Refused(RefusalCode.TOO_FEW_SITES)
+            if study.exact is not None:
+                fewest = len(keys)  # without noise, two sums that differ by a hospital would tell its own
         elif session.purpose != QUESTIONS:
             raise Refused(RefusalCode.NOT_ALLOWED)
         return fewest
@@ -305,6 +307,16 @@ class RunningNode:
         policy = self._parts.policy()
         policy.check_quality(self._parts.quality, now=self._parts.clock.now())
         policy.check_deid(self._parts.deid, now=self._parts.clock.now())
+        if study.exact is not None:
+            policy.check_exact(
+                study.plan_hash(),
+                project=study.project,
+                tables=study.tables | cohort_tables(study.cohort),
+                minimum_sites=study.sites.minimum,
+                tolerance=study.sites.tolerance,
+                approved=approved,
+            )
+            return
         policy.check_study(
             project=study.project,
             tables=study.tables | cohort_tables(study.cohort),

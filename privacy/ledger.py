@@ -1,6 +1,7 @@
 """What each hospital has spent: every release is reserved, committed and marked, durably and in this order.
 
     reserve   before a record is read: every cap must cover it beside all that is spent or reserved
+    exact     before a sum without noise leaves: there is nothing to reserve, and nothing is ever given back
     commit    before the first byte of a contribution leaves: from here on it is spent
     revealed  before shares leave that could open a sum it is part of: from here on the request is over
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, ClassVar, Self
 from privacy.accountant import Composition, Event, largest_further_epsilon
 from privacy.budget import NOBODY, Account, Cap, Caps, Selection
 from privacy.chain import Chain
-from privacy.ledger_entries import FORMAT, Entry, Reservation, account_fields, entry_of
+from privacy.ledger_entries import EXACT, FORMAT, Entry, Reservation, account_fields, entry_of
 from privacy.ledger_state import Request, State
 from protocols.clock import Clock
 from protocols.refusal import RefusalCode
@@ -37,6 +38,7 @@ RESTART = "restart"  # the reason written when opening finds a reservation that 
 EXPIRED = "expired"  # the reason written when a reservation's time was over
 WARMING_DELTA = 1e-6  # any: what is kept for later depends on the releases alone
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._/-]{0,199}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 # The errors of this module (ChainBroken and ChainBusy of privacy.chain come through as they are):
@@ -208,6 +210,33 @@ class Ledger:
                 raise ReservationClosed("nothing was committed for this request")
             if not request.revealed:
                 self._write("revealed", request_id=request_id, **account_fields(request.account))
+
+    def release_exact(self, request_id: str, *, account: Account, study: str, step: int) -> None:
+        """Record, durably, that sum number `step` (from 0) of a study without noise is about to leave.
+
+        It costs no ε, because none covers it: it is counted by itself, and for ever. Guarantee: each sum of a
+        study is recorded once, in order, and all of them for one request; so a node that records before it
+        sends takes part in each sum once, whatever it is asked, and whether or not it crashed in between.
+
+        Args: study, the plan's hash in hex. Raises: Replayed; ValueError for a malformed name.
+        """
+        if not (_NAME.fullmatch(request_id) and _DIGEST.fullmatch(study)):
+            raise ValueError("request_id or study is malformed")
+        if account.researcher == NOBODY:
+            raise ValueError("somebody has to be named: the account names no researcher")
+        with self._mutex:
+            held = self._state.exact.get(study)
+            if (0 if held is None else held.releases) != step:
+                raise Replayed("this sum of the study was given")
+            if held is not None and (held.request_id != request_id or held.account != account):
+                raise Replayed("the study was begun for another request")
+            fields = {"request_id": request_id, **account_fields(account), "study": study, "step": step}
+            self._write(EXACT, **fields)
+
+    def exact_releases(self) -> Mapping[str, int]:
+        """Return how many sums of each study without noise have left, by the plan's hash in hex."""
+        with self._mutex:
+            return {study: held.releases for study, held in sorted(self._state.exact.items())}
 
     def spent(
         self,

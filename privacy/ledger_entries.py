@@ -14,6 +14,7 @@ from privacy.accountant import Event, UnknownEvent, event_from_json
 from privacy.budget import Account
 from privacy.chain import ChainBroken
 
+EXACT = "exact"  # the kind of entry of a release without noise; programs before it refuse a ledger with one
 FORMAT = "fedtwin-ledger-v2"
 FORMAT_1 = "fedtwin-ledger-v1"
 
@@ -53,6 +54,8 @@ class Entry:
     reason: str | None = None
     expires_at: str | None = None
     format: str | None = None
+    study: str | None = None
+    step: int | None = None
 
 
 def entry_of(seq: int, digest: str, found: dict[str, Any]) -> Entry:

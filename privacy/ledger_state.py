@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from privacy.accountant import Composition
 from privacy.budget import DEFAULT_DATASET, NOBODY, Account, Selection, Sum, Tally
 from privacy.chain import ChainBroken
-from privacy.ledger_entries import FORMAT, FORMAT_1, Entry, Reservation, moment_of
+from privacy.ledger_entries import EXACT, FORMAT, FORMAT_1, Entry, Reservation, moment_of
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Request:
@@ -22,6 +25,15 @@ class Request:
         self.revealed = False
 
 
+class ExactStudy:
+    """What is known about a study without noise that was taken part in."""
+
+    def __init__(self, request_id: str, account: Account) -> None:
+        self.request_id = request_id
+        self.account = account
+        self.releases = 0
+
+
 class State:
     """The ledger's entries, replayed. Not safe for threads: its ledger holds a lock."""
 
@@ -30,6 +42,7 @@ class State:
         self.requests: dict[str, Request] = {}
         self.open: dict[str, Request] = {}
         self.tally = Tally()
+        self.exact: dict[str, ExactStudy] = {}
 
     def apply(self, entry: Entry) -> None:
         """Bring what is known up to date with one entry. Raises: ChainBroken for what no writer writes."""
@@ -41,18 +54,22 @@ class State:
         if entry.request_id is None:
             raise ChainBroken(entry.seq, "names no request")
         account = self._account(entry)
-        request = self.requests.setdefault(entry.request_id, Request(account))
+        if entry.kind == EXACT:
+            self._apply_exact(entry, account)
+            return
+        self._apply_request(entry, entry.request_id, account)
+
+    def _apply_request(self, entry: Entry, request_id: str, account: Account) -> None:
+        request = self.requests.setdefault(request_id, Request(account))
         if request.account != account:
             raise ChainBroken(entry.seq, "a request that changes its account")
         held, count = request.open, entry.count
         if entry.kind == "reserved" and held is None and entry.event and entry.attempt and entry.purpose:
             request.attempts = entry.attempt
             ends = None if entry.expires_at is None else moment_of(entry.seq, entry.expires_at)
-            request.open = Reservation(
-                entry.request_id, account, entry.purpose, entry.event, entry.attempt, ends
-            )
+            request.open = Reservation(request_id, account, entry.purpose, entry.event, entry.attempt, ends)
             request.open_count = entry.event.count
-            self.open[entry.request_id] = request
+            self.open[request_id] = request
         elif entry.kind in ("committed", "released") and held and count and 0 < count <= request.open_count:
             if entry.kind == "committed":
                 self.tally.add(account, held.event.times(count), at=moment_of(entry.seq, entry.at))
@@ -60,11 +77,21 @@ class State:
             request.open_count -= count
             if request.open_count == 0:
                 request.open = None
-                self.open.pop(entry.request_id, None)
+                self.open.pop(request_id, None)
         elif entry.kind == "revealed":
             request.revealed = True
         else:
             raise ChainBroken(entry.seq, "an entry that no writer writes")
+
+    def _apply_exact(self, entry: Entry, account: Account) -> None:
+        """Count a release without noise: the steps of a study follow one another, in one request."""
+        study, request_id = entry.study, entry.request_id
+        if not study or request_id is None or not _DIGEST.fullmatch(study):
+            raise ChainBroken(entry.seq, "names no study")
+        held = self.exact.setdefault(study, ExactStudy(request_id, account))
+        if held.request_id != request_id or held.account != account or entry.step != held.releases:
+            raise ChainBroken(entry.seq, "a step of a study that no writer writes")
+        held.releases += 1
 
     def _account(self, entry: Entry) -> Account:
         project, researcher, dataset = entry.project, entry.researcher, entry.dataset

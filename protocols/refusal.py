@@ -34,6 +34,8 @@ class RefusalCode(StrEnum):
     DOES_NOT_FIT = "does-not-fit"
     DATA_QUALITY = "data-quality"
     DEIDENTIFICATION = "de-identification"
+    EXACT_NOT_NAMED = "exact-not-named"
+    TOO_FEW_PEOPLE = "too-few-people"
     INTERNAL = "internal"
 
     @property
@@ -72,6 +74,10 @@ _HELP = {
     "its staff look with `fedtwin node quality`.",
     RefusalCode.DEIDENTIFICATION: "It is not known that identity is taken out as well as the policy here "
     "asks; its staff run `fedtwin deid evaluate --home` and `fedtwin deid canary --home`.",
+    RefusalCode.EXACT_NOT_NAMED: "This study is without noise, and the hospital's policy does not name it: "
+    "its staff add the plan's hash to `studies` under [exact], or do not.",
+    RefusalCode.TOO_FEW_PEOPLE: "A hospital has fewer people in this study than it lets into a sum without "
+    "noise.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

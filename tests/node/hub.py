@@ -55,7 +55,9 @@ class Hub:
             purpose=study_noise.session_purpose(study.plan_hash()),
             round=round,
         )
-        self._sessions[parameters.session_id] = _Session(parameters, self.keys, tolerance)
+        # as node.running asks of a session: in a sum without noise nobody may be missing
+        fewest = len(nodes) - (tolerance if study.exact is None else 0)
+        self._sessions[parameters.session_id] = _Session(parameters, self.keys, tolerance, fewest)
         return parameters.session_id
 
     def session(self, session: SessionId) -> "_Session":
@@ -67,7 +69,11 @@ class Hub:
 
 class _Session:
     def __init__(
-        self, parameters: SessionParameters, keys: dict[NodeId, Ed25519PrivateKey], tolerance: int
+        self,
+        parameters: SessionParameters,
+        keys: dict[NodeId, Ed25519PrivateKey],
+        tolerance: int,
+        fewest: int,
     ) -> None:
         self.opened = OpenSession(parameters, tolerance)
         self.collector = SumCollector(parameters)
@@ -79,7 +85,7 @@ class _Session:
                 signing_key=keys[node],
                 peer_keys=public,
                 bits=SecureBits(),
-                minimum_survivors=len(public) - tolerance,
+                minimum_survivors=fewest,
             )
             for node in parameters.participants
         }
