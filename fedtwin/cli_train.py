@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtwin.cli_train_model import check, export
+from fedtwin.cli_train_model import check, export, report
 from fedtwin.options import COORDINATOR_HOME, CoordinatorHome, Json
 from fedtwin.screen import emit_fields, emit_json, emit_table, say
 
@@ -24,6 +24,7 @@ train = typer.Typer(
 )
 train.command("export")(export)
 train.command("check")(check)
+train.command("report")(report)
 StudyFile = Annotated[
     Path, typer.Argument(metavar="STUDY", exists=True, dir_okay=False, help="A study as TOML.")
 ]

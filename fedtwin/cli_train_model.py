@@ -32,6 +32,53 @@ def export(
         )
 
 
+def report(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's name; or a package, where there is no coordinator.")
+    ],
+    local: Annotated[
+        Path | None,
+        typer.Option(
+            "--local",
+            metavar="EVAL.json",
+            exists=True,
+            dir_okay=False,
+            help="With what `fedtwin node evaluate` found at this hospital; then the page must stay there.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Default: RUN-report.html here.", show_default=False),
+    ] = None,
+    home: CoordinatorHome = COORDINATOR_HOME,
+    json: Json = False,
+) -> None:
+    """Write a run's report as one page of HTML: plan, rounds, privacy spent, and what is not known."""
+    from fedtwin import model_package, training_report
+    from fedtwin.model_export import packaged
+    from fedtwin.node_evaluation_file import read_evaluation
+    from privacy import private_files
+    from protocols.clock import SystemClock
+
+    path = Path(run)
+    if path.is_dir() or path.suffix == ".zip":
+        package = model_package.read(path)
+    else:
+        package = model_package.opened(packaged(run, home=home, clock=SystemClock()))
+    found = read_evaluation(local) if local else None
+    page = training_report.report(package, local=found)
+    target = to or Path(f"{path.stem}-report.html")
+    private_files.write(target, page.encode())
+    if json:
+        emit_json({"report": str(target), "plan_hash": package.plan_hash, "stays_here": found is not None})
+        return
+    say(f"Wrote {target}.")
+    if found is not None:
+        say(
+            "[bold]It holds exact figures of this hospital's patients: it must not leave the hospital.[/bold]"
+        )
+
+
 def check(
     package: Annotated[Path, typer.Argument(metavar="PACKAGE", exists=True, help="A folder, or a .zip.")],
     roster: Annotated[

@@ -184,6 +184,7 @@ class _Demo:
         return sorted(self._ask(epsilon, line)[1] for epsilon in epsilons)
 
     def _train(self, slugs: Sequence[str], line: Bar) -> TrainingReport:
+        from fedtwin.demo_training_report import write_page
         from fedtwin.training_run import run_study
 
         def approve(slug: str) -> str:
@@ -198,7 +199,7 @@ class _Demo:
         )
         (self.network.folder / "model.json").write_text(json.dumps(run.to_json(), indent=2) + "\n")
         weights = np.array(run.parameters)
-        return TrainingReport(
+        found = TrainingReport(
             local=local_only(self.splits),
             federated=of_model(weights, self.splits),
             own_intercept=with_own_intercept(weights, self.splits),
@@ -210,6 +211,15 @@ class _Demo:
             steps=run.steps,
             seconds_per_round=run.seconds_per_round,
         )
+        write_page(
+            run.run,
+            home=self.network.coordinator_home,
+            to=self.network.folder,
+            found=found,
+            splits=self.splits,
+            why_pooled=self.material.why_pooled,
+        )
+        return found
 
 
 def _each(slugs: Sequence[str], work: Callable[[str], Any], line: Bar, done: str) -> list[Any]:

@@ -121,17 +121,23 @@ def _learnt(report: Report) -> None:
     say(f"  An answer took {report.count.p50_ms:.0f} ms (median of {report.count.asked - 1}).\n")
 
 
-def _tables(report: Report) -> None:
-    training = report.training
+def model_rows(training: TrainingReport, *, why_pooled: str) -> list[tuple[str, Score, str]]:
+    """Return the models that are compared: name, score, a word on privacy."""
     private = f"epsilon {training.epsilon:.2f}, delta {training.delta:g}"
     rows = [
         ("local only", training.local, "each hospital for itself, not private"),
         ("federated private", training.federated, private),
         ("  with own intercept", training.own_intercept, "fitted at each hospital, never leaves it"),
-        ("pooled (not private)", training.pooled, f"only here: {report.why_pooled}"),
+        ("pooled (not private)", training.pooled, f"only here: {why_pooled}"),
     ]
     if training.textbook is not None:
         rows.append(("textbook score", training.textbook, "uses no training data"))
+    return rows
+
+
+def _tables(report: Report) -> None:
+    training = report.training
+    rows = model_rows(training, why_pooled=report.why_pooled)
     emit_table(
         ("model", "accuracy", "AUC", "privacy"),
         [(name, f"{score.accuracy:.3f}", f"{score.auc:.3f}", note) for name, score, note in rows],
@@ -169,6 +175,8 @@ def _protected(report: Report) -> None:
         ("ledgers", report.folder / "nodes" / "*" / "ledger.sqlite"),
         ("audit trails", report.folder / "nodes" / "*" / "audit.jsonl"),
         ("the model", report.folder / "model.json"),
+        ("its package", report.folder / "coordinator" / "runs" / "*" / "model"),
+        ("the training", report.folder / "training.html"),
     ):
         say(f"  {name:<13} {place}")
     say(f"\nDone in {report.seconds:.0f} s.")

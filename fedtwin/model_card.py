@@ -62,7 +62,7 @@ def card_of(
         "parameters_digest": digest(checkpoint.parameters).hex(),
         "intended_use": f"Research: to predict {outcome_words(study)}, for patients like these: "
         f"{cohort_words(study)}. Before use at a hospital, to be evaluated on that hospital's own patients.",
-        "plan": plan_words(study),
+        "plan": [list(pair) for pair in plan_words(study).items()],  # in this order
         "cohort": study.cohort.to_json(),
         "outcome": study.outcome.to_json() | {"task": study.outcome.task},
         "columns": list(study.columns),
@@ -170,7 +170,7 @@ def card_text(card: dict[str, Any]) -> str:
         "",
         "## Plan",
         "",
-        *(f"- **{name}**: {text}" for name, text in card["plan"].items()),
+        *(f"- **{name}**: {text}" for name, text in card["plan"]),
         "",
         "## Privacy",
         "",

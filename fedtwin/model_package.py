@@ -94,7 +94,8 @@ def files_of(
         tensors |= {f"{name}.weight": weights.copy(), f"{name}.bias": biases.copy()}
     plan_hash = study.plan_hash().hex()
     files = {
-        WEIGHTS: save(tensors, metadata={"format": FORMAT, "plan_hash": plan_hash}),
+        # one word of metadata: of several the library's order is not always the same
+        WEIGHTS: save(tensors, metadata={"plan_hash": plan_hash}),
         PLAN: study.canonical(),
         CARD: canonical.encode(card),
         CARD_TEXT: text.encode(),
@@ -146,7 +147,13 @@ def read(path: Path, *, leads: Mapping[str, Ed25519PublicKey] | None = None) -> 
     Args: leads: the leads of a verified roster and their keys; None: there is no roster to ask.
     Raises: MalformedPackage; NotTheLeads for a wrong signature, or one by nobody in `leads`; OSError.
     """
-    files = _files_in_zip(path) if path.is_file() else _files_in_folder(path)
+    return opened(_files_in_zip(path) if path.is_file() else _files_in_folder(path), leads=leads)
+
+
+def opened(
+    files: Mapping[str, bytes], *, leads: Mapping[str, Ed25519PublicKey] | None = None
+) -> ModelPackage:
+    """Return the model in the files of a package, checked as `read` checks. Raises: MalformedPackage."""
     manifest = _manifest(files)
     study = _study(files[PLAN], manifest)
     parameters = _parameters(files[WEIGHTS], study)

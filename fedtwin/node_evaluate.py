@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtwin.model_package import ModelPackage
+from fedtwin.node_evaluation_file import FORMAT
 from fedtwin.screen import Exit, Stop
 from node.features.people import People
 from node.features.splitting import in_training, in_validation
@@ -25,14 +26,12 @@ from protocols import canonical
 from protocols.clock import Clock
 from protocols.statistic import FEMALE, MALE
 
-FORMAT = "fedtwin-local-evaluation-v1"
 STAYS = (
     "Exact figures of this hospital's own patients, without noise: not to leave the hospital, in no mail,"
     " paper or slide. A study can buy such figures from the budget."
 )
 AGE_BANDS = ((0, 40), (40, 65), (65, 80), (80, 200))  # years at the index date; the last is open
 SEXES = (("male", MALE), ("female", FEMALE))
-FEW = 30  # patients: figures of smaller groups are mostly chance
 
 Floats = NDArray[np.float64]
 
