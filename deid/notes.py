@@ -31,7 +31,7 @@ from deid.lexicon.language import Language
 from deid.lexicon.language import language as language_of
 from deid.recognizers.composed import Composed
 from deid.recognizers.consistency import address_gaps, repeated
-from deid.recognizers.dates import dates, great_ages
+from deid.recognizers.dates import dates, great_ages, paired_days
 from deid.recognizers.keep import without_terms
 from deid.recognizers.known import known_spans
 from deid.recognizers.labels import labelled_numbers, labelled_places
@@ -39,11 +39,13 @@ from deid.recognizers.learned import tagged
 from deid.recognizers.names import named_people, names_by_list
 from deid.recognizers.numbers import shaped_numbers
 from deid.recognizers.page import Page, Reading
-from deid.recognizers.places import addresses, institutions
+from deid.recognizers.people import initials, longer_names, people_beside
+from deid.recognizers.places import addresses, institutions, organizations
 from deid.spans import Category, Known, Span, merged
 from deid.tagger import Tagger
 
 MAX_CHARACTERS = 1_000_000  # of one note
+BY = "/"  # between a category and who found it
 RULES: tuple[Callable[[Page], Iterator[Span]], ...] = (
     shaped_numbers,
     dates,
@@ -54,6 +56,9 @@ RULES: tuple[Callable[[Page], Iterator[Span]], ...] = (
     names_by_list,
     addresses,
     institutions,
+    organizations,
+    people_beside,
+    initials,
 )
 
 
@@ -84,11 +89,10 @@ class _Recognizer(EntityRecognizer):
             raise TypeError("our recognizers read what our reader made")
         return [
             RecognizerResult(
-                span.category.value,
+                f"{span.category.value}{BY}{span.found_by}",  # Presidio keeps one of those of one type
                 span.start,
                 span.end,
                 span.score,
-                recognition_metadata={"found_by": span.found_by},
             )
             for span in self._find(nlp_artifacts.page)
         ]
@@ -209,10 +213,12 @@ class NoteFinder:
             page.text, self.language.code, nlp_artifacts=reading, score_threshold=0.0
         )
         found = [
-            Span(r.start, r.end, Category(r.entity_type), r.score, r.recognition_metadata["found_by"])
+            Span(r.start, r.end, Category(kind), r.score, found_by)
             for r in results
+            for kind, _, found_by in (r.entity_type.partition(BY),)
         ]
         found = merged([*without_terms(page, found), *known_spans(page.text, known, self.language)])
+        found = merged([*found, *longer_names(page, found), *paired_days(page, found)])
         found = merged([*found, *address_gaps(page, found)])
         again = without_terms(page, list(repeated(page, found)))
         kept = self.policy.categories

@@ -154,7 +154,7 @@ def layout(text: str) -> tuple[list[str], list[int], list[int], list[int]]:
 
 
 STANDS = 12
-_BETWEEN = "\x1f"  # a line end is a word of the vocabulary, so it cannot part words
+BETWEEN = "\x1f"  # a line end is a word of the vocabulary, so it cannot part words
 
 
 def _line_kind(text: str, start: int) -> int:
@@ -181,7 +181,7 @@ class Tagger:
         if not file.is_file():
             return None
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            words = str(stored["vocabulary"]).split(_BETWEEN)
+            words = str(stored["vocabulary"]).split(BETWEEN)
             weights = {name: stored[name].astype(np.float32) for name in stored.files if name != "vocabulary"}
         return cls({word: place for place, word in enumerate(words)}, weights, membership(language))
 
@@ -274,6 +274,6 @@ def _batches(texts: Sequence[str], characters: int = 20_000) -> Iterator[list[st
 def stored(vocabulary: Sequence[str], weights: dict[str, Any]) -> dict[str, Any]:
     """Return what a file of weights holds: half precision is enough and halves the file."""
     return {
-        "vocabulary": np.array(_BETWEEN.join(vocabulary)),
+        "vocabulary": np.array(BETWEEN.join(vocabulary)),
         **{k: np.asarray(v, np.float16) for k, v in weights.items()},
     }

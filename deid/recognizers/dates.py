@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from deid.lexicon.language import Language
@@ -19,6 +19,32 @@ NUMERIC = re.compile(
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r")(?![\w/]|[.-]\d)"
 )  # fmt: skip
+
+
+# a month and a day of which one is written with a zero: no score, no dose, no strength is
+PADDED = re.compile(
+    r"(?<![\w./,-])(?:0[1-9]/(?:0?[1-9]|[12]\d|3[01])|1[0-2]/0[1-9])(?![\w/%]|[.,-]\d|[ ]?(?:mg|ml|mcg|tab))"
+)
+DAY_OF_MONTH = r"(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])(?![\w/%-]|\.\d)"
+AND_DAY = re.compile(rf"[ ]?(?:and|&|,|-|to|thru|through|or|then)[ ]?(?P<day>{DAY_OF_MONTH})", re.IGNORECASE)
+DAY_AND = re.compile(
+    rf"(?<![\w./-])(?P<day>{DAY_OF_MONTH})[ ]?(?:and|&|,|-|to|thru|through|or|then)[ ]?\Z", re.IGNORECASE
+)
+
+
+def paired_days(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
+    """Yield the day beside a found date: "8/18" in "8/18 and 11/7" where the other was found."""
+    text = page.text
+    for span in spans:
+        if span.category is not Category.DATE or "/" not in text[span.start : span.end]:
+            continue
+        after = AND_DAY.match(text, span.end)
+        if after is not None:
+            yield Span(after.start("day"), after.end("day"), Category.DATE, 0.75, "date")
+        low = max(span.start - 16, 0)
+        before = DAY_AND.search(text[low : span.start])
+        if before is not None:
+            yield Span(low + before.start("day"), low + before.end("day"), Category.DATE, 0.75, "date")
 
 
 @cache
@@ -68,6 +94,8 @@ def dates(page: Page) -> Iterator[Span]:
     for match in _led(page.language).finditer(page.text):
         group = next(name for name in ("day", "year", "short") if match.group(name))
         yield Span(match.start(group), match.end(group), Category.DATE, 0.8, "date")
+    for match in PADDED.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.DATE, 0.8, "date")
     for pattern, score in ((full, 0.95), (short, 0.8), (holiday, 0.7)):
         for match in pattern.finditer(page.text):
             if (

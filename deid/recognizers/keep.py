@@ -22,7 +22,20 @@ SENTENCE_END = re.compile(r"[.;!?](?=\s|\Z)|\n")
 PUBLIC_CODE = re.compile(r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12})\Z")
 YEAR = re.compile(r"(?:[^\W\d_]+\.?,? (?:of )?)?(?:18|19|20)\d\d")
 SEX_AND_AGE = re.compile(r"\d{1,3}\s?[MFmf]")
-SCORE = re.compile(r"\d{1,2}/10|\d{1,3}-\d/\d|\d{1,2}/5")
+SCORE = re.compile(r"\d{1,2}/(?:5|6|10|15|28|30)|\d{1,3}-\d/\d")
+SINCE = re.compile(r"\b(?:since|until|diagnosed|dx|dx'd|moved|born|died)(?: in)? \Z", re.IGNORECASE)
+RANGE = re.compile(r"[(<>]?\d{1,3}(?:\.\d{1,3})?\s?-\s?\d{1,3}(?:\.\d{1,3})?\)?")
+VALUE_BEFORE = re.compile(  # what a laboratory writes before a normal range: a unit, mostly
+    r"(?:\d|[a-zµ%]/?(?:u|d|m|µ)?[lL]|/uL|%|[munp]?g|mmol|IU|fL|sec|ratio|range|Range|normal|goal|ref)[\s(:]{1,12}\Z"
+)
+HOURS = re.compile(
+    r"(?:[01]?\d|2[0-3]):?[0-5]\d(?:\s?[AaPp]\.?[Mm]\.?)?(?:\s?-\s?(?:(?:[01]?\d|2[0-3]):?[0-5]?\d?))?"
+)
+HOURS_BEFORE = re.compile(
+    r"(?:\b(?:npn|note|shift|from|hours|hrs|time|am|pm|seen|in|out)\b\.?|[AaPp]\.?[Mm]\.?)[:\s-]{1,4}\Z|\d\d?:?\Z|-\s?\Z",
+    re.IGNORECASE,
+)
+TIMES = re.compile(r"\d+(?:\.\d+)?\s?[xX×]\s?\d+(?:\.\d+)?")
 MONEY = ("$", "€", "£")
 SPACED = re.compile(r"[^\W\d_](?: [^\W\d_])+")
 WORDS = re.compile(r"[^\W\d_]+")
@@ -45,6 +58,8 @@ class _Tables:
     published: re.Pattern[str]
     units: re.Pattern[str]
     scores: re.Pattern[str]
+    products: frozenset[str]
+    place_heads: frozenset[str]
 
 
 @cache
@@ -61,7 +76,12 @@ def _tables(language: Language) -> _Tables:
         never=words("never_names"),
         short=frozenset(language.words("abbreviations")),
         clinical=words("clinical_words") | frozenset(read_list("terms") if language.code == "en" else ()),
-        calendar=words("months", "months_short", "weekdays", "holidays"),
+        calendar=frozenset(
+            part
+            for phrase in words("months", "months_short", "weekdays", "holidays")
+            for part in (phrase, *re.split(r"[ ']+", phrase))
+            if len(part) > 2
+        ),
         lists=membership(language),
         safe=re.compile(
             rf"(?<![\w-])(?:{language.either('safe_number_labels') or '(?!)'}){after}", re.IGNORECASE
@@ -69,6 +89,10 @@ def _tables(language: Language) -> _Tables:
         published=re.compile(rf"(?<!\w)(?:{language.either('published') or '(?!)'})(?!\w)", re.IGNORECASE),
         units=re.compile(rf"\s?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w|/o\b)", re.IGNORECASE),
         scores=re.compile(rf"(?<!\w)(?:{language.either('scores') or '(?!)'})(?!\w)", re.IGNORECASE),
+        products=frozenset(
+            part for phrase in words("products") for part in WORDS.findall(phrase) if len(part) > 1
+        ),
+        place_heads=words("place_heads"),
     )
 
 
@@ -126,6 +150,10 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         return len(piece) < 3 and (span.category is not Category.ADDRESS or span.found_by == "tagger")
     if all(word in tables.drugs or word in tables.never for word in words):
         return True
+    if span.found_by == "tagger" and (
+        _product(text, span, words, tables) or _placed_term(text, span, piece, words, tables)
+    ):
+        return True
     if all(word in tables.short for word in written) and span.found_by == "tagger":
         return not _addressed(text, span.start)
     if all(word in tables.clinical and not tables.lists.get(word, 0) & WELL_KNOWN_NAME for word in words):
@@ -136,6 +164,30 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         span.found_by == "tagger"
         and not any(c.isdigit() for c in piece)
         and _ordinary(text, span, written, words, tables)
+    )
+
+
+def _product(text: str, span: Span, words: Sequence[str], tables: _Tables) -> bool:
+    """Say whether a contrast medium or a maker of devices stands there."""
+    return (
+        (all(word in tables.products for word in words) and span.category is not Category.NAME)
+        or (
+            len(words) == 1
+            and words[0] in tables.products
+            and not tables.lists.get(words[0], 0) & WELL_KNOWN_NAME
+        )
+        or (" ".join(words) in ("st jude", "boston scientific"))
+    )
+
+
+def _placed_term(text: str, span: Span, piece: str, words: Sequence[str], tables: _Tables) -> bool:
+    """Say whether a place stands there in the name of a brace, a scale, a germ: "Milwaukee brace"."""
+    following = [folded(word) for word in WORDS.findall(text[span.end : span.end + 24])][:1]
+    return (words[-1] in tables.place_heads and len(words) > 1) or (
+        bool(following)
+        and following[0] in tables.place_heads
+        and text[span.end : span.end + 1] == " "
+        and "," not in piece
     )
 
 
@@ -192,8 +244,10 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         or text[begin] in MONEY
     ):
         return True
+    if span.found_by == "tagger" and _measured(text, span, piece):
+        return True
     if span.category is Category.DATE:
-        if YEAR.fullmatch(piece):
+        if YEAR.fullmatch(piece) and not SINCE.search(text[max(span.start - 20, 0) : span.start]):
             ahead = SENTENCE_END.split(text[max(span.start - PUBLISHED_NEAR, 0) : span.start])[-1]
             behind = SENTENCE_END.split(text[span.end : span.end + PUBLISHED_NEAR])[0]
             if tables.published.search(f"{ahead} {behind}"):
@@ -209,6 +263,18 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     ):
         return span.category is not Category.AGE
     return False
+
+
+def _measured(text: str, span: Span, piece: str) -> bool:
+    """Say whether a normal range, the settings of a machine or the hours of a shift stand there."""
+    before = text[max(span.start - 16, 0) : span.start]
+    if RANGE.fullmatch(piece):
+        return ("." in piece and span.category is not Category.DATE) or VALUE_BEFORE.search(
+            before
+        ) is not None
+    if TIMES.fullmatch(piece):
+        return True
+    return HOURS.fullmatch(piece) is not None and HOURS_BEFORE.search(before) is not None
 
 
 def _addressed(text: str, start: int) -> bool:

@@ -12,7 +12,7 @@ from deid.recognizers.page import Page
 from deid.spans import Category, Span
 
 # one run with a digit in it; a space only inside digits, or after a few capitals ("AB 123456")
-VALUE = r"[#(]?(?-i:[A-Z]{1,3}[ ](?=\d{4}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/-]|\.\d)))*"
+VALUE = r"[#(]?(?:(?-i:[A-Z]{1,3}[ ](?=\d{4}))|[A-Za-z]{2,3}[ ](?=\d{3}[ ]\d{3}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/-]|\.\d)))*"
 NO_NUMBER = re.compile(r"\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d")  # a date, a dose, a time
 JOIN = (
     r"[)\].]*\s?(?:[:=#|>\-–—→]{1,3}|\bis\b|\bwas\b|\bof\b|\bno\.?|\bnum(?:ber)?\b|\bas\b)?\s?[:#=]?\s{0,3}"

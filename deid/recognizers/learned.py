@@ -22,6 +22,10 @@ AGE_WORDS = re.compile(
     r"[^\W\d_]+(?:[\s-][^\W\d_]+)*?(?=[\s-]*(?:year|yr|yo\b|y/o|y\.o|años))", re.IGNORECASE
 )
 AGE_NUMBER = re.compile(r"[^\W\d_]{0,3}\s?\d{1,3}")
+# a number goes on over a hyphen, a stroke or a point to the end of what is written together: "6182114-7"
+MORE_OF_NUMBER = re.compile(r"(?:[-/.][^\W_]{1,12}){1,3}(?![\w/.-]|\.\d)")
+LESS_OF_NUMBER = re.compile(r"(?<![\w/.-])(?:[^\W_]{1,12}[-/.]){1,3}\Z")
+DEGREE_BEHIND = re.compile(r",?\s*(?:M\.?D?|Ph\.?D?|PsyD|D\.?O?|RN|LPN|MSW|LCSW|NP|PA|PA-C|CNA|NPI|DPT)\.?\Z")
 ADDRESS_BRIDGE = re.compile(r"[\s,.;|#/-]{0,6}\Z")
 
 
@@ -67,14 +71,13 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
     start, end, kind, score = run
     category, text = CATEGORIES[kind], page.text
     if category in ONE_WORD:
-        while start > 0 and text[start - 1].isalnum():
-            start -= 1
-        while end < len(text) and text[end].isalnum():
-            end += 1
+        start, end = _whole_number(text, start, end)
     while start < end and not text[start].isalnum() and text[start] not in "(+#":
         start += 1
     while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
         end -= 1
+    if category is Category.NAME:
+        end = _without_degree(text, start, end)
     piece = text[start:end]
     if not any(c.isalnum() for c in piece):
         return
@@ -84,3 +87,27 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
         number = AGE_NUMBER.match(piece) or AGE_WORDS.match(piece)
         end = start + number.end() if number else end
     yield Span(start, end, category, min(score, 1.0), "tagger")
+
+
+def _whole_number(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the number of which a part was found begins and ends."""
+    while start > 0 and text[start - 1].isalnum():
+        start -= 1
+    while end < len(text) and text[end].isalnum():
+        end += 1
+    more = MORE_OF_NUMBER.match(text, end) if text[end - 1 : end].isalnum() else None
+    if more is not None and any(c.isdigit() for c in more.group()):
+        end = more.end()
+    low = max(start - 30, 0)
+    less = LESS_OF_NUMBER.search(text[low:start]) if text[start].isalnum() else None
+    if less is not None and any(c.isdigit() for c in less.group()):
+        start = low + less.start()
+    return start, end
+
+
+def _without_degree(text: str, start: int, end: int) -> int:
+    """Return where a name ends, less the degree behind it."""
+    degree = DEGREE_BEHIND.search(text, start, end)
+    if degree is None or degree.start() <= start + 1 or degree.group()[:1] not in ", ":
+        return end
+    return degree.start() if text[end : end + 1] in ("", ".", ",", " ", "\n", ")", "/") else end

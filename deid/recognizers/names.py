@@ -19,11 +19,14 @@ DOT = (
     r"(?:(?<![^\W_]{3})\.)?"  # only after an initial or a short form: a sentence may end after a longer word
 )
 WORD = rf"(?:{CAP}{DOT}|{PARTICLE}(?=\s+{CAP}))"
+NAME_ONLY = rf"(?:{PARTICLE}[ ])?{CAP}"
 NAME = rf"(?:{PARTICLE}\s+){{0,2}}{CAP}{DOT}(?:,?[ ]{WORD}){{0,4}}"
 
 
 @cache
-def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], frozenset[str]]:
+def _patterns(
+    language: Language,
+) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], frozenset[str], re.Pattern[str]]:
     titles = "|".join(
         sorted(
             {form for t in language.words("title_abbreviations") for form in (t, t.title(), t.upper())},
@@ -35,6 +38,9 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
     titled = re.compile(
         rf"(?<![\w-])(?:{titles})\b\.?[ ]{{1,2}}(?P<name>(?:{PARTICLE}[ ]){{0,2}}{CAP}{DOT}(?:[ ]{WORD}){{0,3}})"
     )
+    both = re.compile(
+        rf"(?<![\w-])(?:Drs|DRS|Doctors|Messrs|drs)\b\.?[ ]{{1,2}}(?P<first>{NAME_ONLY})(?:,[ ](?P<more>{NAME_ONLY}))?,?[ ](?:and|AND|&|/)[ ](?P<name>{NAME_ONLY})"
+    )
     labels = language.either("label_name")
     labelled = re.compile(
         rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|=|#|>>)[ \t]{{0,4}}[\"“]?)(?P<name>{NAME})"
@@ -44,7 +50,7 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.
         rf"(?<![\w.-])(?P<name>{CAP}{DOT}(?:[ ]{WORD}){{1,3}}),?[ ](?:{credentials})(?![\w])"
     )
     stop = frozenset(folded(w) for w in (*language.words("not_names"), *language.words("staff")))
-    return titled, labelled, credited, stop
+    return titled, labelled, credited, stop, both
 
 
 # two letters and more of a script that the rest of the note is not in: Greek (three and more: units have one), Cyrillic,
@@ -84,7 +90,9 @@ def names_by_list(page: Page) -> Iterator[Span]:
 
 def named_people(page: Page) -> Iterator[Span]:
     """Yield names after titles and labels, and before the degrees that staff carry."""
-    titled, labelled, credited, stop = _patterns(page.language)
+    titled, labelled, credited, stop, both = _patterns(page.language)
+    for match in both.finditer(page.text):
+        yield Span(match.start("name"), match.end("name"), Category.NAME, 0.9, "title")
     for pattern, score in ((titled, 0.9), (labelled, 0.85), (credited, 0.85)):
         for match in pattern.finditer(page.text):
             found = _trimmed(
@@ -99,6 +107,9 @@ def named_people(page: Page) -> Iterator[Span]:
                 )
 
 
+COMMA_ORDER = re.compile(
+    rf"{CAP},[ ]?{CAP}(?:[ ][A-Z]\b)?"
+)  # "LOVE, AUGUST L" after a label is nobody's word
 DEGREE = re.compile(
     r"(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-?C)?|Ph\.?D|L\.?P\.?N|F\.?A\.?C\.?[SPC]|M\.?B\.?B\.?S|D\.?P\.?T|L\.?C\.?S\.?W)\b"
 )
@@ -125,7 +136,7 @@ def _trimmed(
             english = membership(page.language).get(folded(word), 0) & ENGLISH_WORD
             if english and len(places) and float(scores[places.start, 0]) > 0.5:
                 break
-        elif scores is not None and whole_line:
+        elif scores is not None and whole_line and not COMMA_ORDER.match(name):
             places = page.tokens(start + match.start(), start + match.end())
             if len(places) and float(scores[places.start, 0]) > 0.97:
                 break

@@ -97,6 +97,13 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
         (re.compile(r"(?<!\w)(?:P\.?\s?O\.?\s?Box|Post(?:al)?\s?Box)\s#?\d{1,6}\b", re.IGNORECASE), 0.9),
         (
             re.compile(
+                rf"(?<!\w)(?:RR|R\.R\.|RFD|HC|Rural\s(?:Route|Rte)|Star\sRoute)\s?#?\d{{1,3}},?\s(?:Box\s#?\d{{1,5}}[A-Z]?)?(?:,?\s{CAP}(?:[ ]{CAP}){{0,2}},?\s(?:{short_states}|{states})\b(?:,?\s\d{{5}})?)?",
+                re.IGNORECASE,
+            ),
+            0.9,
+        ),
+        (
+            re.compile(
                 r"\b(?:PSC|CMR|Unit)\s\d{1,5},?\sBox\s\d{1,5}\s{1,3}(?:[APFDO]{3}\s(?:AA|AE|AP)\s\d{5})?|\b[AFD]PO,?\s(?:AA|AE|AP)\s\d{5}",
                 re.IGNORECASE,
             ),
@@ -167,6 +174,40 @@ def institutions(page: Page) -> Iterator[Span]:
             for word in own
         ):
             yield Span(start, match.end(), Category.HOSPITAL, 0.8, "institution")
+
+
+@cache
+def _organized(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Patterns for firms and schools by how their names end, and for hospitals by the place behind."""
+    tails = "|".join(
+        re.escape(form)
+        for tail in sorted(language.words("company_tails"), key=len, reverse=True)
+        for form in dict.fromkeys((tail.title().replace(" And ", " and "), tail.upper(), tail))
+    )
+    name = rf"(?:{CAP}\.?(?:[ ](?:of[ ])?{CAP}){{0,3}})"
+    return (
+        re.compile(rf"(?<![\w-])(?P<name>{name})[ ](?:{tails or '(?!)'})(?:(?<=[Ss]ons)[ ]{CAP})?(?![\w])"),
+        re.compile(
+            rf"(?<![\w-])(?:University|Children's|General|Memorial|Royal|VA)[ ](?:Hospitals?|Clinics?|Medical Center|Infirmary)[ ]of[ ](?:the[ ])?{CAP}(?:[ ]{CAP}){{0,2}}"
+        ),
+    )
+
+
+def organizations(page: Page) -> Iterator[Span]:
+    """Yield firms and schools that the end of their name gives away, and hospitals of a place."""
+    firms, hospitals = _organized(page.language)
+    generic = frozenset(page.language.words("institution_generic")) | frozenset(
+        page.language.words("not_names")
+    )
+    for match in firms.finditer(page.text):
+        words = match.group("name").split(" ")
+        start = match.start()
+        while words and folded(words[0].strip(".")) in generic:
+            start += len(words.pop(0)) + 1
+        if words:
+            yield Span(start, match.end(), Category.ORGANIZATION, 0.8, "institution")
+    for match in hospitals.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.HOSPITAL, 0.8, "institution")
 
 
 def addresses(page: Page) -> Iterator[Span]:

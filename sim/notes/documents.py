@@ -251,7 +251,26 @@ def _iban(rng: Rng) -> str:
 def _initials(case: Case) -> str:
     d = case.doctors[0]
     text = d.first[0] + d.last[0]
-    return pick(case.rng, (text.lower(), text.upper(), (d.first[0] + d.middle[0] + d.last[0]).lower()))
+    three = d.first[0] + d.middle[0] + d.last[0]
+    return pick(case.rng, (text.lower(), text.upper(), three.lower(), three.upper()))
+
+
+def _user(case: Case) -> str:
+    """Return the name by which a member of staff logs in."""
+    first, last = (
+        "".join(c for c in name.lower() if c.isalpha())
+        for name in (case.doctors[0].first, case.doctors[0].last)
+    )
+    return pick(
+        case.rng,
+        (
+            first[:1] + last,
+            last + first[:1],
+            f"{first}.{last}",
+            f"{first[:2]}{last}{digits(case.rng, 1)}",
+            f"{last}{digits(case.rng, 2)}",
+        ),
+    )
 
 
 def _unlike(rng: Rng) -> str:
@@ -281,6 +300,7 @@ WHO: dict[str, tuple[Category, Callable[[Case], str]]] = {
     "first": (C.NAME, lambda c: make.first_name(c.rng)),
     "last": (C.NAME, lambda c: make.last_name(c.rng)),
     "initials": (C.NAME, _initials),
+    "user": (C.NAME, _user),
     "date": (C.DATE, lambda c: make.written_date(c.rng, make.day(c.rng, c.admitted, 500))),
     "dob": (C.DATE, lambda c: make.written_date(c.rng, c.born, partial=False)),
     "year": (C.DATE, lambda c: str(int(c.rng.integers(1950, 2027)))),
@@ -552,7 +572,7 @@ def _table(note: Note, case: Case) -> None:
 def _cased(note: Note, rng: Rng) -> Note:
     """Return a note mostly as it is; now and then all in capitals or all in small letters."""
     r = rng.random()
-    changed = note.text.upper() if r < 0.05 else note.text.lower() if r < 0.1 else note.text
+    changed = note.text.upper() if r < 0.08 else note.text.lower() if r < 0.17 else note.text
     return Note(changed if len(changed) == len(note.text) else note.text, note.spans)
 
 

@@ -34,8 +34,8 @@ STATES = {"Alabama": "AL", "Alaska": "AK", "Arizona": "AZ", "Arkansas": "AR", "C
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")  # fmt: skip
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 HOLIDAYS = ("Christmas", "Thanksgiving", "Easter", "New Year's Day", "New Year's Eve", "Labor Day", "Memorial Day", "Halloween", "the Fourth of July", "Independence Day", "Christmas Eve", "Valentine's Day", "Veterans Day", "Columbus Day", "Hanukkah", "Ramadan", "Passover", "Mother's Day", "Father's Day", "MLK Day", "Good Friday", "Boxing Day", "Diwali", "Eid")  # fmt: skip
-HOSPITALS = ("Hospital", "Hospital", "Medical Center", "Medical Center", "General Hospital", "Regional Medical Center", "Clinic", "Memorial Hospital", "Community Hospital", "Children's Hospital", "University Hospital", "Health Center", "Health Centre", "Urgent Care", "Family Practice", "Family Medicine", "Nursing Home", "Rehabilitation Center", "Rehabilitation Hospital", "Hospice", "Surgery Center", "Surgical Centre", "Imaging", "Imaging Center", "Dialysis", "Dialysis Center", "Pediatrics", "Cardiology Associates", "Orthopedics", "Medical Group", "Medical Pavilion", "Cancer Center", "Heart Institute", "Eye Institute", "Women's Center", "Care Home", "Skilled Nursing Facility", "Assisted Living", "Infirmary", "Healthcare", "Health System", "Primary Care", "Primary Care Practice", "Sleep Clinic", "Surgery", "Medical Practice", "Wellness Center", "Recovery Clinic", "Infusion Centre", "Pain Clinic", "Hospital Trust", "Laboratory", "Diagnostics", "Pharmacy", "Home Care", "Home Care Organisation", "Outpatient Unit", "Rehabilitation Unit", "Birth Center", "Psychiatric Center", "VA Medical Center", "Day Surgery", "Walk-in Clinic", "Maternity Hospital", "Oncology", "Radiology", "Neurology Clinic", "Dental Practice", "Care Center", "Veterans Hospital", "Manor", "Hospital and Clinics", "Therapy Center", "Treatment Center", "Polyclinic", "Sanatorium")  # fmt: skip
-COMPANIES = ("Inc", "Inc.", "LLC", "Ltd", "Corporation", "Corp.", "Company", "Co.", "Group", "Industries", "Bank", "Insurance", "Foods", "Motors", "Airlines", "Electric", "Logistics", "Construction", "Partners", "Systems", "Software", "University", "College", "High School", "Elementary School", "Police Department", "Fire Department", "Steel", "Mutual", "Foundation", "Church", "Media", "Holdings", "Supply", "Plumbing", "Associates", "School District")  # fmt: skip
+HOSPITALS = ("Hospital", "Hospital", "Medical Center", "Medical Center", "General Hospital", "Regional Medical Center", "Clinic", "Memorial Hospital", "Community Hospital", "Children's Hospital", "University Hospital", "Health Center", "Health Centre", "Urgent Care", "Family Practice", "Family Medicine", "Nursing Home", "Rehabilitation Center", "Rehabilitation Hospital", "Hospice", "Surgery Center", "Surgical Centre", "Imaging", "Imaging Center", "Dialysis", "Dialysis Center", "Pediatrics", "Cardiology Associates", "Orthopedics", "Medical Group", "Medical Pavilion", "Cancer Center", "Heart Institute", "Eye Institute", "Women's Center", "Care Home", "Skilled Nursing Facility", "Assisted Living", "Infirmary", "Healthcare", "Health System", "Primary Care", "Primary Care Practice", "Sleep Clinic", "Surgery", "Medical Practice", "Wellness Center", "Recovery Clinic", "Infusion Centre", "Pain Clinic", "Hospital Trust", "Laboratory", "Diagnostics", "Pharmacy", "Home Care", "Home Care Organisation", "Outpatient Unit", "Rehabilitation Unit", "Birth Center", "Psychiatric Center", "VA Medical Center", "Day Surgery", "Walk-in Clinic", "Maternity Hospital", "Oncology", "Radiology", "Neurology Clinic", "Dental Practice", "Care Center", "Veterans Hospital", "Manor", "Hospital and Clinics", "Therapy Center", "Treatment Center", "Polyclinic", "Sanatorium", "Health and Rehab", "Rehab and Wellness", "Health & Rehabilitation", "Regional", "Memorial", "General", "Medical Arts", "VA", "VAMC", "Birthing Center", "Renal Care", "Wound Center", "Eye Associates", "Family Health", "Behavioral Health", "Hospital for Children", "Medical Plaza", "Place", "Village", "Commons")  # fmt: skip
+COMPANIES = ("Inc", "Inc.", "LLC", "Ltd", "Corporation", "Corp.", "Company", "Co.", "Group", "Industries", "Bank", "Insurance", "Foods", "Motors", "Airlines", "Electric", "Logistics", "Construction", "Partners", "Systems", "Software", "University", "College", "High School", "Elementary School", "Police Department", "Fire Department", "Steel", "Mutual", "Foundation", "Church", "Media", "Holdings", "Supply", "Plumbing", "Associates", "School District", "& Sons", "& Sons Painting", "Bros", "and Daughters Catering", "Elementary", "Middle School", "Primary School", "Academy", "Community College", "Preschool", "Daycare", "Head Start", "State University", "Tech", "Diner", "Nails", "Bakery", "Mill", "Steelworks", "Shipyard", "Auto Parts", "Body Shop", "Trucking", "Farms", "Warehouse", "Hardware", "Credit Union", "Savings Bank", "Public Schools", "Transit", "Landscaping", "Towing", "Ambulance")  # fmt: skip
 HOSTS = ("gmail.com", "yahoo.com", "hotmail.com", "aol.com", "outlook.com", "example.com", "example.org", "mail.example.net", "icloud.com", "verizon.net", "comcast.net", "protonmail.com", "hospital.org", "clinic.example", "care.example.org")  # fmt: skip
 TOP = ("com", "org", "net", "edu", "io", "gov", "co.uk", "de", "fr", "info", "health", "example", "be", "se", "ca", "com.au", "es", "it", "nl", "us")  # fmt: skip
 PROFESSIONS = ("teacher", "nurse", "electrician", "plumber", "truck driver", "accountant", "lawyer", "firefighter", "police officer", "carpenter", "engineer", "software engineer", "farmer", "waitress", "cook", "chef", "secretary", "librarian", "mechanic", "salesman", "construction worker", "retired teacher", "bus driver", "cashier", "machinist", "welder", "pharmacist", "dentist", "journalist", "painter", "musician", "pilot", "janitor", "hairdresser", "bartender", "postal worker", "real estate agent", "social worker", "professor", "student", "veteran", "bricklayer", "tailor", "fisherman", "butcher", "baker", "warehouse worker", "security guard", "coal miner", "architect")  # fmt: skip
@@ -44,6 +44,13 @@ PROFESSIONS = ("teacher", "nurse", "electrician", "plumber", "truck driver", "ac
 @cache
 def _names(which: str) -> tuple[str, ...]:
     return tuple(read_list(which))
+
+
+@cache
+def _words_too(which: str, count: int) -> tuple[str, ...]:
+    """Return those of the commonest names that are English words too: Will, Rose, Young."""
+    words = frozenset(read_list("words"))
+    return tuple(name for name in _names(which)[:count] if name.lower() in words)
 
 
 def pick(rng: Rng, items: Sequence[T]) -> T:
@@ -73,6 +80,8 @@ def first_name(rng: Rng) -> str:
         return syllables(rng, int(rng.integers(1, 4))).capitalize()
     if r < 0.2:
         return f"{common(rng, _names('first_names'))}-{common(rng, _names('first_names'))}"
+    if r < 0.27:
+        return pick(rng, _words_too("first_names", 1500))
     return common(rng, _names("first_names"), 2.5 if r < 0.6 else 1.0)
 
 
@@ -93,7 +102,9 @@ def last_name(rng: Rng) -> str:
         return f"{common(rng, _names('surnames'))}-{common(rng, _names('surnames'), 1.5)}"
     if r < 0.34:
         return f"{common(rng, _names('surnames'))} {common(rng, _names('surnames'), 1.5)}"
-    return common(rng, _names("surnames"), 3.0 if r < 0.6 else 1.2)
+    if r < 0.41:
+        return pick(rng, _words_too("surnames", 4000))
+    return common(rng, _names("surnames"), 3.0 if r < 0.65 else 1.2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Train the tagger of `deid.tagger` on generated notes and write its weights into the package.
 
-`python -m sim.notes.train --notes 42000 --epochs 3 OUT.npz`: about half an hour on two cores. No text of anyone is
-read: the notes come from `sim.notes.documents`. The same seed gives the same notes and, on the same machine with the
-same number of threads, the same weights up to rounding.
+`python -m sim.notes.train --notes 42000 --epochs 3 OUT.npz`: about half an hour on two cores. With `--begin WEIGHTS` it
+goes on from weights of before and keeps their vocabulary: enough when the notes have become a little wider
+(`--notes 12000 --epochs 1 --rate 0.001`). No text of anyone is read: the notes come from `sim.notes.documents`. The same
+seed gives the same notes and, on the same machine with the same number of threads, the same weights up to rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from torch import nn
 
 from deid.lexicon.language import language
 from deid.tagger import (
+    BETWEEN,
     BITS,
     CATEGORIES,
     CLASSES,
@@ -115,6 +117,26 @@ class Network(nn.Module):
             x = norm(x + self.drop(y)) * real
         return self.leave(self.drop(x))
 
+    def take(self, weights: Mapping[str, Any]) -> None:
+        """Begin with weights of before, named as `deid.tagger` reads them."""
+
+        def put(parameter: Any, value: Any) -> None:
+            parameter.data.copy_(torch.from_numpy(np.asarray(value, np.float32)))
+
+        for name in ("plain", "prefix", "suffix", "shape", "stand"):
+            put(getattr(self, name).weight, weights[name])
+        for name in ("enter", "leave"):
+            put(getattr(self, name).weight, weights[name].T)
+            put(getattr(self, name).bias, weights[f"{name}_bias"])
+        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            put(
+                conv.get_parameter("weight"),
+                np.stack([weights[f"conv{place}.{k}"].T for k in range(3)], axis=2),
+            )
+            put(conv.bias, weights[f"bias{place}"])
+            put(norm.weight, weights[f"gain{place}"])
+            put(norm.bias, weights[f"shift{place}"])
+
     def exported(self) -> dict[str, Any]:
         """Return the weights under the names that `deid.tagger` reads."""
         out = {name: getattr(self, name).weight for name in ("plain", "prefix", "suffix", "shape", "stand")}
@@ -131,9 +153,19 @@ class Network(nn.Module):
 
 
 def train(
-    corpus: Corpus, keep: Keep, *, epochs: int, seed: int, code: str, minutes: float, batch_rows: int = 12
+    corpus: Corpus,
+    keep: Keep,
+    *,
+    epochs: int,
+    seed: int,
+    code: str,
+    minutes: float,
+    rate: float,
+    begin: Mapping[str, Any] | None = None,
+    batch_rows: int = 12,
 ) -> None:
-    """Give the vocabulary and the network's running mean to `keep`, now and then and at the end. Ends with the epochs or after `minutes`."""
+    """Give the vocabulary and the network's running mean to `keep`, now and then and at the end. Ends with the epochs or
+    after `minutes`."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     bits = membership(language(code))
@@ -142,15 +174,19 @@ def train(
     for word, kind in zip(corpus.types, kinds, strict=True):
         totals[kind[0]] += corpus.counts[word]
     vocabulary = ["", *sorted(word for word, count in totals.items() if count >= MIN_NOTES and word)]
+    if begin is not None:
+        vocabulary = str(begin["vocabulary"]).split(BETWEEN)
     place = {word: at for at, word in enumerate(vocabulary)}
     plain = torch.tensor([place.get(kind[0], 0) for kind in kinds])
     prefix, suffix, shape = (torch.tensor([kind[i] for kind in kinds]) for i in (1, 2, 3))
     lists = np.array([kind[4] for kind in kinds], np.int64)
     network = Network(len(vocabulary))
+    if begin is not None:
+        network.take(begin)
     steps = epochs * (len(corpus.ids) // batch_rows)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=3e-3, total_steps=steps + 1, pct_start=0.08
+        optimizer, max_lr=rate, total_steps=steps + 1, pct_start=0.08
     )
     mean = torch.optim.swa_utils.AveragedModel(
         network,
@@ -190,8 +226,8 @@ def train(
             mean.update_parameters(network)
             done += 1
             total += float(loss.detach())
-            if done % 50 == 0:
-                _say(f"step {done} loss {total / 50:.4f} {time.monotonic() - begun:.0f} s")
+            if done % 10 == 0:
+                _say(f"step {done} loss {total / 10:.4f} {time.monotonic() - begun:.0f} s")
                 total = 0.0
             if done % 100 == 0:
                 keep(vocabulary, cast(Network, mean.module))
@@ -213,6 +249,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_26)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--language", default="en")
+    parser.add_argument("--rate", type=float, default=3e-3, help="of learning, at most")
+    parser.add_argument("--begin", type=Path, help="weights to go on from")
     chosen = parser.parse_args()
     torch.set_num_threads(2)
     corpus = Corpus(notes(chosen.seed, chosen.notes))
@@ -221,7 +259,20 @@ def main() -> None:
         with chosen.out.open("wb") as file:
             np.savez_compressed(file, **stored(vocabulary, network.exported()))
 
-    train(corpus, keep, epochs=chosen.epochs, seed=chosen.seed, code=chosen.language, minutes=chosen.minutes)
+    begin = None
+    if chosen.begin is not None:
+        with np.load(chosen.begin, allow_pickle=False) as weights:
+            begin = {name: weights[name] for name in weights.files}
+    train(
+        corpus,
+        keep,
+        epochs=chosen.epochs,
+        seed=chosen.seed,
+        code=chosen.language,
+        minutes=chosen.minutes,
+        rate=chosen.rate,
+        begin=begin,
+    )
 
 
 if __name__ == "__main__":
