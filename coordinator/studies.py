@@ -87,7 +87,8 @@ class StudyDesk:
             for _ in range(steps):
                 step = session.take_step()
                 deadline_s = study.sites.step_deadline_s + (FIRST_STEP_GRACE_S if step == 0 else 0.0)
-                self._book.trained(study.project, _event(study, step))
+                if study.exact is None:  # what is without noise costs no ε: each hospital's ledger counts it
+                    self._book.trained(study.project, _event(study, step))
                 total = await session.step(step, deadline_s=deadline_s, broadcast=True)
                 for left in _left(session, told):
                     yield left

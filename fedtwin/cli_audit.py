@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedtwin.options import Json
-from fedtwin.screen import Exit, emit_fields, emit_json
+from fedtwin.screen import Exit, Stop, emit_fields, emit_json
 
 
 def audit(
@@ -48,6 +48,8 @@ def audit(
 
     torch.set_num_threads(1)  # models this small are slower on more
     plan = read_study(study)
+    if plan.exact is not None:
+        raise Stop(Exit.USAGE, "a study without noise claims no privacy: there is no claim to audit")
     count = plan.sites.minimum if sites is None else sites
     bits, generator = SecureBits(), np.random.default_rng(seed)
     with bar("training", total=2 * runs, unit="runs") as line:

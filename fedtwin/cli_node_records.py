@@ -68,7 +68,7 @@ def budget(
 ) -> None:
     """Show what was spent and what is left: in all, and for each dataset, project and researcher."""
     from fedtwin.node_budget import budget as view
-    from fedtwin.node_budget import rows
+    from fedtwin.node_budget import exact_words, rows
     from protocols.clock import SystemClock
 
     require_node(home)
@@ -94,6 +94,8 @@ def budget(
         ],
         title=f"epsilon at delta {report['delta']:g}",
     )
+    for line in exact_words(report):
+        typer.echo(line)
 
 
 def approve(
@@ -122,7 +124,10 @@ def approve(
     if json:
         emit_json(fields)
     else:
-        say(f"Approved {plan.name} ({fields['plan_hash'][:16]}…), epsilon {plan.privacy.epsilon:g} in all.")
+        cost = f"epsilon {plan.privacy.epsilon:g} in all"
+        if plan.exact is not None:
+            cost = f"without noise: it runs only if policy.toml has {fields['plan_hash']} under [exact]"
+        say(f"Approved {plan.name} ({fields['plan_hash'][:16]}…), {cost}.")
 
 
 def withdraw(
@@ -158,7 +163,8 @@ def studies(home: NodeHome = NODE_HOME, json: Json = False) -> None:
     emit_table(
         ("plan", "name", "status", "project", "epsilon", "steps", "reads"),
         [
-            (r["plan_hash"][:16], r["name"], r["status"], r["project"], f"{r['epsilon']:g}", r["steps"],
+            (r["plan_hash"][:16], r["name"], r["status"], r["project"],
+             "none holds" if r["epsilon"] is None else f"{r['epsilon']:g}", r["steps"],
              ", ".join(r["tables"]))
             for r in rows
         ],

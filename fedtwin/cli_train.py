@@ -80,11 +80,29 @@ def _run(plan: Study, *, home: Path, run: str | None, json: bool) -> None:
 
     with shown(plan.training.rounds, clock=time.monotonic) as watch:
         found = run_study(plan, home=home, watch=watch, run=run)
+    if plan.exact is not None:
+        _exact(plan, found, json=json)
+        return
     package = keep_package(found.run, home=home, clock=SystemClock()) if found.parameters else None
     if json:
         emit_json(found.to_json() | {"package": package and str(package)})
         return
     emit_fields(_fields(found) | {"package": package or "none yet"})
+
+
+def _exact(plan: Study, found: FinishedRun, *, json: bool) -> None:
+    """Show what a study without noise found. Raises: Stop if it has no answer."""
+    from fedtwin import exact_view
+
+    answer = exact_view.of_run(plan, found.parameters)
+    if json:
+        emit_json(found.to_json() | {"result": answer and answer.to_json()})
+    else:
+        emit_fields(_fields(found))
+        if answer is not None:
+            exact_view.show(answer)
+    if answer is not None:
+        exact_view.require_answer(answer)
 
 
 def _fields(found: FinishedRun) -> dict[str, object]:
@@ -146,6 +164,7 @@ def show(run: RunName, home: CoordinatorHome = COORDINATOR_HOME, json: Json = Fa
     """Show one run: where it stands, what it cost, the model so far."""
     from dataclasses import asdict
 
+    from fedtwin import exact_view
     from fedtwin.training_run import UnknownRun, finished, folder_of
 
     folder = folder_of(run, home=home)
@@ -156,11 +175,17 @@ def show(run: RunName, home: CoordinatorHome = COORDINATOR_HOME, json: Json = Fa
     fields: dict[str, Any] = {"run": run} | status.to_json()
     if folder.checkpoint(study) is not None:
         fields |= finished(study, folder, name=run, status=status).to_json()
+    answer = exact_view.of_run(study, fields.get("parameters", ()))
+    if answer is not None:
+        fields["result"] = answer.to_json()
     if json:
         emit_json(fields | {"history": [asdict(record) for record in folder.rounds()]})
         return
+    fields.pop("result", None)
     emit_fields({name: value for name, value in fields.items() if name not in ("parameters", "columns")})
-    if folder.rounds():
+    if answer is not None:
+        exact_view.show(answer)
+    elif folder.rounds():
         emit_table(
             ("round", "steps", "hospitals", "seconds", "norm of sums", "of noise alone"),
             [

@@ -46,6 +46,7 @@ def budget(
         by_researcher = period_start(policy.researcher_period, now)
         return {
             "delta": delta,
+            "exact_releases": dict(ledger.exact_releases()) if ledger else {},
             **_line(ledger, _Cap(Selection(), policy.epsilon_total, None), delta=delta),
             "datasets": {
                 name: _line(ledger, _Cap(Selection(dataset=name), cap, None), delta=delta)
@@ -60,6 +61,19 @@ def budget(
                 for name, cap in researchers.items()
             },
         }
+
+
+def exact_words(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is to be said of releases without noise, if there were any: in all, then by study."""
+    released = report["exact_releases"]
+    if not released:
+        return
+    yield (
+        f"exact releases: {sum(released.values())}, for studies without noise that the policy named. "
+        "No epsilon covers them: they come on top of all that is shown above."
+    )
+    for study, count in released.items():
+        yield f"  {study}  {count}"
 
 
 def rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

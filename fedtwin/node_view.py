@@ -120,8 +120,8 @@ def _study(study: Study, status: str, *, proposed_by: str | None) -> dict[str, A
         "status": status,
         "proposed_by": proposed_by,
         "model": study.model,
-        "epsilon": study.privacy.epsilon,
-        "delta": study.privacy.delta,
+        "epsilon": study.privacy.epsilon if study.exact is None else None,  # without noise none holds
+        "delta": study.privacy.delta if study.exact is None else None,
         "rounds": study.training.rounds,
         "steps": study.training.steps,
         "tables": sorted(study.tables),
