@@ -10,13 +10,13 @@ from privacy.accountant import GaussianEvent, SampledGaussianEvent, calibrate
 from privacy.exact_state import exact_sums
 from privacy.exact_sums import ExactSums
 from privacy.lattice import NoisePlan
+from privacy.norm_bound import TotalBounds
 from privacy.update_sums import UpdateSums
 from privacy.walks import vector_length
 from protocols.study import Study
 
 PATIENTS_AT_ONE_SITE = 100_000  # largest site a training sum is for; lattice.py bounds float error up to it
 MOST_TIMES = 10  # as many patients as the plan expects: with more, its steps would be ten times too long
-NOISE_LENGTHS = 10.0  # a total's noise is not longer than this many times its expected length
 CONTEXT_LABEL = b"fedtwin training step v1"
 
 
@@ -26,6 +26,8 @@ def noise_multiplier(study: Study) -> float:
     What the looks at a model on validation patients cost is part of that. In the mode "local" it is that of
     the noise in each of a site's own steps.
     """
+    if study.exact is not None:
+        raise ValueError("a study without noise has no noise multiplier")
     if study.local_training is not None:
         return study_releases.noise_multiplier(study)
     if study.training.sampling_rate < 1.0:
@@ -54,7 +56,7 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
     """
     if study.training.mode != "shared-noise":
         raise ValueError("only sums of gradients have shares of noise")
-    privacy = study.privacy
+    privacy, longest = study.privacy, study.aggregation.site_patients * study.privacy.clip_norm
     return NoisePlan.for_reals(
         sigma=noise_multiplier(study) * privacy.sensitivity,
         l2_clip_norm=privacy.clip_norm,
@@ -62,7 +64,8 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
         participants=participants,
         tolerance=tolerance,
         dimension=vector_length(study),
-        largest=PATIENTS_AT_ONE_SITE * privacy.clip_norm,
+        largest=longest,
+        largest_norm=longest,
     )
 
 
@@ -121,17 +124,24 @@ def session_sums(study: Study, *, round: int) -> int:
     return study.training.steps_per_round + validation.due(study, round=round)
 
 
-def longest_total(study: Study, plan: NoisePlan | ExactSums, *, contributors: int) -> float:
-    """Return the L2 norm that no total of honest sites exceeds, but for once in a lifetime.
+def total_bounds(study: Study, plan: NoisePlan | ExactSums | UpdateSums, *, contributors: int) -> TotalBounds:
+    """Return what the L2 norm of a total of honest sites lies between, but for once in a lifetime.
 
-    A sum of clipped gradients is no longer than clip norm × patients: of `MOST_TIMES` as many as the plan
-    expects, as a step scaled by that guess would make no sense with more. It is all that bounds what a site
-    that runs other code adds under its mask.
+    A sum of clipped gradients is no longer than clip norm × patients: of as many as the plan is made for at
+    each site, and of `MOST_TIMES` as many as it expects in all, as a step scaled by that guess would make no
+    sense with more. It is all that bounds what a site that runs other code adds under its mask.
     """
     most = contributors * plan.largest * math.sqrt(plan.dimension)
     if study.training.mode == "local":
         most = contributors * math.sqrt(3.0)  # an update, a control variate and a one, each within 1
     if study.training.mode == "shared-noise":
-        most = min(most, MOST_TIMES * study.training.expected_patients * study.privacy.clip_norm)
-    noise = plan.standard_deviation(contributors=contributors) * math.sqrt(plan.dimension)
-    return most + NOISE_LENGTHS * noise
+        clip = study.privacy.clip_norm
+        most = min(
+            contributors * study.aggregation.site_patients * clip,
+            MOST_TIMES * study.training.expected_patients * clip,
+        )
+    return TotalBounds.of(
+        honest=most,
+        noise_sd=plan.standard_deviation(contributors=contributors),
+        dimension=plan.dimension,
+    )

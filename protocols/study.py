@@ -23,6 +23,8 @@ ever taken from a message:
     [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
                 is trained (protocols.study_validation); may be left out
     [exact]     instead of [privacy], if mode = "exact": statistics without noise (protocols.study_exact)
+    [aggregation] site_patients, encrypted_layers, scheme: how sums are added up
+                (protocols.study_aggregation); may be left out
     [sites]     minimum, tolerance, step_deadline_s: who is later with a step's input is cut off
 """
 
@@ -37,6 +39,7 @@ from protocols import canonical, model_layout
 from protocols.cohort import Cohort, MalformedCohort
 from protocols.feature_set import FeatureSet
 from protocols.model_layout import Layout
+from protocols.study_aggregation import USUAL, Aggregation, check_layers, parse_aggregation
 from protocols.study_exact import MAX_COEFFICIENTS, Exact, parse_exact
 from protocols.study_features import MAX_PRIOR, SHORT_NAME, Feature, modalities, parse_feature
 from protocols.study_fields import (
@@ -148,6 +151,7 @@ class Study:
     exact: Exact | None = None
     local_training: LocalTraining | None = None
     clipping: Clipping | None = None
+    aggregation: Aggregation = USUAL
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
@@ -238,6 +242,9 @@ class Study:
             raise MalformedStudy("study.hidden", "late fusion adds logits: nothing lies behind them")
         if model_layout.size(layout) > MAX_PARAMETERS:
             raise MalformedStudy("study.hidden", f"at most {MAX_PARAMETERS} parameters")
+        if self.aggregation.encrypted_layers and self.training.mode != "shared-noise":
+            raise MalformedStudy("aggregation.encrypted_layers", 'goes with training.mode = "shared-noise"')
+        check_layers(self.aggregation, [layer.name for layer in layout])
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "local_layout", model_layout.local(self.local, last, outputs))
 
@@ -308,6 +315,7 @@ class Study:
             exact=exact,
             local_training=parse_local(top.section("local")) if "local" in top else None,
             clipping=parse_clipping(top.section("clipping")) if "clipping" in top else None,
+            aggregation=parse_aggregation(top.section("aggregation")) if "aggregation" in top else USUAL,
         )
         if features_from is not None:
             _check_after(study.outcome, features_from)
@@ -340,6 +348,7 @@ class Study:
             **self._price(),
             "sites": _as_json(self.sites, but={"step_deadline_s": STEP_DEADLINE_S}),
             **({} if self.validation is None else {"validation": self.validation.to_json()}),
+            **({"aggregation": aggregation} if (aggregation := self.aggregation.to_json()) else {}),
         }
 
     def _price(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from privacy import study_noise, validation, walks
 from privacy.descent import NotFinite, digest
 from privacy.exact_sums import ExactSums
 from privacy.lattice import NoisePlan, NotEncodable
+from privacy.update_sums import UpdateSums
 from privacy.validation import Metric
 from privacy.walks import Walk
 from protocols.ids import NodeId
@@ -44,6 +45,7 @@ SUMS_POLL_S = 0.005  # between two looks for sums: a step takes 20 to 100 ms
 MESSAGE_TTL_S = 3600.0
 SILENCE_S = 180.0  # with no sum and no reply for this long, a round is lost
 REPLY_GRACE_S = 20.0  # after the last sum: a site that fell out does not hold up the others
+HOPELESS_GRACE_S = 1.0  # when too few are left: for the session to end, and to say why they fell out
 UNREACHED = frozenset(
     {
         ErrorCode.NODE_UNAVAILABLE,
@@ -112,7 +114,7 @@ class RunningRound:
     parameters: Vector
     watch: Watch
     walk: Walk = field(init=False)
-    plan: NoisePlan | ExactSums = field(init=False)
+    plan: NoisePlan | ExactSums | UpdateSums = field(init=False)
     look: NoisePlan | None = None  # of the look that is still to come, if one is
     waiting: dict[str, NodeId] = field(default_factory=dict)
     replies: dict[NodeId, RoundReply] = field(default_factory=dict)
@@ -160,6 +162,7 @@ class RunningRound:
     def follow(self, grid: Grid) -> None:
         """Apply the sums and collect the replies until the round is over, one way or another."""
         heard_at = looked_at = time.monotonic()
+        hopeless_at: float | None = None
         while not self.sums_done or self.waiting:
             now = time.monotonic()
             arrived = self._arrived()
@@ -179,7 +182,9 @@ class RunningRound:
                 if self._collect(grid):
                     heard_at = now
             if self._hopeless():
-                return
+                hopeless_at = hopeless_at or now
+                if now - hopeless_at > HOPELESS_GRACE_S:
+                    return
             if now - heard_at > (REPLY_GRACE_S if self.sums_done else SILENCE_S):
                 self.broken = None if self.walk.finished else RefusalCode.DEADLINE
                 return
@@ -243,7 +248,9 @@ class RunningRound:
     def _note_who_left(self) -> None:
         """Wait no longer for the replies of those who fell out of the session."""
         for node, code in self.opened.left.items():
-            if node not in self.replies:
+            if code in OFFENCES:
+                self.refusals[node] = code  # whatever it says itself
+            elif node not in self.replies:
                 self.refusals.setdefault(node, code)
         self.waiting = {sent: node for sent, node in self.waiting.items() if node not in self.refusals}
 
@@ -314,7 +321,11 @@ class RunningRound:
         return not self.walk.finished and left < max(self.study.sites.minimum, fewest)
 
     def _commonest(self) -> RefusalCode:
-        counted = Counter(self.refusals.values()).most_common(1)
+        """Return why no sum was opened: what most sites said. A few offenders do not speak for the others."""
+        codes = list(self.refusals.values())
+        if sum(code in OFFENCES for code in codes) <= self.study.sites.tolerance:
+            codes = [code for code in codes if code not in OFFENCES]
+        counted = Counter(codes).most_common(1)
         return counted[0][0] if counted else self.broken or RefusalCode.TOO_FEW_SITES
 
 

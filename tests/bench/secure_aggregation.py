@@ -2,11 +2,11 @@
 
 All sites, the coordinator and the wire (gRPC, mutual TLS, loopback) are in one process, on the same cores:
 what eight hospitals would do at the same time is done one after another, so what masks cost in computing is
-seen eight times over. `masked` has all of it in its time; `masked_ahead` has masks expanded before, as a site
-can while it computes its gradient. Plaintext and masked steps alternate, from each site's vector of float64 to
-the total in float64 at every site. "Plaintext" sends float32, unmasked, in the same pieces over the same
-streams; the coordinator adds them as they come. Under masks the values cross as integers on the plan's
-lattice, in as many bytes as the plan needs. Noise is left out: it is what privacy costs, not aggregation.
+seen eight times over. `masked` has all of it in its time; `masked_ahead` has masks expanded before, as a
+site can while it computes its gradient. Plaintext and masked steps alternate, from each site's vector of
+float64 to the total in float64 at every site. "Plaintext" sends float32, unmasked, in the same pieces over
+the same streams; the coordinator adds them as they come. Under masks the values cross as integers on the
+plan's lattice, in as many bytes as the plan needs. Noise is left out: that is what privacy costs.
 
 CKKS is measured without the wire, as in `tests.bench.encrypted`: processor time, and bytes of one site.
 """
@@ -318,7 +318,7 @@ def _large(*, values: int) -> Iterator[Figure]:
 
 
 def add_large(values: int) -> None:
-    """Add vectors that nobody holds as a whole: made, masked, sent and added a piece at a time; print JSON."""
+    """Add vectors that nobody holds as a whole, a piece at a time from first to last; print JSON."""
     plan = plan_for(values=values, sites=LARGE_SITES)
     network, width = SumNetwork(LARGE_SITES, colluders=0).open(), plan.ring_bytes
     before, began = _peak_mb(), time.perf_counter()
