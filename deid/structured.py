@@ -1,4 +1,4 @@
-"""What may pass of each field, and why: one table for FHIR, HL7 v2, OMOP, claims and plain tables.
+"""What may pass of each field, and why: one table for FHIR, HL7 v2, OMOP, claims, X12, wearables, tables.
 
 `structured.csv` names for each source which field is treated how, with the clause of Safe Harbor
 (45 CFR 164.514(b)(2)(i)) or another reason beside it. A field that is not in the table does not pass.
@@ -35,6 +35,8 @@ class Source(StrEnum):
     HL7V2 = "hl7v2"
     OMOP = "omop"
     CLAIMS = "claims"  # CMS's names
+    X12 = "x12"  # segment and place: NM1-9
+    WEARABLE = "wearable"  # the names of Apple Health, Fitbit and glucose monitors
     TABLE = "table"  # anybody's
 
 

@@ -1,4 +1,4 @@
-"""How much is found in documents of kinds that the tagger has not learned from, and in names that no list has."""
+"""How much is found in kinds of documents that the tagger has not learned from, and in names in no list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from deid.evaluation import Report, score
 from deid.gold_formats import GoldDocument, is_dev
 from deid.notes import NoteFinder
-from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE
 from tests.deid.styles.documents import documents, styles
 from tests.deid.styles.people import Person, listed
 
@@ -63,5 +62,6 @@ def test_names_that_are_said_to_be_in_no_list_are_in_none() -> None:
     rng = np.random.default_rng(4)
     for _ in range(200):
         person = Person.draw(rng, unlisted=True)
-        assert not listed(person.given) and not listed(person.family)
-    assert listed("Maria") and NAME_OR_PLACE and ENGLISH_WORD
+        assert not listed(person.given)
+        assert not listed(person.family)
+    assert listed("Maria")
