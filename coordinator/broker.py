@@ -66,22 +66,26 @@ class Link:
     def __init__(self, node: NodeId, *, writer: asyncio.Task[Any]) -> None:
         self.node = node
         self._writer = writer
-        self._frames: deque[pb.CoordinatorFrame] = deque()
+        self._frames: deque[tuple[pb.CoordinatorFrame, int]] = deque()
         self._queued_bytes = 0
         self.ended = False
         self._woken = asyncio.Event()
         self._taken = asyncio.Event()
 
-    def send(self, frame: pb.CoordinatorFrame) -> None:
-        """Queue a frame. A node that does not read is cut rather than waited for."""
+    def send(self, frame: pb.CoordinatorFrame, *, size: int | None = None) -> None:
+        """Queue a frame. A node that does not read is cut rather than waited for.
+
+        Args: size: of the frame, where it is known: to measure one is to serialize it.
+        """
         if self.ended:
             return
-        self._queued_bytes += frame.ByteSize()
+        size = frame.ByteSize() if size is None else size
+        self._queued_bytes += size
         if self._queued_bytes > MAX_QUEUED_BYTES:
             log.warning("%s does not read its stream: cut", self.node)
             self.end()
             return
-        self._frames.append(frame)
+        self._frames.append((frame, size))
         self._woken.set()
 
     def end(self) -> None:
@@ -107,8 +111,8 @@ class Link:
         """Yield what was sent until the end."""
         while True:
             while self._frames:
-                frame = self._frames.popleft()
-                self._queued_bytes -= frame.ByteSize()
+                frame, size = self._frames.popleft()
+                self._queued_bytes -= size
                 self._taken.set()
                 yield frame
             if self.ended:
@@ -174,8 +178,10 @@ class Broker(fedtwin_pb2_grpc.NodesServicer):
 
     def send_all(self, nodes: Iterable[NodeId], frame: pb.CoordinatorFrame) -> None:
         """Queue one frame for several nodes."""
+        size = frame.ByteSize()
         for node in nodes:
-            self.send(node, frame)
+            if node in self._links:
+                self._links[node].send(frame, size=size)
 
     async def caller(self, context: grpc.aio.ServicerContext[Any, Any], *roles: Role) -> Peer:
         """Return who is calling, if the roster lists them in one of `roles`. Raises: Refused."""
