@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
 
-.PHONY: demo test test-all check bench bench-deid protos clean
+.PHONY: demo test test-all check bench bench-deid bench-train protos clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# Training as a consortium does it, beside what it must be held against. QUICK=1: fewer seeds, to see it run.
+bench-train: $(VENV)/.dev
+	$(BIN)/python -m tests.bench training $(if $(QUICK),--quick)
 
 # What finding identity in notes is measured against: Presidio's language model, and Philter in a folder of
 # its own. Where one cannot be had the bench does without it.

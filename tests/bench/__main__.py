@@ -1,7 +1,7 @@
 """`make bench`: run every benchmark of this folder, one JSON line a figure.
 
 A benchmark is a module here with `figures(*, quick: bool) -> Iterable[Figure]`. Ratios are taken in one run,
-so a slow machine slows both sides.
+so a slow machine slows both sides. `make bench-train` runs the group `training`; `QUICK=1` with fewer seeds.
 """
 
 import argparse
@@ -38,28 +38,33 @@ BENCHES = (
     "train_audit",
 )
 
+OF_TRAINING = ("secure_aggregation", "gradient_step", "flower_round", "heart")  # and all that are `train_`…
+GROUPS = {"training": tuple(name for name in BENCHES if name in OF_TRAINING or name.startswith("train_"))}
+
 
 def main() -> int:
-    """Run the benches named on the command line, or all of them; return 1 if one could not run."""
+    """Run the benches and groups named on the command line, or all; return 1 if one could not run."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("bench", nargs="*", choices=[*BENCHES, []], help="which (default: all)")
+    parser.add_argument("bench", nargs="*", choices=[*BENCHES, *GROUPS, []], help="which (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: to see that they run")
     asked = parser.parse_args()
     failed = 0
-    for name in asked.bench or BENCHES:
+    named = [bench for name in asked.bench or BENCHES for bench in GROUPS.get(name, (name,))]
+    for name in dict.fromkeys(named):
         sys.stderr.write(f"# {name}\n")
         try:
-            found: list[Figure] = list(
-                importlib.import_module(f"tests.bench.{name}").figures(quick=asked.quick)
-            )
+            for figure in importlib.import_module(f"tests.bench.{name}").figures(quick=asked.quick):
+                _print(figure)
         except Exception as error:  # one bench that cannot run must not hide the others
             sys.stderr.write(f"# {name} could not run: {type(error).__name__}: {error}\n")
             failed = 1
-            continue
-        for figure in found:
-            sys.stdout.write(figure.to_json() + "\n")
-            sys.stdout.flush()
     return failed
+
+
+def _print(figure: Figure) -> None:
+    """Print a figure as soon as it is there: a bench may take an hour."""
+    sys.stdout.write(figure.to_json() + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
