@@ -37,11 +37,14 @@ class _Step:
 class EncryptedExchange:
     """privacy.encrypted_collector behind the broker."""
 
-    def __init__(self, members: Members, key_holder: KeyHolderDesk, form: RingForm) -> None:
+    def __init__(
+        self, members: Members, key_holder: KeyHolderDesk, form: RingForm, *, scheme: str = ""
+    ) -> None:
         roster = members.broker.roll.roster
         keys = {node: entry.public_key for node, entry in roster.active_nodes.items()}
         self._members = members
         self._key_holder = key_holder
+        self._scheme = scheme  # where it is not the roster's
         self._collector = EncryptedCollector(members.parameters, form=form, peer_keys=keys)
         self._joined: set[NodeId] = set()
         self._steps: dict[int, _Step] = {}
@@ -53,6 +56,11 @@ class EncryptedExchange:
         self._key_holder.must_be_there()
         members.send(nodes, pb.CoordinatorFrame(sum_open=members.opening()))
         await members.everybody(lambda: self._joined == set(nodes), deadline_s=deadline_s)
+        await self.bring_first_key()
+
+    async def bring_first_key(self) -> None:
+        """Have the first keys made, and wait for one. Raises: Refused."""
+        self._key_holder.must_be_there()
         self.taken(-1)
         await self._keys[0]
 
@@ -121,7 +129,7 @@ class EncryptedExchange:
 
     async def _bring_key(self, step: int) -> None:
         members = self._members
-        made = await self._key_holder.key(members.opening(), step)
+        made = await self._key_holder.key(members.opening(), step, scheme=self._scheme)
         key = pb.SumKey(
             session_id=members.id, step=step, public_key=made.public_key, statement=made.statement
         )

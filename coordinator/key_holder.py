@@ -64,9 +64,12 @@ class KeyHolderDesk(fedtwin_pb2_grpc.KeyHoldingServicer):
 
     # ---- what is asked ----
 
-    async def key(self, terms: pb.SumOpen, step: int) -> pb.MadeKey:
-        """Return a step's public key and the statement about it. Raises: Refused."""
-        asked = pb.CoordinatorFrame(make_key=pb.MakeKey(terms=terms, step=step))
+    async def key(self, terms: pb.SumOpen, step: int, *, scheme: str = "") -> pb.MadeKey:
+        """Return a step's public key and the statement about it. Raises: Refused.
+
+        Args: scheme: of a study's encrypted layers; empty: the roster's.
+        """
+        asked = pb.CoordinatorFrame(make_key=pb.MakeKey(terms=terms, step=step, scheme=scheme))
         return cast("pb.MadeKey", await self._ask("made_key", terms.session_id, step, asked))
 
     async def fix(self, session: SessionId, step: int, commitments: Mapping[str, bytes]) -> bytes:

@@ -17,7 +17,7 @@ from coordinator.exchange import Withdrawn
 from coordinator.question_book import QuestionBook
 from coordinator.state import State
 from coordinator.sums import MAX_VALUES, SumService, SumSession
-from privacy import study_noise, validation
+from privacy import layered_sum, study_noise, validation
 from privacy.accountant import Event
 from privacy.walks import vector_length
 from protocols import proposal
@@ -174,7 +174,8 @@ class StudyDesk:
                     purpose=f"training:{study.plan_hash().hex()}",
                     tolerance=study.sites.tolerance,
                     round=number,
-                    most_values=max(MAX_VALUES, vector_length(study)),
+                    most_values=max(MAX_VALUES, 2 * vector_length(study)),  # two words a value if exact
+                    layers=layered_sum.of(study),
                 )
             except Withdrawn as withdrawn:
                 log.info("%s withdrew from a round: %s", withdrawn.node, withdrawn.code.value)

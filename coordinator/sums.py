@@ -16,8 +16,10 @@ from coordinator.broker import Broker
 from coordinator.encrypted_exchange import EncryptedExchange
 from coordinator.exchange import Exchange, Members, StepTotal
 from coordinator.key_holder import KeyHolderDesk
+from coordinator.layered_exchange import LayeredExchange
 from coordinator.masked_exchange import MaskedExchange
 from privacy.encryption import SCHEMES
+from privacy.layered_sum import Layers
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols.ids import MalformedId, NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
@@ -211,10 +213,12 @@ class SumService:
         round: int = 0,
         deadline_s: float = OPEN_DEADLINE_S,
         most_values: int = MAX_VALUES,
+        layers: Layers | None = None,
     ) -> SumSession:
         """Return a session in which every participant holds its keys and everybody's shares.
 
-        Args: most_values: the length of its longest vector.
+        Args: most_values: the length of its longest vector; layers: what of it is encrypted, in a consortium
+            that masks.
         Raises: Withdrawn if a node refuses; Refused(DEADLINE | TOO_MANY_DROPOUTS) if one is slow or lost;
             Refused(KEY_HOLDER_AWAY) if hospitals add up under encryption and nobody holds keys.
         """
@@ -228,7 +232,7 @@ class SumService:
             round=round,
         )
         members = Members(parameters, tolerance, self._broker, set(nodes))
-        exchange = self._exchange(members, most_values=most_values)
+        exchange = self._exchange(members, most_values=most_values, layers=layers)
         session = SumSession(members, exchange, forget=self._forget)
         self._sessions[session.id] = session
         try:
@@ -240,18 +244,25 @@ class SumService:
             raise
         return session
 
-    def _exchange(self, members: Members, *, most_values: int) -> Exchange:
+    def _exchange(self, members: Members, *, most_values: int, layers: Layers | None) -> Exchange:
         scheme = self._broker.roll.roster.settings.secure_sum
-        if scheme == MASKED:
-            return MaskedExchange(members, most_values=most_values, folder=self._folder)
+        masked = MaskedExchange(members, most_values=most_values, folder=self._folder)
+        if scheme == MASKED and layers is None:
+            return masked
         if self._key_holder is None:
             raise Refused(RefusalCode.KEY_HOLDER_AWAY)
+        if layers is not None:
+            if scheme != MASKED:
+                raise Refused(RefusalCode.NOT_ALLOWED)  # everything is encrypted there
+            form = SCHEMES[layers.scheme].form
+            chosen = EncryptedExchange(members, self._key_holder, form, scheme=layers.scheme)
+            return LayeredExchange(members, masked, chosen, layers)
         return EncryptedExchange(members, self._key_holder, SCHEMES[scheme].form)
 
     def _key_holder_changed(self) -> None:
         """End the sessions whose keys are gone."""
         for session in list(self._sessions.values()):
-            if isinstance(session.exchange, EncryptedExchange):
+            if isinstance(session.exchange, EncryptedExchange | LayeredExchange):
                 session.close(RefusalCode.KEY_HOLDER_AWAY)
 
     def _forget(self, session: SessionId) -> None:

@@ -66,6 +66,7 @@ class RunningKeyHolder:
         self._sums: dict[str, SumKeyHolder] = {}
         self._terms: dict[bytes, SessionParameters] = {}  # by session id, oldest first
         self._held: dict[bytes, set[int]] = {}
+        self._schemes: dict[bytes, str] = {}  # that sessions are added up with
         self._lock = threading.Lock()  # of these three
         self.stream = NodeStream(
             address=config.broker_address,
@@ -159,8 +160,11 @@ class RunningKeyHolder:
             purpose=terms.purpose,
             round=terms.round,
         )
-        sums = self._of(self.rosters.current.settings.secure_sum)
+        scheme = asked.scheme or self.rosters.current.settings.secure_sum
+        sums = self._of(scheme)
         with self._lock:
+            if self._schemes.setdefault(terms.session_id, scheme) != scheme:
+                raise Refused(RefusalCode.PROTOCOL_VIOLATION)
             if self._terms.setdefault(terms.session_id, parameters) != parameters:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
             self._held.setdefault(terms.session_id, set()).add(asked.step)
@@ -172,11 +176,11 @@ class RunningKeyHolder:
     def _fix(self, asked: pb.FixInputs, reply: pb.FixedInputs) -> None:
         commitments = {NodeId.parse(node): data for node, data in asked.commitments.items()}
         parameters = self._terms_of(asked.session_id)
-        sums = self._of(self.rosters.current.settings.secure_sum)
+        sums = self._of(self._schemes.get(asked.session_id, MASKED))
         reply.statement = sums.fix(parameters, commitments, step=asked.step)
 
     def _open(self, asked: pb.OpenSum, reply: pb.OpenedSum) -> None:
-        sums = self._of(self.rosters.current.settings.secure_sum)
+        sums = self._of(self._schemes.get(asked.session_id, MASKED))
         total = sums.open(
             self._terms_of(asked.session_id),
             step=asked.step,
@@ -187,8 +191,8 @@ class RunningKeyHolder:
         reply.total = total.astype("<u8", copy=False).tobytes()
 
     def _of(self, scheme: str) -> SumKeyHolder:
-        """Return the sums of the scheme that the roster names. Raises: Refused, MissingExtra."""
-        if scheme == MASKED:
+        """Return the sums of the scheme that a session is added up with. Raises: Refused, MissingExtra."""
+        if scheme not in SCHEMES:
             raise Refused(RefusalCode.NOT_ALLOWED)
         with self._lock:  # requests come in several threads, and a second one would not know the first's keys
             if scheme not in self._sums:
@@ -209,6 +213,7 @@ class RunningKeyHolder:
 
     def _forget(self, session: bytes) -> None:
         with self._lock:
+            self._schemes.pop(session, None)
             parameters, steps = self._terms.pop(session, None), self._held.pop(session, set())
             holding = list(self._sums.values())
         for sums in holding:

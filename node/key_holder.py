@@ -39,20 +39,26 @@ def trusted(folder: Path) -> str:
         return ""
 
 
-def encrypted(roster: Roster, *, trusted: str) -> Encrypted | None:
+def encrypted(roster: Roster, *, trusted: str, scheme: str = "") -> Encrypted | None:
     """Return how this consortium adds up; None for masks.
+
+    Args: scheme: of the layers that a study has encrypted in a consortium that masks.
 
     Raises: Refused(KEY_HOLDER_AWAY) if the roster lists none yet; Refused(NOT_ALLOWED) if it is not the
         trusted one.
     """
-    if roster.settings.secure_sum == MASKED:
+    usual = roster.settings.secure_sum
+    if scheme and usual != MASKED:
+        raise Refused(RefusalCode.NOT_ALLOWED)
+    chosen = scheme or usual
+    if chosen == MASKED:
         return None
     holder = roster.key_holder
     if holder is None:
         raise Refused(RefusalCode.KEY_HOLDER_AWAY)
     if not hmac.compare_digest(fingerprint(holder.identity_key), trusted):
         raise Refused(RefusalCode.NOT_ALLOWED)
-    return Encrypted(SCHEMES[roster.settings.secure_sum], KeyHolder(holder.name, holder.public_key))
+    return Encrypted(SCHEMES[chosen], KeyHolder(holder.name, holder.public_key))
 
 
 def require_library(roster: Roster) -> None:

@@ -33,8 +33,10 @@ from node.policy import Policy, Standing
 from node.queries.cohort import tables as cohort_tables
 from node.queries.engine import Warehouse
 from node.session import NodeStream, Tls
-from node.sums import QUESTIONS, TRAINING, SumSessions
+from node.sums import QUESTIONS, TRAINING, Encrypted, SumSessions
 from node.training.approvals import Approvals
+from privacy import layered_sum
+from privacy.layered_sum import Layers
 from privacy.ledger import Ledger
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters
@@ -126,6 +128,7 @@ class RunningNode:
             bits=parts.bits,
             encrypted=lambda: encrypted(parts.roster(), trusted=parts.trusted_key_holder()),
             room=self.stream.room,
+            layers=self._layers,
         )
         admission = Admission(
             roster=parts.roster,
@@ -274,6 +277,24 @@ class RunningNode:
             steps=session.steps,
         )
         return fewest
+
+    def _layers(self, purpose: str) -> tuple[Layers, Encrypted] | None:
+        """Return what of a training session's vectors is encrypted, by the plan that was approved here.
+
+        Raises: Refused(KEY_HOLDER_AWAY | NOT_ALLOWED) if the hospital trusts nobody with the keys.
+        """
+        if not purpose.startswith(TRAINING):
+            return None
+        try:
+            study, _ = self._parts.approvals.find(bytes.fromhex(purpose.removeprefix(TRAINING)))
+        except Refused:
+            return None  # a plan that nobody proposed here: nothing will be trained
+        layers = layered_sum.of(study)
+        if layers is None:
+            return None
+        trusted = self._parts.trusted_key_holder()
+        chosen = encrypted(self._parts.roster(), trusted=trusted, scheme=layers.scheme)
+        return None if chosen is None else (layers, chosen)
 
     def _fewest_survivors(self, session: SessionParameters, tolerance: int) -> int:
         """Judge a session by the hospital's policy. Raises: Refused."""

@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from numpy.typing import NDArray
 
 from node.exchange import EncryptedExchange, Exchange, MaskedExchange
+from node.layered_exchange import LayeredExchange
 from privacy.encrypted_party import EncryptedParty
 from privacy.encrypted_sum import KeyHolder
 from privacy.encryption import MissingExtra, Scheme
 from privacy.errors import DoesNotFit, SecureSumError
+from privacy.layered_sum import Layers
 from privacy.ring_words import WORD_BYTES, put_signed
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
@@ -83,7 +85,7 @@ class _Sent:
     values: int
     before_reveal: Callable[[], None] | None
     total: asyncio.Future[NDArray[np.uint64]]
-    revealing: bool = False
+    opened: set[str] = field(default_factory=set)  # what of its vector it has helped to open
     arriving: NDArray[np.uint64] | None = None  # of a total that comes in pieces
     arrived: int = 0  # words
     width: int = 0  # bytes of its words
@@ -111,6 +113,7 @@ class SumSessions:
         left: told of each session that this node leaves over a frame: the frame's name and the code.
         encrypted: how this consortium adds up at this moment, None for masks; raises Refused if this
             hospital does not trust who holds the keys.
+        layers: what of a session's vectors is encrypted though others are masked, and how; by its purpose.
         room: returns once what was sent is written, or cannot be: waited for between pieces of a vector.
     """
 
@@ -126,8 +129,10 @@ class SumSessions:
         bits: SecureBits | None = None,
         encrypted: Callable[[], Encrypted | None] = lambda: None,
         room: Callable[[], Awaitable[None]] | None = None,
+        layers: Callable[[str], tuple[Layers, Encrypted] | None] = lambda purpose: None,
     ) -> None:
         self._me = me
+        self._layers = layers
         self._room = room
         self._signing_key = signing_key
         self._peers = peers
@@ -308,17 +313,31 @@ class SumSessions:
         self, parameters: SessionParameters, keys: Mapping[NodeId, Ed25519PublicKey], *, fewest: int
     ) -> Exchange:
         """Return the session's back-end, as the roster says. Raises: Refused."""
-        encrypted = self._encrypted()
-        if encrypted is None:
-            party = SumParty(
-                parameters,
-                me=self._me,
-                signing_key=self._signing_key,
-                peer_keys=keys,
-                bits=self._bits,
-                minimum_survivors=fewest,
-            )
-            return MaskedExchange(party, self._send)
+        encrypted, layered = self._encrypted(), self._layers(parameters.purpose)
+        if encrypted is not None:
+            return self._encrypting(parameters, keys, encrypted, fewest=fewest)
+        party = SumParty(
+            parameters,
+            me=self._me,
+            signing_key=self._signing_key,
+            peer_keys=keys,
+            bits=self._bits,
+            minimum_survivors=fewest,
+        )
+        masked = MaskedExchange(party, self._send)
+        if layered is None:
+            return masked
+        layers, chosen = layered
+        return LayeredExchange(masked, self._encrypting(parameters, keys, chosen, fewest=fewest), layers)
+
+    def _encrypting(
+        self,
+        parameters: SessionParameters,
+        keys: Mapping[NodeId, Ed25519PublicKey],
+        encrypted: Encrypted,
+        *,
+        fewest: int,
+    ) -> EncryptedExchange:
         try:
             sealing = EncryptedParty(
                 parameters,
@@ -365,9 +384,10 @@ class SumSessions:
         match body:
             case pb.SumSurvivors() | pb.SumInputs():
                 sent = joined.sent.get(body.step)
-                if sent is None or sent.revealing:
+                kind = type(body).__name__
+                if sent is None or kind in sent.opened:
                     raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-                sent.revealing = True
+                sent.opened.add(kind)
                 return True
             case pb.SumResult():
                 self._result(joined, body)

@@ -448,12 +448,14 @@ class SumEndorsement(_message.Message):
     def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., statement: _Optional[bytes] = ...) -> None: ...
 
 class MakeKey(_message.Message):
-    __slots__ = ("terms", "step")
+    __slots__ = ("terms", "step", "scheme")
     TERMS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    SCHEME_FIELD_NUMBER: _ClassVar[int]
     terms: SumOpen
     step: int
-    def __init__(self, terms: _Optional[_Union[SumOpen, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
+    scheme: str
+    def __init__(self, terms: _Optional[_Union[SumOpen, _Mapping]] = ..., step: _Optional[int] = ..., scheme: _Optional[str] = ...) -> None: ...
 
 class MadeKey(_message.Message):
     __slots__ = ("session_id", "step", "public_key", "statement", "refusal")
