@@ -46,6 +46,9 @@ class Action(StrEnum):
     ASSERT = "assert"  # it holds; a later version with the same key takes its place
     RETRACT = "retract"  # entered in error, cancelled, deleted: whatever has this key goes
     MERGE = "merge"  # `patient` is from now on `other_patient` (HL7 A40, Patient.link replaced-by)
+    MOVE = (
+        "move"  # the visit `encounter` of `patient` is from now on `other_key` of `other_patient` (HL7 A45)
+    )
     WITHDRAW = "withdraw"  # the patient withdrew consent: all of their records leave
 
 
@@ -57,6 +60,11 @@ class Precision(StrEnum):
     DAY = "day"
     SECOND = "second"
 
+
+START = (
+    "start"  # detail of a VISIT whose source says not when it began: `start` is then no more than a day of it
+)
+START_UNSAID, OPEN_AGAIN = "unsaid", "unsaid, open"  # its end is known; its end is not
 
 CODING = pa.struct([("system", pa.string()), ("code", pa.string()), ("display", pa.string())])
 """One coding. `system` is a FHIR system URI, an HL7 table name, an OMOP vocabulary_id, or "local:<where>"."""

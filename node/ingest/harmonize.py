@@ -28,7 +28,7 @@ from node.ingest.code_words import CodeWords, instead_of_codes
 from node.ingest.columns import moment_at
 from node.ingest.errors import Unaccounted
 from node.ingest.fact_rules import ENTERED_IN_ERROR, WORDS, FactRules, TextPolicy
-from node.ingest.facts import Action, FactBatch, Kind, Precision
+from node.ingest.facts import OPEN_AGAIN, START, START_UNSAID, Action, FactBatch, Kind, Precision
 from node.ingest.records import EARLIEST_DAY, OLDEST_AGE_ON_RECORD
 from node.omop.concepts import RECORD, UNIT, Choice, Concepts
 from node.omop.fact_loading import FactLoad
@@ -42,6 +42,11 @@ _REMEMBERED = 100_000  # pseudonyms, texts: some 20 MB each
 _DATED = (  # kinds of records that need a day
     Kind.VISIT, Kind.CONDITION, Kind.DRUG, Kind.PROCEDURE, Kind.MEASUREMENT, Kind.OBSERVATION, Kind.DEVICE,
     Kind.DEATH, Kind.NOTE, Kind.COVERAGE, Kind.IMAGE,
+)  # fmt: skip
+
+_OF_VISITS = (  # kinds of records that move with the visit that they name
+    Kind.CONDITION, Kind.DRUG, Kind.PROCEDURE, Kind.MEASUREMENT, Kind.OBSERVATION, Kind.DEVICE, Kind.NOTE,
+    Kind.IMAGE, Kind.COST,
 )  # fmt: skip
 
 
@@ -231,7 +236,8 @@ class _Columns:
         self._retracts = (self._action == Action.RETRACT) | (status == ENTERED_IN_ERROR)
         self._withdraws = self._action == Action.WITHDRAW
         self._merges = self._action == Action.MERGE
-        self._asserts = ~(self._retracts | self._withdraws | self._merges)
+        self._moves = self._action == Action.MOVE
+        self._asserts = ~(self._retracts | self._withdraws | self._merges | self._moves)
         self._status = status
         self._patients()
         self._keys()
@@ -553,6 +559,8 @@ class _Columns:
                 "person_id": self.person[groups],
                 "version": _stamps(self._version, groups),
                 "rank": self._rank[groups],
+                "visit_id": self._with_visit(groups),
+                "partial": self._partial().take(pa.array(groups)),
             },
             distinct=True,
         )
@@ -576,23 +584,48 @@ class _Columns:
                 "key_id": self._key_id[gone],
                 "person_id": pa.array(self.person[gone], mask=~known),
                 "version": _stamps((self._version[0], self._version[1] & (self.person != 0)), gone),
+                "visit_id": self._with_visit(gone),
             },
         )
         left = np.flatnonzero(good & self._withdraws)
         _insert(cursor, "stage_withdrawn", {"person_id": self.person[left]})
         if (good & self._merges).any():
             self._stage_merges(load)
+        if (good & self._moves).any():
+            self._stage_moves(load)
 
-    def _stage_merges(self, load: FactLoad) -> None:
+    def _with_visit(self, there: np.ndarray) -> pa.Array:
+        """The visits that records name which move with one."""
+        of_visits = np.isin(self._kind, _OF_VISITS) & (self._visit != 0)
+        return pa.array(self._visit[there], mask=~of_visits[there])
+
+    def _partial(self) -> pa.Array:
+        """1 and 2 of visits whose start is not said (node.omop.fact_ends), null of everything else."""
+        details = self._facts["details"]
+        if not (self._kind == Kind.VISIT).any() or details.null_count == self._size:
+            return pa.nulls(self._size, pa.int8())
+        said = pc.map_lookup(details.combine_chunks(), START, "first")
+        found = pc.index_in(said, pa.array([START_UNSAID, OPEN_AGAIN]))
+        return pc.add(pc.if_else(pa.array(self._kind == Kind.VISIT), found, None), 1).cast(pa.int8())
+
+    def _others(self) -> tuple[np.ndarray, np.ndarray]:
+        """The other patient of merges and moves, and their shift."""
         spaces = pc.fill_null(self._facts["patient_namespace"], "patient")
         details = self._facts["details"]
         if details.null_count < self._size:  # the other number may be of another authority
             other = pc.map_lookup(details.combine_chunks(), OTHER_NAMESPACE, "first")
             spaces = pc.coalesce(pa.chunked_array([other]), spaces)
-        into, shift = self._pseudonyms("other_patient", spaces)
+        return self._pseudonyms("other_patient", spaces)
+
+    def _days(self, shift: np.ndarray) -> np.ndarray:
+        """From the patients' own shifts to others'."""
+        return shift - self._shift if self._owner._practice is DatePractice.SHIFTED else np.zeros_like(shift)
+
+    def _stage_merges(self, load: FactLoad) -> None:
+        into, shift = self._others()
         self._drop(self._merges & (into == 0), "other_patient", "missing-target")
         there = np.flatnonzero(self.good & self._merges)
-        days = shift - self._shift if self._owner._practice is DatePractice.SHIFTED else np.zeros_like(shift)
+        days = self._days(shift)
         _insert(
             load.cursor,
             "stage_alias",
@@ -600,6 +633,29 @@ class _Columns:
                 "person_id": self.person[there],
                 "into_person_id": into[there],
                 "days": days[there],
+                "version": _stamps(self._version, there),
+                "rank": self._rank[there],
+            },
+        )
+
+    def _stage_moves(self, load: FactLoad) -> None:
+        into, shift = self._others()
+        person = pc.cast(pa.chunked_array([pa.array(into)]), pa.string())
+        name = pc.binary_join_element_wise(person, Kind.VISIT.value, "key", self._facts["other_key"], UNIT)
+        visit = self._numbered(name, "group")
+        self._drop(
+            self._moves & ((into == 0) | (visit == 0) | (self._visit == 0)), "other_key", "missing-target"
+        )
+        there = np.flatnonzero(self.good & self._moves)
+        _insert(
+            load.cursor,
+            "stage_visit_move",
+            {
+                "visit_id": self._visit[there],
+                "person_id": self.person[there],
+                "into_visit_id": visit[there],
+                "into_person_id": into[there],
+                "days": self._days(shift)[there],
                 "version": _stamps(self._version, there),
                 "rank": self._rank[there],
             },

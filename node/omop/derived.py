@@ -222,7 +222,7 @@ def content_digests(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
     parts |= {held(name): f"SELECT * FROM {held(name)}" for name in DRAWN}
     parts |= {
         name: f"SELECT DISTINCT * EXCLUDE (load_id) FROM {name}"
-        for name in ("fedtwin_group", "fedtwin_retraction", "fedtwin_alias")
+        for name in ("fedtwin_group", "fedtwin_retraction", "fedtwin_alias", "fedtwin_visit_move")
     }
     parts |= {name: f"SELECT * FROM {name}" for name in ("fedtwin_withdrawn", "fedtwin_last_year")}
     parts |= {former(name): f"SELECT * FROM {former(name)}" for name in STAGED}

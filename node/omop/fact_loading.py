@@ -20,7 +20,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from node.omop import fact_persons, fact_versions, fact_visits
+from node.omop import fact_ends, fact_moves, fact_persons, fact_versions, fact_visits, mapped_persons
 from node.omop.fact_versions import some
 from node.omop.loading import Source
 from node.omop.side_tables import (
@@ -41,9 +41,12 @@ _STAGE = (
     " recorded_at TIMESTAMP, utc_offset_min SMALLINT, precision VARCHAR, transformations VARCHAR,"
     " person_id BIGINT, group_id BIGINT, version TIMESTAMP, rank BIGINT)",
     "CREATE TABLE stage_group (group_id BIGINT, key_id BIGINT, base_key_id BIGINT, thing_id BIGINT,"
-    " whole_id BIGINT, person_id BIGINT, version TIMESTAMP, rank BIGINT)",
+    " whole_id BIGINT, person_id BIGINT, version TIMESTAMP, rank BIGINT, visit_id BIGINT, partial TINYINT)",
+    "CREATE TABLE stage_filled (group_id BIGINT, rank BIGINT, base_group_id BIGINT, base_rank BIGINT)",
+    "CREATE TABLE stage_visit_move (visit_id BIGINT, person_id BIGINT, into_visit_id BIGINT,"
+    " into_person_id BIGINT, days BIGINT, version TIMESTAMP, rank BIGINT)",
     "CREATE TABLE stage_visit (visit_id BIGINT, thing_id BIGINT)",
-    "CREATE TABLE stage_retraction (key_id BIGINT, person_id BIGINT, version TIMESTAMP)",
+    "CREATE TABLE stage_retraction (key_id BIGINT, person_id BIGINT, version TIMESTAMP, visit_id BIGINT)",
     "CREATE TABLE stage_alias (person_id BIGINT, into_person_id BIGINT, days BIGINT, version TIMESTAMP,"
     " rank BIGINT)",
     "CREATE TABLE stage_withdrawn (person_id BIGINT)",
@@ -137,12 +140,14 @@ class FactLoad:
 
     def finish(self) -> None:
         """Settle what holds, and write the load's own. Called by `OmopStore.load_facts`."""
+        fact_moves.undo(self.cursor)
         self._forget()
         if fact_persons.rename(self.cursor, self.load_id):
             fact_persons.move_stored(self.cursor)
+        mapped_persons.follow(self.cursor)
+        fact_moves.take_in(self.cursor, self.load_id)
         self._run(
-            "INSERT INTO fedtwin_retraction SELECT DISTINCT key_id, person_id, version, ?"
-            " FROM stage_retraction",
+            "INSERT INTO fedtwin_retraction BY NAME SELECT DISTINCT *, ? AS load_id FROM stage_retraction",
             [self.load_id],
         )
         fact_versions.settle(self.cursor, self.load_id)
@@ -155,8 +160,10 @@ class FactLoad:
         self._note_touched()
         fact_persons.draw(self.cursor)
         self._store_records()
+        fact_ends.fill(self.cursor)
         fact_persons.wait(self.cursor)
         fact_visits.join(self.cursor)
+        fact_moves.redo(self.cursor)
         fact_persons.withdraw(self.cursor)
         self._write_load()
         drop_stage(self.cursor)
@@ -175,7 +182,7 @@ class FactLoad:
                     f" AND t.{key} = p.record_id AND t.rank = p.rank"
                 )
         self._run(f"INSERT INTO stage_concern SELECT thing_id, whole_id FROM fedtwin_group WHERE {old}")
-        for side in ("group", "retraction", "alias", "quarantine", "load", "former_provenance"):
+        for side in ("group", "retraction", "alias", "visit_move", "quarantine", "load", "former_provenance"):
             self._run(f"DELETE FROM fedtwin_{side} WHERE {old}")
 
     def _delete_doomed(self) -> None:

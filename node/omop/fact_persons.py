@@ -67,7 +67,7 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
         "CREATE OR REPLACE TEMP TABLE renamed (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
     )
     cursor.execute("CREATE OR REPLACE TEMP TABLE family (person_id BIGINT)")
-    _fill(cursor, "canon", [(a, *b) for a, b in after.items()])
+    fill(cursor, "canon", [(a, *b) for a, b in after.items()])
     changed = [
         (person, after.get(person, (person, 0)), before.get(person, (person, 0)))
         for person in before.keys() | after.keys()
@@ -75,15 +75,16 @@ def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
     ]
     if not changed:
         return False
-    _fill(cursor, "renamed", [(person, now[0], now[1] - then[1]) for person, now, then in changed])
+    fill(cursor, "renamed", [(person, now[0], now[1] - then[1]) for person, now, then in changed])
     of = {one for person, now, then in changed for one in (person, now[0], then[0])}
-    _fill(cursor, "touched", [(one,) for one in of])
+    fill(cursor, "touched", [(one,) for one in of])
     kin = of | {person for person, (into, _) in after.items() if into in of}
-    _fill(cursor, "family", [(one,) for one in kin])
+    fill(cursor, "family", [(one,) for one in kin])
     return True
 
 
-def _fill(cursor: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, ...]]) -> None:
+def fill(cursor: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[int, ...]]) -> None:
+    """Put rows of numbers into a table, which has a column for each."""
     if rows:
         columns = [pa.array(column, pa.int64()) for column in zip(*rows, strict=True)]
         cursor.register("filling", pa.table(columns, [f"c{place}" for place in range(len(columns))]))
@@ -135,12 +136,17 @@ def move_staged(cursor: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
     """Move records that are about to be stored to whom their persons are now."""
     if not _count(cursor, "canon"):
         return
-    for table in tables:
-        cursor.execute(f"UPDATE {table} t SET {_moved(table)} FROM canon m WHERE t.person_id = m.person_id")
+    move(cursor, tables)
     cursor.execute(
         "UPDATE stage_provenance p SET recorded_at = recorded_at + to_days(CAST(m.days AS INTEGER))"
         " FROM canon m WHERE p.person_id = m.person_id AND p.table_name NOT IN ('person', 'death')"
     )
+
+
+def move(cursor: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
+    """Move records that stand under who somebody no longer is to who that is by `canon`."""
+    for table in tables:
+        cursor.execute(f"UPDATE {table} t SET {_moved(table)} FROM canon m WHERE t.person_id = m.person_id")
 
 
 def move_stored(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -188,7 +194,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("CREATE OR REPLACE TEMP TABLE gone (person_id BIGINT)")
     if not len(gone):
         return
-    _fill(cursor, "gone", [(int(person),) for person in gone])
+    fill(cursor, "gone", [(int(person),) for person in gone])
     mine = "(SELECT person_id FROM gone)"
     costs = f"SELECT record_id FROM fedtwin_provenance WHERE table_name = 'cost' AND person_id IN {mine}"
     cursor.execute(
@@ -200,6 +206,7 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
             f"DELETE FROM fedtwin_provenance WHERE table_name = '{name}'"
             f" AND record_id IN (SELECT {key} FROM {name} WHERE person_id IN {mine})"
         )
+    _purge_moved(cursor)
     for table in ("cost", held("cost")):
         cursor.execute(f"DELETE FROM {table} WHERE cost_id IN ({costs})")
     for table in STAGED:
@@ -215,6 +222,32 @@ def purge(cursor: duckdb.DuckDBPyConnection) -> None:
     for table in tables:
         cursor.execute(f"DELETE FROM {table} WHERE person_id IN {mine}")
     cursor.execute(f"DELETE FROM fedtwin_provenance WHERE person_id IN {mine}")
+
+
+def _purge_moved(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Remove what moved with a visit: to whoever is gone, and what was told of them before it moved away."""
+    if not _count(cursor, "fedtwin_moved"):
+        return
+    these = (
+        "(SELECT record_id FROM fedtwin_moved WHERE table_name = '{}' AND rank IS {} NULL AND (told_person_id"
+        " IN (SELECT person_id FROM gone) OR into_person_id IN (SELECT person_id FROM gone)))"
+    )
+    for name in WAITING:
+        now, then = these.format(name, ""), these.format(name, "NOT")
+        if name == "note":
+            cursor.execute(f"DELETE FROM note_nlp WHERE note_id IN {now}")
+        for table in places_of(name):
+            cursor.execute(f"DELETE FROM {table} WHERE {name}_id IN {now}")
+        for side in ("provenance", "unvisited"):
+            cursor.execute(f"DELETE FROM fedtwin_{side} WHERE table_name = '{name}' AND record_id IN {now}")
+        cursor.execute(f"DELETE FROM fedtwin_link WHERE record_id IN {now}")
+        cursor.execute(f"DELETE FROM {former(name)} WHERE {name}_id IN {then}")
+        cursor.execute(
+            f"DELETE FROM fedtwin_former_provenance WHERE table_name = '{name}' AND record_id IN {then}"
+        )
+    mine = "(SELECT person_id FROM gone)"
+    cursor.execute(f"DELETE FROM fedtwin_moved WHERE told_person_id IN {mine} OR into_person_id IN {mine}")
+    cursor.execute(f"DELETE FROM fedtwin_visit_move WHERE person_id IN {mine}")
 
 
 def draw(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -6,7 +6,8 @@ A version holds if
   were known when it was said;
 * nothing that is told as a whole was told anew without it (a resource with fewer components, a claim that
   replaces another);
-* no retraction of its key, up to its version, was said.
+* no retraction of its key, up to its version, was said;
+* of a visit, it says when that began, or an earlier version does (fact_ends).
 
 Guarantee: this depends on what was said and when, not on the order of loads. Records of versions that hold no
 longer are kept beside the CDM with the moment until which they were known, and come back if what put them
@@ -20,30 +21,33 @@ from __future__ import annotations
 
 import duckdb
 
+from node.omop import fact_ends
 from node.omop.fact_persons import places_of
 from node.omop.side_tables import DRAWN, STAGED, columns_of, former, held, id_of, key_name
 
 _NEVER = "'-infinity'::TIMESTAMP"  # before everything: of a version that the source does not say
-_COLUMNS = "group_id, key_id, base_key_id, thing_id, whole_id, person_id, version, rank"
+_COLUMNS = "group_id, key_id, base_key_id, thing_id, whole_id, person_id, version, rank, visit_id, partial"
 # rows of stores that an earlier version made
 _OLD = f"thing_id IS NULL OR version IS NULL OR version = {_NEVER}"
 _STORED = (
     "SELECT group_id, key_id, base_key_id, coalesce(thing_id, group_id) AS thing_id,"
     f" coalesce(whole_id, 0) AS whole_id, person_id, coalesce(version, {_NEVER}) AS version, rank,"
-    " coalesce(holds, true) AS holds FROM fedtwin_group"
+    " coalesce(holds, true) AS holds, visit_id, partial FROM fedtwin_group"
 )
 _SEEN = f"""
 CREATE TABLE stage_seen AS
 SELECT group_id, coalesce(version, {_NEVER}) AS version, max(rank) AS rank, arg_max(key_id, rank) AS key_id,
   arg_max(base_key_id, rank) AS base_key_id, arg_max(thing_id, rank) AS thing_id,
-  arg_max(whole_id, rank) AS whole_id, any_value(person_id) AS person_id
+  arg_max(whole_id, rank) AS whole_id, any_value(person_id) AS person_id,
+  arg_max(visit_id, rank) AS visit_id, arg_max(partial, rank) AS partial
 FROM stage_group GROUP BY ALL
 """
 _CANON = """
-SELECT g.*, coalesce(c.into_person_id, g.person_id) AS who,
-  CASE WHEN c.days IS NULL OR isinf(g.version) THEN g.version
-    ELSE g.version + to_days(CAST(c.days AS INTEGER)) END AS moment
+SELECT g.*, coalesce(v.into_person_id, c.into_person_id, g.person_id) AS who,
+  CASE WHEN coalesce(v.days, c.days) IS NULL OR isinf(g.version) THEN g.version
+    ELSE g.version + to_days(CAST(coalesce(v.days, c.days) AS INTEGER)) END AS moment
 FROM ({}) g LEFT JOIN canon c ON c.person_id = g.person_id
+LEFT JOIN visit_canon v ON v.visit_id = g.visit_id
 """
 
 
@@ -147,6 +151,7 @@ def _judge(cursor: duckdb.DuckDBPyConnection) -> None:
                 f"SELECT *, false AS fresh FROM ({_STORED}) WHERE thing_id IN ({things})"
                 f" OR (whole_id <> 0 AND whole_id IN ({wholes})) OR key_id IN ({keys})"
                 f" OR base_key_id IN ({keys}) OR person_id IN (SELECT person_id FROM family)"
+                " OR visit_id IN (SELECT visit_id FROM moved_visits)"
             )
         )
 
@@ -184,8 +189,9 @@ def _lose(cursor: duckdb.DuckDBPyConnection) -> None:
     )
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE taken_back AS "
-        + _CANON.format("SELECT key_id, person_id, version FROM fedtwin_retraction")
+        + _CANON.format("SELECT key_id, person_id, version, visit_id FROM fedtwin_retraction")
     )
+    fact_ends.choose(cursor, context)
     cursor.execute(
         "CREATE TABLE stage_loses AS SELECT group_id, rank, min(until) AS until, bool_or(erase) AS erase"
         " FROM ("
@@ -196,6 +202,8 @@ def _lose(cursor: duckdb.DuckDBPyConnection) -> None:
         f" UNION ALL SELECT j.group_id, j.rank, {first}, false FROM stage_judged j"
         " JOIN stage_told r ON r.who = j.who AND r.whole_id = j.whole_id AND r.moment > j.moment"
         " GROUP BY j.group_id, j.rank, j.moment"
+        f" UNION ALL SELECT group_id, rank, {_NEVER}, false FROM stage_judged ANTI JOIN stage_filled"
+        " USING (group_id, rank) WHERE partial IS NOT NULL"
         f" UNION ALL {hits.format('j.key_id')} UNION ALL {hits.format('j.base_key_id')}"
         ") GROUP BY group_id, rank"
     )

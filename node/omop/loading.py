@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from node.omop import fact_persons
+from node.omop import fact_persons, mapped_persons
 from node.omop.derived import periods
 from node.omop.errors import NoSuchTable
 from node.omop.tables import (
@@ -91,33 +91,32 @@ class Load:
         self.events: Counter[str] = Counter()
         for load_id in replaces:
             self._forget(load_id)
-        self._known = np.sort(
-            cursor.execute("SELECT person_id FROM person").to_arrow_table()["person_id"].to_numpy()
-        )
+        self._known = mapped_persons.known(cursor)
+        self._described = mapped_persons.described(cursor)
         self._next_id = {
             table.name: self._scalar(f"SELECT coalesce(max({table.id}), 0) + 1 FROM {table.name}")  # noqa: S608
             for table in EVENT_TABLES.values()
         }
 
     def knows(self, person_ids: np.ndarray) -> np.ndarray:
-        """Return for each id whether a person of that id is in the store or in this load."""
-        if not len(self._known):
-            return np.zeros(len(person_ids), dtype=bool)
-        place = np.minimum(np.searchsorted(self._known, person_ids), len(self._known) - 1)
-        found: np.ndarray = self._known[place] == person_ids
-        return found
+        """Return for each id whether a person of that id is in the store or in this load.
+
+        So is one who turned out to be somebody else who is.
+        """
+        return _among(person_ids, self._known)
 
     def add_persons(self, persons: pa.Table, source_rows: np.ndarray) -> None:
         """Add the persons that are not there yet: the first row that names a person describes them."""
         ids = persons["person_id"].to_numpy()
         _, first = np.unique(ids, return_index=True)
-        first = first[~self.knows(ids[first])]
+        first = first[~_among(ids[first], self._described)]
         first.sort()
         if not len(first):
             return
         self._insert("person", persons.take(pa.array(first)))
-        self._trace("person", ids[first], source_rows[first])
+        self._trace("person", ids[first], source_rows[first], ids[first])
         self._known = np.union1d(self._known, ids[first])
+        self._described = np.union1d(self._described, ids[first])
 
     def add_events(self, table: str, events: pa.Table, source_rows: np.ndarray) -> None:
         """Add records to an event table; they get their ids here."""
@@ -130,7 +129,7 @@ class Load:
         ids = np.arange(start, start + events.num_rows, dtype=_INT64)
         self._next_id[table] = start + events.num_rows
         self._insert(table, events.append_column(shape.id, pa.array(ids)))
-        self._trace(table, ids, source_rows)
+        self._trace(table, ids, source_rows, events["person_id"].to_numpy())
         self.events[table] += events.num_rows
 
     def add_unless_there(self, table: str, key: str, records: pa.Table, source_rows: np.ndarray) -> None:
@@ -142,7 +141,7 @@ class Load:
         first.sort()
         if len(first):
             self._insert(table, records.take(pa.array(first)))
-            self._trace(table, ids[first], source_rows[first])
+            self._trace(table, ids[first], source_rows[first], records["person_id"].to_numpy()[first])
             self.events[table] += len(first)
 
     def quarantine(self, field: str, reason: str, source_rows: np.ndarray, *, whole_row: bool) -> None:
@@ -182,6 +181,7 @@ class Load:
         """Derive what follows from the records, and write the load's own. Called by `OmopStore.load`."""
         if self._replaced_persons:
             self._keep_persons_with_records()
+        mapped_persons.follow_now(self._cursor)
         fact_persons.release(self._cursor)
         fact_persons.purge(self._cursor)
         self._derive_observation_periods()
@@ -246,6 +246,7 @@ class Load:
         persons = f"person WHERE person_id IN ({mine})"
         self._cursor.execute(f"INSERT INTO replaced_person SELECT * FROM {persons}", [load_id, "person"])  # noqa: S608
         self._cursor.execute(f"DELETE FROM {persons}", [load_id, "person"])  # noqa: S608
+        mapped_persons.forget(self._cursor, load_id)
         for side in ("fedtwin_provenance", "fedtwin_quarantine", "fedtwin_load"):
             self._cursor.execute(f"DELETE FROM {side} WHERE load_id = ?", [load_id])  # noqa: S608
 
@@ -271,13 +272,14 @@ class Load:
         finally:
             self._cursor.unregister("incoming")
 
-    def _trace(self, table: str, ids: np.ndarray, source_rows: np.ndarray) -> None:
+    def _trace(self, table: str, ids: np.ndarray, source_rows: np.ndarray, person_ids: np.ndarray) -> None:
         traces = pa.table(
             {
                 "load_id": pa.array(np.full(len(ids), self.load_id, dtype=_INT64)),
                 "table_name": pa.repeat(table, len(ids)),
                 "record_id": pa.array(ids),
                 "source_row": pa.array(np.asarray(source_rows, dtype=_INT64)),
+                "person_id": pa.array(np.asarray(person_ids, dtype=_INT64)),
             }
         )
         self._insert("fedtwin_provenance", traces)
@@ -286,6 +288,15 @@ class Load:
         row = self._cursor.execute(statement).fetchone()
         assert row is not None, "an aggregate always returns one row"
         return int(row[0])
+
+
+def _among(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of the ids are among the known ones, which are in order."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=bool)
+    place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    found: np.ndarray = known[place] == ids
+    return found
 
 
 def _typed(records: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -17,9 +17,8 @@ Where only years are stored (`year-only`) days are not known, and parts of diffe
 from __future__ import annotations
 
 import duckdb
-import pyarrow as pa
 
-from node.omop.fact_persons import canonical
+from node.omop.fact_persons import canonical, fill
 from node.omop.side_tables import PLAN_PARTS, former, held
 from node.omop.tables import cdm_tables
 
@@ -103,9 +102,4 @@ def _who(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE plan_who (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
     )
-    if known:
-        rows = [(person, into, days) for person, (into, days) in known.items()]
-        columns = [pa.array(column, pa.int64()) for column in zip(*rows, strict=True)]
-        cursor.register("known_as", pa.table(columns, ["person_id", "into_person_id", "days"]))
-        cursor.execute("INSERT INTO plan_who FROM known_as")
-        cursor.unregister("known_as")
+    fill(cursor, "plan_who", [(person, *now) for person, now in known.items()])

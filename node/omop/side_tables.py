@@ -31,7 +31,7 @@ For as-of reads and for the question where a value comes from, these two are the
                         domain chose another table than the source's) unit-converted value-mapped redacted
                         text-withheld
     person_id           whose record the source said it is: differs from the CDM's after a merge; null for
-                        delimited files
+                        records that an earlier version took in by a mapping
     group_id            what is replaced and retracted together -> fedtwin_group; null: never
 
 A person's row in the CDM is drawn from all descriptions of them (`fedtwin_held_person`), a death from all
@@ -118,6 +118,9 @@ VOCABULARY_LOAD = 0
 #                one, are versions of it
 #   whole_id     of what is told as a whole: parts that a later version of it leaves out hold no longer. 0: of
 #                nothing
+#   visit_id     of the visit that its source names, for what moves with a visit
+#   partial      of a visit whose source says not when it began: 1 its end is known, 2 it has none. Such a
+#                version has the start of the one before it, and holds only if there is one
 #   holds        whether the records of this version are those of the CDM (or wait); those of others are
 #                kept in the tables `former`
 _GROUP = """
@@ -131,7 +134,9 @@ CREATE TABLE IF NOT EXISTS fedtwin_group (
   load_id BIGINT NOT NULL,
   thing_id BIGINT,
   whole_id BIGINT,
-  holds BOOLEAN)
+  holds BOOLEAN,
+  visit_id BIGINT,
+  partial TINYINT)
 """
 
 # Provenance of records that hold no longer, or never did because a later version came first.
@@ -164,7 +169,8 @@ CREATE TABLE IF NOT EXISTS fedtwin_retraction (
   key_id BIGINT NOT NULL,
   person_id BIGINT,
   version TIMESTAMP,
-  load_id BIGINT NOT NULL)
+  load_id BIGINT NOT NULL,
+  visit_id BIGINT)
 """
 
 # Persons who turned out to be somebody else; `days` moves dates from the one's shift to the other's.
@@ -176,6 +182,34 @@ CREATE TABLE IF NOT EXISTS fedtwin_alias (
   version TIMESTAMP,
   rank BIGINT NOT NULL,
   load_id BIGINT NOT NULL)
+"""
+
+# Visits that turned out to be another patient's (or have another number), told under the one of `person_id`;
+# `days` moves dates from the one's shift to the other's.
+_VISIT_MOVE = """
+CREATE TABLE IF NOT EXISTS fedtwin_visit_move (
+  visit_id BIGINT NOT NULL,
+  person_id BIGINT NOT NULL,
+  into_visit_id BIGINT NOT NULL,
+  into_person_id BIGINT NOT NULL,
+  days BIGINT NOT NULL,
+  version TIMESTAMP,
+  rank BIGINT NOT NULL,
+  load_id BIGINT NOT NULL)
+"""
+
+# Records that moved with their visit (node.omop.fact_moves): where they would stand without that.
+#   rank         of a version that holds no longer; null: of the record in the CDM, or that waits
+_MOVED = """
+CREATE TABLE IF NOT EXISTS fedtwin_moved (
+  table_name VARCHAR NOT NULL,
+  record_id BIGINT NOT NULL,
+  rank BIGINT,
+  told_person_id BIGINT NOT NULL,
+  from_person_id BIGINT NOT NULL,
+  from_visit_id BIGINT,
+  into_person_id BIGINT NOT NULL,
+  days BIGINT NOT NULL)
 """
 
 # Persons who withdrew. Nothing takes a row from here.
@@ -249,7 +283,14 @@ _ADDED = {  # columns that stores of an earlier version lack
         "seconds DOUBLE",
         "records_quarantined BIGINT",
     ),
-    "fedtwin_group": ("thing_id BIGINT", "whole_id BIGINT", "holds BOOLEAN"),
+    "fedtwin_group": (
+        "thing_id BIGINT",
+        "whole_id BIGINT",
+        "holds BOOLEAN",
+        "visit_id BIGINT",
+        "partial TINYINT",
+    ),
+    "fedtwin_retraction": ("visit_id BIGINT",),
     "fedtwin_provenance": (
         "place VARCHAR",
         "recorded_at TIMESTAMP",
@@ -315,6 +356,7 @@ def side_tables() -> tuple[str, ...]:
     """Return the statements that make all of them, and bring those of older stores up to date."""
     made = [_LOAD, _PROVENANCE, _QUARANTINE, _LAYOUT, _VOCABULARY, _GROUP, _RETRACTION, _ALIAS]
     made += [_WITHDRAWN, _LAST_YEAR, _DIRTY, _LINK, _FORMER_PROVENANCE, _UNVISITED, _FORMER_LINK, _PLAN_PARTS]
+    made += [_VISIT_MOVE, _MOVED]
     made += [statement for table in STAGED for statement in staged_ddl(former(table), table)]
     cdm = cdm_tables()
     made += [cdm[name].ddl(waiting(name)) for name in WAITING]

@@ -18,7 +18,7 @@ from node.ingest.readers.hl7v2_record import Cells, Row, cells, table
 
 HEADERS = (b"MSH", b"FHS", b"BHS")
 PEEK = 4096
-VERSION = "2"  # of what is made of a message
+VERSION = "3"  # of what is made of a message
 ROWS_AT_ONCE = 2048
 REMEMBERED = 1 << 16  # messages that a repetition is looked for among
 

@@ -32,7 +32,7 @@ NOT_OF_HOSPITALS = frozenset({"SS", "DL", "PPN", "AN", "VN", "ANON", "BC", "CC",
 DEFAULT_NAMESPACE = "mrn"  # of numbers that name no authority
 MERGES = frozenset({"A18", "A30", "A34", "A36", "A39", "A40", "A46", "A47", "A48"})
 ACCOUNT_MERGES = frozenset({"A35", "A41", "A42", "A43", "A44", "A45", "A49", "A50", "A51"})
-OF_OTHERS = frozenset({"A43", "A44", "A45"})  # moves that may be to another patient
+OF_OTHERS = frozenset({"A43", "A44"})  # moves of accounts that may be to another patient
 LINKS = frozenset({"A24", "A37"})
 ERRONEOUS = "E"  # IAM-17, table 0438
 OF_IDENTITY = {  # fields of PID that say who it is
@@ -215,7 +215,7 @@ def mrg(record: Record, segment: Segment) -> None:
 def _moved(record: Record, segment: Segment) -> None:
     """Note which visits PV1, which follows, takes the place of; accounts that move change nothing.
 
-    A visit may move to another patient. Its results do not: facts have no words for it, so it is noted.
+    A visit may move to another patient, and what was told in it with it. An account that does is noted.
     """
     message, patient, namespace = record.message, record.patient, record.namespace
     if (before := _chosen(_numbers(message, segment, 1))) is not None:

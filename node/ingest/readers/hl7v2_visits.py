@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.ingest.facts import Kind
+from node.ingest.facts import OPEN_AGAIN, START, START_UNSAID, Action, Kind
 from node.ingest.readers import hl7v2_reasons as reasons
 from node.ingest.readers.hl7v2_record import (
     CHIEF_COMPLAINT,
@@ -44,8 +44,9 @@ def pv1(record: Record, segment: Segment) -> None:
     """Set the visit of what follows. ADT gives VISIT: the whole visit as it now stands, keyed by its number.
 
     A11 and A23 take it back. A13 says that a discharge did not happen: the visit is open again. Visits to
-    come (A05, A14) are turned away: CDM's visits are those that were. So is what says of a visit that goes on
-    not when it began: it would take the place of what did.
+    come (A05, A14) are turned away: CDM's visits are those that were. What says not when a visit began
+    (PV1-44) says no more of it than its end: PV1-45, of a discharge (A03) else EVN-6, EVN-2 or MSH-7; or, of
+    A13, A16 and A25, that it has none. With neither it is turned away.
     """
     begun = record.time(segment, 44, "PV1-44")
     record.encounter = _number(record, segment, begun is not None)
@@ -67,28 +68,43 @@ def pv1(record: Record, segment: Segment) -> None:
     if record.event in CANCELLED:
         record.retract(Kind.VISIT, place, record.encounter)
         return
-    if begun is None:
-        record.turn_away("PV1-44", reasons.NO_START)
-        return
-    _visit(record, segment, begun)
+    if _visit(record, segment, begun):
+        _leave(record, place)
+
+
+def _leave(record: Record, place: str) -> None:
+    """Take back the visits of MRG-5, and say that what was told in them is of this one."""
     for patient, namespace, number in record.left:
-        if (patient, namespace, number) != (record.patient, record.namespace, record.encounter):
-            record.retract(Kind.VISIT, f"{place}-19", number)
-            gone = record.rows[-1]
-            gone["patient"], gone["patient_namespace"], gone["encounter"] = patient, namespace, number
+        if (patient, namespace, number) == (record.patient, record.namespace, record.encounter):
+            continue
+        record.retract(Kind.VISIT, f"{place}-19", number)
+        gone = record.rows[-1]
+        gone["patient"], gone["patient_namespace"], gone["encounter"] = patient, namespace, number
+        moved = record.add(
+            Kind.VISIT, f"{place}-19 moved", number, action=Action.MOVE, type_concept_id=None,
+            other_patient=record.patient, other_key=record.encounter,
+        )  # fmt: skip
+        moved["patient"], moved["patient_namespace"], moved["encounter"] = patient, namespace, number
+        if namespace != record.namespace:
+            moved["details"] = {"other_patient_namespace": record.namespace}
 
 
-def _visit(record: Record, segment: Segment, begun: Moment) -> None:
-    """Give VISIT as it now stands."""
+def _visit(record: Record, segment: Segment, begun: Moment | None) -> bool:
+    """Give VISIT as it now stands; return whether it says enough of it."""
     message = record.message
     end = None if record.event in OPEN else record.time(segment, 45, "PV1-45")
     if record.event == DISCHARGE:
         end = end or record.happened or record.sent
+    start = begun or end or (record.happened or record.sent if record.event in OPEN else None)
+    if start is None or (begun is None and record.event in MOVED):  # the number before is another visit's
+        record.turn_away("PV1-44", reasons.NO_START)
+        return False
+    unsaid = {} if begun else {START: START_UNSAID if end else OPEN_AGAIN}
     row = record.add(
         Kind.VISIT,
         f"PV1[{record.ordinal}]",
         record.encounter or "",
-        start=begun,
+        start=start,
         end=end,
         type_concept_id=ENCOUNTER_RECORD,
         status="finished" if end else "in-progress",
@@ -99,10 +115,14 @@ def _visit(record: Record, segment: Segment, begun: Moment) -> None:
                 "admitted_from": message.first(segment, 14),
                 "discharged_to": message.first(segment, 36),
                 "care_site": message.first(segment, 3),
+                **unsaid,
             }
         ),
     )
     row["codes"] = _class(message.first(segment, 2).upper())
+    if unsaid and row["version"] is not None:
+        row["version"] += 1  # after an admission of the same second
+    return True
 
 
 def pv2(record: Record, segment: Segment) -> None:

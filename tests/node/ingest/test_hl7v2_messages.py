@@ -69,13 +69,39 @@ def test_a_discharge_ends_the_visit_when_the_message_says_or_when_it_happened():
     assert (visit["end"], visit["status"]) == (us(2020, 5, 3, 8), "finished")
 
 
-@pytest.mark.parametrize("event", ["A02", "A03", "A08", "A13"])
-def test_what_says_not_when_a_visit_began_does_not_take_the_place_of_what_does(event):
+@pytest.mark.parametrize("event", ["A02", "A08", "A21"])
+def test_what_says_neither_when_a_visit_began_nor_when_it_ended_says_nothing_of_it(event):
     pv1 = PV1.replace("20200501080000", "")
     rows, turned_away = read(message(f"ADT^{event}", "EVN||20200503", PID, pv1))
     assert kinds(rows) == {"person": 1}
     assert reasons_of(turned_away) == [("PV1-44", reasons.NO_START, False)]
     assert one(read(message("ADT^A01", "EVN||20200503", PID, pv1))[0], "visit")["start"] == us(2020, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("event", "evn", "end", "expected"),
+    [
+        ("A03", "EVN||20200504|||OP|20200503080000+0000", "", us(2020, 5, 3, 8)),  # EVN-6, when it happened
+        ("A03", "EVN||20200504070000+0000", "", us(2020, 5, 4, 7)),  # EVN-2, when it was recorded
+        ("A03", "EVN||", "", us(2020, 5, 1, 10)),  # MSH-7
+        ("A03", "EVN||20200504", "20200502090000+0200", us(2020, 5, 2, 7)),  # PV1-45 goes before
+        ("A08", "EVN||20200504", "20200502090000+0200", us(2020, 5, 2, 7)),
+    ],
+)
+def test_a_discharge_that_says_not_when_the_visit_began_tells_its_end(event, evn, end, expected):
+    pv1 = PV1.replace("20200501080000", "") + end
+    rows, turned_away = read(message(f"ADT^{event}", evn, PID, pv1))
+    visit = one(rows, "visit")
+    assert (visit["end"], visit["details"]["start"], visit["status"]) == (expected, "unsaid", "finished")
+    assert visit["version"] == us(2020, 5, 1, 10) + 1
+    assert turned_away == []
+
+
+@pytest.mark.parametrize("event", ["A13", "A16", "A25"])
+def test_a_discharge_that_was_not_opens_a_visit_whose_beginning_it_does_not_say(event):
+    pv1 = PV1.replace("20200501080000", "") + "20200502090000+0200"
+    visit = one(read(message(f"ADT^{event}", PID, pv1))[0], "visit")
+    assert (visit["end"], visit["details"]["start"]) == (None, "unsaid, open")
 
 
 @pytest.mark.parametrize("event", ["A13", "A16", "A25"])
@@ -222,9 +248,10 @@ def test_accounts_that_merge_or_move_change_no_patient_and_no_visit(event):
 @pytest.mark.parametrize("event", ["A42", "A45", "A50"])
 def test_a_visit_that_gets_another_number_is_that_visit(event):
     rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||||V0^^^GHH^VN", PV1))
-    assert kinds(rows) == {"person": 1, "visit": 1, "retract visit": 1}
-    new, gone = (row for row in rows if row["kind"] == "visit")
+    assert kinds(rows) == {"person": 1, "visit": 1, "retract visit": 1, "move visit": 1}
+    new, gone, moved = (row for row in rows if row["kind"] == "visit")
     assert (new["key"], gone["key"], gone["patient"]) == ("V1", "V0", "M1")
+    assert (moved["encounter"], moved["patient"], moved["other_key"]) == ("V0", "M1", "V1")
     assert turned_away == []
     rows, turned_away = read(message(f"ADT^{event}", PID, "MRG|M1^^^GHH^MR||||V1^^^GHH^VN", PV1))
     assert kinds(rows) == {"person": 1, "visit": 1}  # its own number: there is nothing to take back
@@ -234,12 +261,14 @@ def test_a_visit_that_gets_another_number_is_that_visit(event):
     assert reasons_of(turned_away) == [("PV1-44", reasons.NO_START, False)]
 
 
-def test_a_visit_that_moves_to_another_patient_leaves_the_wrong_one_and_says_what_stays():
+def test_a_visit_that_moves_to_another_patient_leaves_the_wrong_one_with_what_was_told_in_it():
     rows, turned_away = read(message("ADT^A45", PID, "MRG|M9^^^GHH^MR||||V1^^^GHH^VN", PV1))
-    new, gone = (row for row in rows if row["kind"] == "visit")
+    new, gone, moved = (row for row in rows if row["kind"] == "visit")
     assert (new["action"], new["patient"], new["key"]) == ("assert", "M1", "V1")
     assert (gone["action"], gone["patient"], gone["key"]) == ("retract", "M9", "V1")
-    assert reasons_of(turned_away) == [("MRG-1", reasons.STAYS_BEHIND, False)]
+    assert (moved["action"], moved["patient"], moved["encounter"]) == ("move", "M9", "V1")
+    assert (moved["other_patient"], moved["other_key"]) == ("M1", "V1")
+    assert turned_away == []
 
 
 @pytest.mark.parametrize("event", ["A24", "A37"])
