@@ -28,7 +28,7 @@ def write_page(
     """Keep the run's model as a package with the coordinator, and write the page to the folder `to`."""
     package = model_package.read(keep_package(run, home=home, clock=SystemClock()))
     simulated = training_report.Comparison(
-        metric=f"Accuracy: {METRIC}",
+        metric=METRIC.capitalize(),
         why=why_pooled,
         rows=[
             (name.strip(), score.accuracy, score.auc, note)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -36,6 +36,9 @@ from protocols import canonical, envelope
 from protocols.envelope import BadEnvelope, Purpose, SignedEnvelope
 from protocols.study import Study
 from protocols.study_fields import MalformedStudy
+
+if TYPE_CHECKING:
+    from node.features.table import FeatureTable
 
 FORMAT = "fedtwin-model-v1"
 WEIGHTS, PLAN, CARD, CARD_TEXT = "model.safetensors", "study.json", "card.json", "card.md"
@@ -83,6 +86,19 @@ class ModelPackage:
     def plan_hash(self) -> str:
         """The plan's hash, in hex."""
         return self.study.plan_hash().hex()
+
+    def predict(self, table: FeatureTable, *, own: Vector | None = None) -> Vector:
+        """Return what the model says of each person: see `node.training.evaluation.predictions`.
+
+        Args: table: rows by this study (node.features.study_rows). own: a site's own part, if it has one.
+        Raises: ValueError for an exact study, whose fit is its result.
+        """
+        from node.training import evaluation, models  # torch is loaded only where patients are
+
+        if self.study.exact is not None:
+            raise ValueError("an exact study predicts nothing: its fit is its result")
+        outputs = models.outputs(self.study, self.parameters, table, own=own)
+        return evaluation.predictions(self.study.outcome, outputs)
 
 
 def files_of(

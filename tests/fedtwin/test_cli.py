@@ -35,7 +35,8 @@ PROMISED = (
     "node map accept", "node map list", "node notes", "node load-genomes", "node score-genomes",
     "query count", "query breakdown", "query histogram", "query mean", "query contingency", "query incidence",
     "query survival", "query attrition", "query feasibility", "query preview", "query budget",
-    "query validate", "train propose", "train run", "train list", "train show", "demo",
+    "query validate", "train propose", "train run", "train list", "train show", "train stop",
+    "train resume", "train export", "train check", "train report", "node evaluate", "demo",
 )  # fmt: skip
 HEAVY = ("torch", "ibis", "duckdb", "opacus", "presidio_analyzer", "flwr", "pyarrow")
 

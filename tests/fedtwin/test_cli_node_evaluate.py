@@ -85,6 +85,7 @@ def test_a_model_is_tried_on_held_out_patients_only(
     assert found["overall"]["patients"] == len(rest) < PATIENTS / 2
     logits = models.logits(model.study, model.parameters, rest.x)
     assert found["overall"]["accuracy"] == pytest.approx(((logits > 0) == (rest.y > 0.5)).mean())
+    assert model.predict(rest) == pytest.approx(1 / (1 + np.exp(-logits)))
     everyone = models.logits(model.study, model.parameters, table.x)
     assert found["overall"]["brier"] != pytest.approx(((1 / (1 + np.exp(-everyone)) - table.y) ** 2).mean())
     for groups in found["groups"].values():
