@@ -54,8 +54,8 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
     coordinate, as long as at most `tolerance` of the participants drop out or collude.
     Raises: ValueError for parameters that no plan can serve, and for other modes.
     """
-    if study.training.mode != "shared-noise":
-        raise ValueError("only sums of gradients have shares of noise")
+    if study.training.mode not in ("shared-noise", "one-shot"):
+        raise ValueError("only sums of gradients, or of statistics, have shares of noise")
     privacy, longest = study.privacy, study.aggregation.site_patients * study.privacy.clip_norm
     return NoisePlan.for_reals(
         sigma=noise_multiplier(study) * privacy.sensitivity,

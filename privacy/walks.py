@@ -11,10 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy import adaptive_descent, exact_state, newton, server_step
+from privacy import adaptive_descent, exact_state, newton, server_step, sufficient
 from privacy.adaptive_descent import AdaptiveDescent
 from privacy.descent import Descent
 from privacy.server_step import ServerStep
+from privacy.sufficient import OneStep
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
@@ -49,6 +50,8 @@ def begin(study: Study, params: Vector) -> Walk:
         return newton.begin(study, params)
     if study.local_training is not None:
         return ServerStep(study, params)
+    if study.one_shot is not None:
+        return OneStep(study, params)
     return Descent(study, params) if study.clipping is None else AdaptiveDescent(study, params)
 
 
@@ -58,6 +61,8 @@ def vector_length(study: Study) -> int:
         return exact_state.total_length(study)
     if study.local_training is not None:
         return server_step.vector_length(study)
+    if study.one_shot is not None:
+        return sufficient.total_length(study)
     if study.clipping is not None:
         return adaptive_descent.vector_length(study)
     return study.parameters

@@ -23,6 +23,7 @@ ever taken from a message:
     [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
                 is trained (protocols.study_validation); may be left out
     [exact]     instead of [privacy], if mode = "exact": statistics without noise (protocols.study_exact)
+    [one_shot]  row_norm, information_weight, shrinkage, if mode = "one-shot" (protocols.study_one_shot)
     [aggregation] site_patients, encrypted_layers, scheme: how sums are added up
                 (protocols.study_aggregation); may be left out
     [sites]     minimum, tolerance, step_deadline_s: who is later with a step's input is cut off
@@ -55,21 +56,22 @@ from protocols.study_fields import (
 )
 from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality, parse_fusion
 from protocols.study_local import Clipping, LocalTraining, checked_rate, parse_clipping, parse_local
+from protocols.study_one_shot import OneShot, parse_one_shot
 from protocols.study_outcome import Outcome, parse_outcome
 from protocols.study_validation import Validation, parse_validation
 
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
 MODELS = ("logistic", "mlp", "fusion")
 OPTIMIZERS = ("momentum", "adam")
-MODES = ("shared-noise", "local", "exact")
+MODES = ("shared-noise", "local", "one-shot", "exact")
 MAX_FEATURES = 1024
 MAX_LAYERS = 3
-MAX_HIDDEN = 1024  # wider nets need more patients than these networks have
+MAX_HIDDEN = 8192  # what a node can hold: two such layers are 67 million parameters
 MAX_STEPS = 10_000  # of a whole run
 MAX_SITES = 1_000
 STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a stream that is cut unnoticed
 MAX_STEP_DEADLINE_S = 3_600.0
-MAX_PARAMETERS = 4_000_000  # what a round's request may carry (protocols.round)
+MAX_PARAMETERS = 100_000_000  # what a round's request may carry (protocols.round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ class Study:
     validation: Validation | None = None
     exact: Exact | None = None
     local_training: LocalTraining | None = None
+    one_shot: OneShot | None = None
     clipping: Clipping | None = None
     aggregation: Aggregation = USUAL
     columns: tuple[str, ...] = field(init=False)
@@ -168,6 +171,7 @@ class Study:
         self._check_priors()
         self._check_validation()
         self._check_mode()
+        self._check_one_shot()
         self._lay_out()
 
     @property
@@ -190,6 +194,18 @@ class Study:
             raise MalformedStudy("exact", "starts from zero, and its fit is its result")
         if bool(self.features) == (exact.model == "kaplan-meier"):
             raise MalformedStudy("features", "a model has some, a Kaplan-Meier curve has none")
+
+    def _check_one_shot(self) -> None:
+        if (self.one_shot is None) == (self.training.mode == "one-shot"):
+            raise MalformedStudy("one_shot", 'goes with training.mode = "one-shot", and only with it')
+        if self.one_shot is None:
+            return
+        if self.model != "logistic" or self.outcome.task not in ("binary", "regression"):
+            raise MalformedStudy("study.model", "one sum makes a linear or a logistic model")
+        if len(self.columns) >= MAX_COEFFICIENTS:
+            raise MalformedStudy("features", f"one sum makes at most {MAX_COEFFICIENTS} coefficients")
+        if self.local != "none" or self.validation is not None:
+            raise MalformedStudy("one_shot", "is over after one sum: no part stays, and nothing is tried")
 
     def _check_mode(self) -> None:
         mode, training = self.training.mode, self.training
@@ -222,6 +238,8 @@ class Study:
             raise MalformedStudy(
                 "validation.every", "the run has fewer rounds: the model would never be tried"
             )
+        if self.training.mode != "shared-noise" or self.training.sampling_rate < 1.0:
+            raise MalformedStudy("validation", "goes with shared noise over all patients in each step")
         if self.training.train_fraction + plan.fraction > 1.0:
             raise MalformedStudy("validation.fraction", "with train_fraction at most 1 together")
         if plan.metric == "accuracy" and self.outcome.task not in ("binary", "multiclass"):
@@ -296,6 +314,11 @@ class Study:
             _check_modalities(parsed)
         outcome = parse_outcome(top.section("outcome"))
         exact = parse_exact(top.section("exact"), outcome) if unnoised else None
+        training = _training(top.section("training"), exact)
+        one_shot = None
+        if "one_shot" in top or training.mode == "one-shot":
+            section = top.section("one_shot") if "one_shot" in top else Fields({}, "one_shot")
+            one_shot = parse_one_shot(section, columns=sum(len(f.columns) for f in parsed))
         study = cls(
             name=name,
             project=project,
@@ -304,8 +327,8 @@ class Study:
             cohort=cohort,
             outcome=outcome,
             features=parsed,
-            privacy=NO_PRIVACY if exact else _privacy(top.section("privacy")),
-            training=_training(top.section("training"), exact),
+            privacy=NO_PRIVACY if exact else _privacy(top.section("privacy"), one_shot),
+            training=training,
             sites=_sites(top.section("sites")),
             validation=parse_validation(top.section("validation")) if "validation" in top else None,
             fusion=fusion,
@@ -313,6 +336,7 @@ class Study:
             feature_set=features_from,
             prior_bias=prior_bias,
             exact=exact,
+            one_shot=one_shot,
             local_training=parse_local(top.section("local")) if "local" in top else None,
             clipping=parse_clipping(top.section("clipping")) if "clipping" in top else None,
             aggregation=parse_aggregation(top.section("aggregation")) if "aggregation" in top else USUAL,
@@ -356,6 +380,10 @@ class Study:
         if self.exact is not None:
             training = {"mode": "exact", "train_fraction": self.training.train_fraction}
             return {"exact": self.exact.to_json(), "training": training}
+        if self.one_shot is not None:
+            training = {"mode": "one-shot", "train_fraction": self.training.train_fraction}
+            privacy = {k: v for k, v in _as_json(self.privacy).items() if k != "clip_norm"}
+            return {"privacy": privacy, "one_shot": self.one_shot.to_json(), "training": training}
         return {
             "privacy": _as_json(self.privacy),
             "training": _as_json(self.training, but=LATER),
@@ -411,11 +439,14 @@ def _check_modalities(features: tuple[Feature, ...]) -> None:
         raise MalformedStudy("features", f"at most {MAX_MODALITIES} modalities")
 
 
-def _privacy(fields: Fields) -> Privacy:
+def _privacy(fields: Fields, one_shot: OneShot | None) -> Privacy:
+    clip_norm = one_shot.clip_norm if one_shot else None
+    if clip_norm is None:
+        clip_norm = checked_float(*fields.take("clip_norm"), above=0.0, high=1e6)
     found = Privacy(
         epsilon=checked_float(*fields.take("epsilon"), above=0.0, high=100.0),
         delta=checked_float(*fields.take("delta"), above=0.0, high=0.01),
-        clip_norm=checked_float(*fields.take("clip_norm"), above=0.0, high=1e6),
+        clip_norm=clip_norm,
         max_sites_per_patient=checked_int(*fields.take("max_sites_per_patient"), low=1, high=MAX_SITES),
     )
     fields.done()
@@ -424,7 +455,9 @@ def _privacy(fields: Fields) -> Privacy:
 
 def _training(fields: Fields, exact: Exact | None) -> Training:
     if exact is not None:
-        return _one_round(fields, sums=exact.sums)
+        return _one_round(fields, mode="exact", sums=exact.sums)
+    if fields.is_("mode", "one-shot"):
+        return _one_round(fields, mode="one-shot", sums=1)
     found = Training(
         rounds=checked_int(*fields.take("rounds"), low=1, high=MAX_STEPS),
         steps_per_round=checked_int(*fields.take("steps_per_round"), low=1, high=MAX_STEPS),
@@ -444,9 +477,9 @@ def _training(fields: Fields, exact: Exact | None) -> Training:
     return found
 
 
-def _one_round(fields: Fields, *, sums: int) -> Training:
-    """Return what a study without noise has of this section: one round of at most `sums` sums."""
-    mode = checked_name(*fields.take("mode"), ("exact",))
+def _one_round(fields: Fields, *, mode: str, sums: int) -> Training:
+    """Return what a study that descends no gradient has of this section: one round of at most `sums` sums."""
+    checked_name(*fields.take("mode"), (mode,))
     fraction = checked_float(*fields.take("train_fraction", 1.0), above=0.0, high=1.0)
     fields.done()
     return Training(1, sums, 1.0, 0.0, 0.0, False, 1, fraction, mode=mode)

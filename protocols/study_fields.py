@@ -53,6 +53,10 @@ class Fields:
             raise MalformedStudy(path, "is missing")
         return value, path
 
+    def is_(self, key: str, value: str) -> bool:
+        """Whether the key is there and says just this; it is still to be taken."""
+        return self._left.get(key) == value
+
     def section(self, key: str) -> Fields:
         """Return the table under `key`."""
         return Fields(*self.take(key))

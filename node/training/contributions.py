@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from node.features.table import FeatureTable
-from node.training import exact_parts, local_sgd, sampling
+from node.training import exact_parts, local_sgd, one_shot, sampling
 from node.training.gradient import Sums, Vector, clipped_sums
 from node.training.local_sgd import Site
 from privacy import adaptive_descent
 from privacy.adaptive_descent import AdaptiveDescent
 from privacy.newton import Newton, ProductLimit
 from privacy.server_step import ServerStep
+from privacy.sufficient import OneStep
 from privacy.walks import Walk
 from protocols.study import Study
 
@@ -29,6 +30,8 @@ def contribution(
     """
     if isinstance(walk, Newton | ProductLimit):
         return Sums(exact_parts.part(study, walk, table), np.zeros(0))
+    if isinstance(walk, OneStep):
+        return Sums(one_shot.part(study, walk.params, table), np.zeros(0))
     if isinstance(walk, ServerStep):
         return Sums(local_sgd.contribution(study, walk, table, site=site), np.zeros(0))
     table = sampling.drawn(table, rate=study.training.sampling_rate, bits=site.bits)
