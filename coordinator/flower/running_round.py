@@ -11,6 +11,7 @@ the same step to others, to find out, would be a further release of every honest
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import MESSAGE_TYPE, RECORD, MalformedRound, RoundReply, RoundRequest
 from protocols.study import Study
+
+log = logging.getLogger(__name__)
 
 Vector = NDArray[np.float64]
 
@@ -143,9 +146,10 @@ class RunningRound:
     def send(self, grid: Grid, request: RoundRequest, flower_ids: Mapping[NodeId, int]) -> None:
         """Send the request to every participant that is online."""
         nodes = sorted(flower_ids)
+        records = {name: ConfigRecord(fields) for name, fields in request.records().items()}
         messages = [
             Message(
-                content=RecordDict({RECORD: ConfigRecord(request.fields())}),
+                content=RecordDict(dict(records)),
                 dst_node_id=flower_ids[node],
                 message_type=MESSAGE_TYPE,
                 ttl=MESSAGE_TTL_S,
@@ -162,7 +166,6 @@ class RunningRound:
     def follow(self, grid: Grid) -> None:
         """Apply the sums and collect the replies until the round is over, one way or another."""
         heard_at = looked_at = time.monotonic()
-        hopeless_at: float | None = None
         while not self.sums_done or self.waiting:
             now = time.monotonic()
             arrived = self._arrived()
@@ -181,12 +184,8 @@ class RunningRound:
                 looked_at = now
                 if self._collect(grid):
                     heard_at = now
-            if self._hopeless():
-                hopeless_at = hopeless_at or now
-                if now - hopeless_at > HOPELESS_GRACE_S:
-                    return
-            if now - heard_at > (REPLY_GRACE_S if self.sums_done else SILENCE_S):
-                self.broken = None if self.walk.finished else RefusalCode.DEADLINE
+            if now - heard_at > self._patience_s():
+                self.broken = None if self.walk.finished or self._hopeless() else RefusalCode.DEADLINE
                 return
             time.sleep(LAST_POLL_S if self.sums_done else SUMS_POLL_S)
 
@@ -239,6 +238,7 @@ class RunningRound:
         try:
             return self.opened.poll()
         except Refused as refused:
+            log.warning("round %d: its session ended: %s", self.number, refused.code.value)
             if self.walk.finished:
                 self.look = None  # the round stands without it
             else:
@@ -271,12 +271,13 @@ class RunningRound:
         fits = arrived.step == self.walk.steps_done and arrived.contributors >= fewest
         try:
             if not fits:
-                raise ValueError("another sum than the next one, or of too few")
+                raise ValueError("it is not the next one, or of too few sites")
             if self.walk.finished:
                 self._look(arrived)
             else:
                 self._apply(arrived)
-        except (NotEncodable, NotFinite, ValueError):
+        except (NotEncodable, NotFinite, ValueError) as error:
+            log.warning("round %d: sum %d is not taken: %s", self.number, self.walk.steps_done, error)
             if self.walk.finished:
                 self.look = None
             else:
@@ -313,6 +314,12 @@ class RunningRound:
             except BadReply:
                 self.refusals[node] = RefusalCode.PROTOCOL_VIOLATION
         return bool(arrived)
+
+    def _patience_s(self) -> float:
+        """Return how long nothing may be heard before the round is over."""
+        if self._hopeless():
+            return HOPELESS_GRACE_S
+        return REPLY_GRACE_S if self.sums_done else SILENCE_S
 
     def _hopeless(self) -> bool:
         """Whether too few sites are left for another sum."""

@@ -42,6 +42,7 @@ POLL_S = 0.1  # between two looks for SuperNodes
 SITES_TIMEOUT_S = 60.0  # for the SuperNodes of the participants to be online
 TRIES = 3  # of a round of which no sum was opened
 TRY_AGAIN_S = 3.0
+TOO_FEW_FOR_S = 60.0  # so long, sites that went away may take to come back
 PASSING = frozenset(
     {RefusalCode.TOO_MANY_DROPOUTS, RefusalCode.DEADLINE, RefusalCode.NOT_READY, RefusalCode.TOO_FEW_SITES}
 )  # refusals that another try may not meet
@@ -260,7 +261,8 @@ def _record(found: Checkpoint, outcome: RoundOutcome, *, seconds: float) -> Roun
 def _round_with_tries(study: Study, found: Checkpoint, *, sites: _Sites, watch: _Watch) -> RoundOutcome:
     """Run the next round; one of which no sum was opened is tried again, without those who offended."""
     offenders: dict[NodeId, RefusalCode] = {}
-    for left in reversed(range(TRIES)):
+    left, waits_until = TRIES, time.monotonic() + TOO_FEW_FOR_S
+    while True:
         if watch.folder.stop_asked():
             raise StopAsked
         without = {NodeId.parse(name) for name in found.quarantined} | offenders.keys()
@@ -275,12 +277,13 @@ def _round_with_tries(study: Study, found: Checkpoint, *, sites: _Sites, watch: 
             )
             return replace(outcome, offenders={**offenders, **outcome.offenders})
         except Refused as refused:
+            if refused.code is not RefusalCode.TOO_FEW_SITES or time.monotonic() > waits_until:
+                left -= 1
             if left == 0 or refused.code not in PASSING:
                 raise
             if isinstance(refused, RoundLost):
                 offenders |= refused.offenders
             time.sleep(TRY_AGAIN_S)
-    raise AssertionError("unreachable")
 
 
 def run_round(

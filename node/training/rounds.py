@@ -40,7 +40,7 @@ from node.training.local_sgd import Site
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.second_accountant import AccountantsDisagree
 from node.training.validation import LocalFigures, Split
-from privacy import descent, study_noise, study_releases, walks
+from privacy import descent, norm_bound, study_noise, study_releases, walks
 from privacy import validation as looks
 from privacy.accountant import GaussianEvent, SampledGaussianEvent
 from privacy.budget import DEFAULT_DATASET, Account
@@ -323,6 +323,7 @@ class Trainer:
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
             sums = contribution(current.study, walk, rows.training, site=site, own=own.values)
+            _check_sum(current.study, sums.shared, patients=len(rows.training))
             sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
             own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
@@ -428,6 +429,16 @@ class Trainer:
 
     def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+def _check_sum(study: Study, vector: NDArray[np.float64], *, patients: int) -> None:
+    """Raises: NotEncodable for a sum that clipped gradients of so many patients cannot have: a fault here.
+
+    It is not shortened and sent: the lead learns, by a code, that this site has something to repair.
+    """
+    clipped = study.training.mode == "shared-noise"
+    if clipped and not norm_bound.fits(vector, longest=patients * study.privacy.clip_norm):
+        raise NotEncodable("longer than the patients' clipped gradients together, or no number")
 
 
 def _checked_session(

@@ -51,6 +51,11 @@ def test_what_makes_no_sense_is_refused_by_its_path(changes: dict[str, Any], pat
     assert refused.value.path == path
 
 
+def test_it_does_not_go_with_samples_of_patients() -> None:
+    with pytest.raises(MalformedStudy, match="all patients in each step"):
+        Study.from_json(study_form(validation=SECTION, training__sampling_rate=0.5))
+
+
 def test_accuracy_cannot_decide_where_nothing_is_right_or_wrong() -> None:
     outcome = {
         "kind": "amount",
