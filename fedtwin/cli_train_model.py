@@ -61,7 +61,7 @@ def report(
     from protocols.clock import SystemClock
 
     path = Path(run)
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_file() or (path / model_package.MANIFEST).is_file():
         package = model_package.read(path)
     else:
         package = model_package.opened(packaged(run, home=home, clock=SystemClock()))

@@ -37,7 +37,7 @@ def predictions(outcome: Outcome, outputs: Floats) -> Floats:
         return in_unit(outcome, outputs[:, 0])
     probabilities: Floats = 0.5 * (1.0 + np.tanh(0.5 * outputs))  # a sigmoid that never overflows
     if outcome.task == "survival":
-        free: Floats = np.cumprod(1.0 - probabilities, axis=1)
+        free: Floats = np.cumprod(1.0 - probabilities, axis=1, dtype=np.float64)
         return free
     return probabilities[:, 0]
 
