@@ -1,0 +1,109 @@
+"""Studies without noise by the commands that people use, with everything real: TLS, Flower, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from node.features.study_rows import feature_table
+from node.features.table import FeatureTable
+from node.omop.store import OmopStore
+from protocols.study import Study
+from sim.network import LocalNetwork, NetworkFault, Site
+from sim.world import write_world
+
+SIZES = (150, 110, 70)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[LocalNetwork]:
+    world = write_world(tmp_path / "world", seed=6, sizes=SIZES)
+    sites = [Site(hospital.slug, hospital.title, hospital.files) for hospital in world.hospitals]
+    with LocalNetwork(tmp_path / "network", sites) as found:
+        found.up()
+        yield found
+
+
+def plan(network: LocalNetwork, name: str) -> tuple[Path, Study]:
+    path = network.folder / name
+    path.write_bytes(resources.files("sim").joinpath("studies", name).read_bytes())
+    return path, Study.parse(path.read_bytes())
+
+
+def tables(network: LocalNetwork, study: Study) -> list[FeatureTable]:
+    """What each hospital's own store holds; nothing of it leaves in the test either."""
+    found = []
+    for slug in network.sites:
+        with OmopStore.open(network.node_home(slug) / "store" / "omop.duckdb", read_only=True) as store:
+            found.append(feature_table(study, store))
+    return found
+
+
+def approve(network: LocalNetwork, path: Path) -> None:
+    for slug in network.sites:
+        network.fedtwin(["node", "approve", str(path), "--home", str(network.node_home(slug))])
+
+
+def name_in_policies(network: LocalNetwork, *studies: Study) -> None:
+    hashes = ", ".join(f'"{study.plan_hash().hex()}"' for study in studies)
+    for slug in network.sites:
+        policy = network.node_home(slug) / "policy.toml"
+        text = policy.read_text().partition("\n[exact]\n")[0]
+        policy.write_text(f"{text}\n[exact]\nstudies = [{hashes}]\nminimum_people = 20\n")
+
+
+def train(network: LocalNetwork, path: Path) -> dict:
+    found: dict = network.fedtwin_json(["train", "run", str(path), "--home", str(network.coordinator_home)])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # four runs through Flower, about 20 s each on a machine of its own
+def test_studies_without_noise_from_proposal_to_result(network: LocalNetwork) -> None:
+    home = str(network.coordinator_home)
+    odds, curve = (plan(network, f"heart_failure_{name}.toml") for name in ("exact", "survival"))
+    network.fedtwin(["train", "propose", str(odds[0]), "--home", home])
+    approve(network, odds[0])
+    with pytest.raises(NetworkFault, match=r"exact-not-named|not-approved|too-few-sites"):
+        train(network, odds[0])  # approved, and named by nobody
+    approve(network, curve[0])
+    name_in_policies(network, odds[1], curve[1])
+
+    found = train(network, odds[0])
+    rows = tables(network, odds[1])
+    x, y = (np.concatenate([getattr(t, name) for t in rows]).astype(float) for name in "xy")
+    fit = sm.GLM(y, np.column_stack([x, np.ones(len(x))]), family=sm.families.Binomial()).fit(tol=1e-14)
+    got = found["result"]["coefficients"]
+    assert found["result"]["verdict"] == "converged"
+    assert np.abs(np.array([one["estimate"] for one in got]) - fit.params).max() < 1e-8
+    assert np.abs(np.array([one["standard_error"] for one in got]) - fit.bse).max() < 1e-8
+    assert found["epsilon"] is None
+    again = network.fedtwin_json(["train", "show", found["run"], "--home", home])
+    assert again["result"] == found["result"]
+    shown = network.fedtwin(["train", "show", found["run"], "--home", home])
+    assert "odds ratio" in shown
+    assert "systolic-pressure" in shown
+
+    survival = train(network, curve[0])["result"]
+    rows = tables(network, curve[1])
+    y = np.concatenate([table.y for table in rows]).astype(float)
+    grid = np.array(curve[1].exact.grid_days)
+    fit = sm.SurvfuncRight(grid[np.searchsorted(grid, y[:, 0])], y[:, 1])
+    on = {point["day"]: point["survival"] for point in survival["curve"]}
+    assert [on[int(day)] for day in fit.surv_times] == pytest.approx(list(fit.surv_prob), abs=1e-8)
+
+    with pytest.raises(NetworkFault, match="replayed"):
+        train(network, curve[0])  # once
+    for slug in network.sites:
+        node = str(network.node_home(slug))
+        spent = network.fedtwin_json(["node", "budget", "--home", node])
+        assert spent["spent"] == {"epsilon": 0.0, "events": 0}
+        assert spent["exact_releases"][curve[1].plan_hash().hex()] == 1
+        assert set(spent["exact_releases"]) == {s.plan_hash().hex() for _, s in (odds, curve)}
+        assert "No epsilon covers them" in network.fedtwin(["node", "budget", "--home", node])
+        network.fedtwin(["node", "audit", "verify", "--home", node])
