@@ -67,9 +67,9 @@ def parse_request(message: Message) -> RoundRequest:
     if message.metadata.message_type != MESSAGE_TYPE or not message.has_content():
         raise MalformedRound("not a training message")
     content = message.content
-    if set(content) != {RECORD} or not isinstance(content[RECORD], ConfigRecord):
-        raise MalformedRound("needs exactly one record")
-    return RoundRequest.parse(dict(content[RECORD]))
+    if not all(isinstance(record, ConfigRecord) for record in content.values()):
+        raise MalformedRound("needs records of one kind")
+    return RoundRequest.parse({name: dict(record) for name, record in content.items()})
 
 
 def refusal(message: Message, code: RefusalCode) -> Message:

@@ -7,6 +7,7 @@ process cannot have. This one speaks the same protobuf over HTTP and raises. flw
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,16 +51,15 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import Message as Proto
 
-from protocols.round import BYTES_PER_PARAMETER, MAX_PARAMETERS
+from protocols.round import MAX_PIECES, PIECE_BYTES
 
 MEDIA_TYPE = "application/protobuf"
 PART_TIMEOUT_S = 60.0  # for the SuperNode to fetch 32 MB over a slow line
 PART_POLL_S = 0.02
 TIMEOUT_S = 30.0  # loopback; a large model takes a second
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"  # what the secret signs
-OBJECTS = (ConfigRecord, Message, RecordDict)  # a message of ours is exactly one of each
-MAX_PARTS = 64  # of a message that is none of ours: so many are waited for
-MAX_OBJECT_BYTES = MAX_PARAMETERS * BYTES_PER_PARAMETER + 2**16  # parameters and what stands around them
+MAX_PARTS = MAX_PIECES + 2  # a message, its dictionary of records, and as many records as a model has pieces
+MAX_OBJECT_BYTES = PIECE_BYTES + 2**16  # a piece of the parameters, and what stands around it
 
 Reply = TypeVar("Reply", bound=Proto)
 
@@ -123,7 +123,7 @@ class RuntimeApi:
         return header, tree
 
     def pull_content(self, task: Task, tree: ObjectTree, *, run_id: int, node_id: int) -> Message:
-        """Return the whole message, if it is put together from the three parts that ours have.
+        """Return the whole message, if it is put together from the parts that ours have.
 
         Raises: MalformedMessage, RuntimeApiError.
         """
@@ -134,11 +134,12 @@ class RuntimeApi:
             # All parts are waited for, ours or not: answered earlier, the SuperNode loses the message.
             for part in parts[:MAX_PARTS]:
                 contents[part] = self._pull(task, PullObjectRequest(node=node, run_id=run_id, object_id=part))
-            if len(parts) != len(OBJECTS):
-                raise MalformedMessage(f"a message has {len(OBJECTS)} parts, got {len(parts)}")
-            kinds = sorted(content.split(b" ", 1)[0] for content in contents.values())
-            if kinds != sorted(kind.__qualname__.encode() for kind in OBJECTS):
-                raise MalformedMessage("a message has a record of another kind")
+            if not 3 <= len(parts) <= MAX_PARTS:
+                raise MalformedMessage(f"a message has 3 to {MAX_PARTS} parts, got {len(parts)}")
+            kinds = Counter(content.split(b" ", 1)[0].decode("latin-1") for content in contents.values())
+            records = kinds.pop(ConfigRecord.__qualname__, 0)
+            if not records or kinds != {Message.__qualname__: 1, RecordDict.__qualname__: 1}:
+                raise MalformedMessage("a message has a part of another kind")
         finally:
             confirm = ConfirmMessageReceivedRequest(
                 node=node, run_id=run_id, message_object_id=tree.object_id

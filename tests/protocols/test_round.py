@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protocols.ids import SessionId
-from protocols.round import MalformedRound, RoundReply, RoundRequest
+from protocols.round import MAX_PIECES, PIECE_BYTES, RECORD, MalformedRound, RoundReply, RoundRequest
 
 SESSION = SessionId(bytes(range(16)))
 GOOD: dict[str, Any] = {
@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = {
 
 def test_a_request_survives_the_wire() -> None:
     sent = RoundRequest(bytes(32), 3, SESSION, np.array([1.0, 2.0]))
-    found = RoundRequest.parse(sent.fields())
+    found = RoundRequest.parse(sent.records())
     assert (found.plan_hash, found.round, found.session_id) == (bytes(32), 3, SESSION)
     assert found.parameters.tolist() == [1.0, 2.0]
 
@@ -46,13 +46,58 @@ def test_a_request_survives_the_wire() -> None:
 )
 def test_anything_else_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MalformedRound):
-        RoundRequest.parse(GOOD | change)
+        RoundRequest.parse({RECORD: GOOD | change})
 
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_a_missing_field_is_refused(name: str) -> None:
     with pytest.raises(MalformedRound):
-        RoundRequest.parse({key: value for key, value in GOOD.items() if key != name})
+        RoundRequest.parse({RECORD: {key: value for key, value in GOOD.items() if key != name}})
+
+
+def large() -> RoundRequest:
+    return RoundRequest(bytes(32), 3, SESSION, np.arange(PIECE_BYTES // 8 * 2 + 5, dtype="<f8"))
+
+
+def test_a_large_model_crosses_in_records_of_bounded_size() -> None:
+    records = large().records()
+    assert list(records) == ["round", "parameters.1", "parameters.2"]
+    assert [len(fields["parameters"]) for fields in records.values()] == [PIECE_BYTES, PIECE_BYTES, 40]
+    found = RoundRequest.parse(records)
+    np.testing.assert_array_equal(found.parameters, large().parameters)
+
+
+def test_pieces_that_are_not_the_models_are_refused() -> None:
+    def changed(name: str, **fields: Any) -> dict[str, Any]:
+        records = large().records()
+        records[name] = records[name] | fields
+        return records
+
+    whole = large().records()
+    for wrong in (
+        {name: fields for name, fields in whole.items() if name != "parameters.1"},
+        {name: fields for name, fields in whole.items() if name != "parameters.2"},
+        whole | {"parameters.3": {"place": 3, "parameters": bytes(8)}},
+        whole | {"other": {}},
+        {name: fields for name, fields in whole.items() if name != "round"},
+        changed("round", pieces=2),
+        changed("round", pieces=MAX_PIECES + 1),
+        changed("round", pieces=True),
+        changed("round", parameters=bytes(PIECE_BYTES - 8)),
+        changed("parameters.1", place=2),
+        changed("parameters.1", parameters=bytes(PIECE_BYTES - 8)),
+        changed("parameters.2", parameters=bytes(PIECE_BYTES + 8)),
+        changed("parameters.2", parameters=b""),
+        changed("parameters.2", parameters=bytes(7)),
+        changed("parameters.2", parameters=[0.5]),
+        changed("parameters.2", noise_multiplier=0.0),
+    ):
+        with pytest.raises(MalformedRound):
+            RoundRequest.parse(wrong)
+    with pytest.raises(MalformedRound):
+        RoundRequest.parse({RECORD: GOOD | {"pieces": 1}})
+    with pytest.raises(MalformedRound):
+        RoundRequest.parse({})
 
 
 def test_a_reply_survives_the_wire_and_says_nothing_more() -> None:
