@@ -16,23 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
+from node.training import one_shot
 from node.training.gradient import sum_of_clipped_grads
-from privacy import descent, study_noise
+from privacy import descent, study_noise, walks
 from privacy.accountant import gaussian_epsilon
 from privacy.audit import bounds
-from privacy.descent import Descent
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
+from privacy.update_sums import UpdateSums
 from protocols.study import Study
+from sim import sampled_audit
+from sim.sampled_audit import Attack, Totals
 
 Vector = NDArray[np.float64]
-Totals = Callable[[NoisePlan, Sequence[Vector], SecureBits], Vector]  # sites' sums to one noisy total
 
 PATIENTS_PER_SITE = 4  # besides the canaries: the guarantee is the same for any number
 DRAWN = 0.5  # a canary's chance to be in, in the audit of one run
 
 
-def noisy_total(plan: NoisePlan, sums: Sequence[Vector], bits: SecureBits) -> Vector:
+def noisy_total(plan: NoisePlan | UpdateSums, sums: Sequence[Vector], bits: SecureBits) -> Vector:
     """Return what the secure sum opens, less the noise of the colluding sites: as many as are tolerated."""
     words = np.zeros(plan.dimension, dtype=np.uint64)
     for site, vector in enumerate(sums):
@@ -83,8 +85,13 @@ def audit(
         raise ValueError("an audit needs at least 20 runs of either kind")
     if sites < study.sites.minimum:
         raise ValueError(f"the study needs {study.sites.minimum} sites")
-    tables = made_up(study, sites=sites, patients=PATIENTS_PER_SITE, generator=generator)
     canary = loud(study, generator)
+    if sampled_audit.drawn_at_all(study):
+        return _audit_of_samples(
+            study, canary, runs=runs, sites=sites, confidence=confidence,
+            bits=bits, generator=generator, totals=totals, watch=watch,
+        )  # fmt: skip
+    tables = made_up(study, sites=sites, patients=PATIENTS_PER_SITE, generator=generator)
     # half of what the canary moves the score by, as a run that is not counted shows it
     _, expected = _attacked(study, tables, canary, inside=True, bits=bits, totals=noisy_total)
     scores = np.zeros((2, runs))
@@ -108,6 +115,46 @@ def audit(
     )
 
 
+def _audit_of_samples(
+    study: Study,
+    canary: FeatureTable,
+    *,
+    runs: int,
+    sites: int,
+    confidence: float,
+    bits: SecureBits,
+    generator: np.random.Generator,
+    totals: Totals,
+    watch: Callable[[int, int], None] | None,
+) -> Audit:
+    """The same where patients are drawn by coins, or train at their site: sim.sampled_audit."""
+
+    def run_once(inside: int, totals: Totals) -> Attack:
+        return sampled_audit.attacked(
+            study, canary, sites=sites, inside=bool(inside), bits=bits, totals=totals
+        )
+
+    squares = run_once(1, noisy_total).squares  # not counted: what the canary can move
+    at = sampled_audit.thresholds(study, squares, runs=runs, generator=generator)
+    scores = np.zeros((2, runs))
+    for run in range(runs):
+        for inside in (0, 1):
+            scores[inside, run] = run_once(inside, totals).score
+            if watch is not None:
+                watch(2 * run + inside + 1, 2 * runs)
+    found = sampled_audit.bounds(study, scores, at, confidence=confidence)
+    privacy = study.privacy
+    return Audit(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        confidence=confidence,
+        runs=runs,
+        gaussian=found.gaussian,
+        any_mechanism=found.any_mechanism,
+        attainable=sampled_audit.attainable(study, squares),
+    )
+
+
 def _attacked(
     study: Study,
     tables: Sequence[FeatureTable],
@@ -126,10 +173,10 @@ def _attacked(
     params = descent.initial(study)
     score = squares = 0.0
     for _ in range(study.training.rounds):
-        walk = Descent(study, params)
+        walk = walks.begin(study, params)
         while not walk.finished:
-            others = [sum_of_clipped_grads(study, walk.params, table) for table in tables]
-            moved = sum_of_clipped_grads(study, walk.params, canary)
+            others = [_added(study, walk.params, table) for table in tables]
+            moved = _added(study, walk.params, canary)
             sums = [
                 other + moved if inside and site < appearances else other for site, other in enumerate(others)
             ]
@@ -180,6 +227,8 @@ def audit_in_one_run(
         raise ValueError("an audit in one run needs at least 30 canaries")
     if sites < study.sites.minimum:
         raise ValueError(f"the study needs {study.sites.minimum} sites")
+    if sampled_audit.drawn_at_all(study):
+        raise ValueError("the audit in one run is of sums over all patients, with a fixed clip norm")
     drawn = made_up(study, sites=1, patients=canaries, generator=generator)[0]
     inside = generator.random(canaries) < DRAWN
     place = generator.integers(sites, size=canaries)
@@ -188,10 +237,10 @@ def audit_in_one_run(
     scores = np.zeros(canaries)
     params = descent.initial(study)
     for _ in range(study.training.rounds):
-        walk = Descent(study, params)
+        walk = walks.begin(study, params)
         while not walk.finished:
             each = _each(study, walk.params, drawn)
-            total = totals(plan, [sum_of_clipped_grads(study, walk.params, table) for table in tables], bits)
+            total = totals(plan, [_added(study, walk.params, table) for table in tables], bits)
             scores += each @ (total - DRAWN * each.sum(axis=0))
             walk.apply(total)
         params = walk.params
@@ -209,10 +258,17 @@ def _plan(study: Study, sites: int) -> NoisePlan:
     return study_noise.noise_plan(study, participants=sites, tolerance=study.sites.tolerance)
 
 
+def _added(study: Study, params: Vector, table: FeatureTable) -> Vector:
+    """Return what patients add to a sum at `params`."""
+    if study.one_shot is not None:
+        return one_shot.part(study, params, table)
+    return sum_of_clipped_grads(study, params, table)
+
+
 def _each(study: Study, params: Vector, table: FeatureTable) -> Vector:
     """Return each patient's clipped gradient: [patients, parameters]."""
     rows = np.eye(len(table), dtype=bool)
-    return np.stack([sum_of_clipped_grads(study, params, table.rows(row)) for row in rows])
+    return np.stack([_added(study, params, table.rows(row)) for row in rows])
 
 
 def made_up(study: Study, *, sites: int, patients: int, generator: np.random.Generator) -> list[FeatureTable]:
@@ -229,7 +285,7 @@ def loud(study: Study, generator: np.random.Generator) -> FeatureTable:
     """Return one patient whose gradient at the start is as large as patients' are: of 64, the loudest."""
     drawn = made_up(study, sites=1, patients=64, generator=generator)[0]
     sizes = [
-        float(np.linalg.norm(sum_of_clipped_grads(study, descent.initial(study), drawn.rows(row))))
+        float(np.linalg.norm(_added(study, descent.initial(study), drawn.rows(row))))
         for row in np.eye(len(drawn), dtype=bool)
     ]
     chosen = np.arange(len(drawn)) == int(np.argmax(sizes))

@@ -1,0 +1,177 @@
+"""Someone tries to show that samples, local training or adapting clip norms leak more than they claim."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from node.features.table import FeatureTable
+from node.training import sampling
+from node.training.local_sgd import LatticeOptimizer
+from privacy.accountant import SampledGaussianEvent, epsilon
+from privacy.audit.bounds import Errors
+from privacy.lattice import NoisePlan
+from privacy.rng import SecureBits
+from protocols.study import Study
+from sim import sampled_audit
+from sim.privacy_audit import Audit, audit, audit_in_one_run, noisy_total
+from sim.sampled_audit import Totals, log_ratio
+from tests.privacy.seeded_bits import SeededBits
+from tests.protocols.study_forms import study_form
+from tests.threats.test_training_audit import one_thread as one_thread  # a fixture
+
+Vector = NDArray[np.float64]
+FEATURES = [
+    {"name": f"f{i}", "kind": "present", "table": "condition_occurrence", "concept_id": 1000 + i}
+    for i in range(12)
+]
+
+
+def plan(mode: str, *, claim: float, rate: float = 0.3, sites: int = 1) -> Study:
+    form = study_form(
+        features=FEATURES,
+        privacy__epsilon=claim,
+        privacy__max_sites_per_patient=sites,
+        training__rounds=1,
+        training__steps_per_round=2,
+    )
+    if mode == "local":
+        form["training"]["mode"] = "local"
+        form["local"] = {"local_steps": 2, "sampling_rate": rate, "update_clip": 1.0}
+    else:
+        form["training"]["sampling_rate"] = rate
+    if mode == "adapting":
+        form["clipping"] = {"quantile": 0.5}
+    return Study.from_json(form)
+
+
+def attacked(study: Study, *, runs: int, totals: Totals = noisy_total, seed: int = 5) -> Audit:
+    return audit(
+        study,
+        runs=runs,
+        sites=3,
+        confidence=0.95,
+        bits=SeededBits(seed),
+        generator=np.random.default_rng(seed),
+        totals=totals,
+    )
+
+
+# ---- what is right stands, and the canary costs all that is claimed ----
+
+
+@pytest.mark.parametrize(
+    ("mode", "sites"),
+    [
+        ("sampled", 1),
+        ("local", 1),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("sampled", 2), ("adapting", 1), ("local", 2))
+        ),
+    ],
+)
+def test_the_claim_stands_and_the_attack_has_power(mode: str, sites: int) -> None:
+    found = attacked(plan(mode, claim=8.0, rate=0.6, sites=sites), runs=80)
+    assert not found.refuted
+    assert found.attainable == pytest.approx(8.0, rel=0.01)
+    assert found.gaussian > 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [1.0, 8.0])
+@pytest.mark.parametrize("mode", ["sampled", "adapting", "local"])
+def test_the_claim_stands_over_many_runs(mode: str, claim: float) -> None:
+    found = attacked(plan(mode, claim=claim, rate=0.5), runs=600)
+    assert not found.refuted
+    assert found.gaussian > 0.5 * claim if claim == 8.0 else True
+
+
+# ---- planted faults ----
+
+
+def half_the_noise(plan_: NoisePlan, sums: Sequence[Vector], bits: SecureBits) -> Vector:
+    total = np.sum(sums, axis=0)
+    return np.asarray(total + 0.5 * (noisy_total(plan_, sums, bits) - total))
+
+
+@pytest.mark.parametrize("mode", ["sampled", pytest.param("adapting", marks=pytest.mark.slow)])
+def test_half_the_noise_of_a_sum_over_samples_is_found(mode: str) -> None:
+    assert attacked(plan(mode, claim=3.0, rate=0.9), runs=200, totals=half_the_noise).refuted
+
+
+@pytest.mark.parametrize("mode", ["sampled", pytest.param("local", marks=pytest.mark.slow)])
+def test_samples_that_are_reported_but_not_drawn_are_found(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everybody(table: FeatureTable, *, rate: float, bits: SecureBits) -> FeatureTable:
+        return table
+
+    study = plan(mode, claim=1.0, rate=0.1)
+    monkeypatch.setattr(sampling, "drawn", everybody)
+    assert attacked(study, runs=100).refuted
+
+
+@pytest.mark.parametrize(
+    ("share", "runs"),
+    [(0.0, 60), pytest.param(0.5, 150, marks=pytest.mark.slow)],
+    ids=["none", "half"],
+)
+def test_local_noise_that_is_too_small_or_missing_is_found(
+    share: float, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = LatticeOptimizer.add_noise
+
+    def wrong(self: LatticeOptimizer) -> None:
+        right(self)
+        [params] = self.params
+        exact = params.summed_grad.numpy()
+        self.noisy_sum = exact + share * (self.noisy_sum - exact)
+        params.grad.copy_(params.grad.new_tensor(self.noisy_sum))
+
+    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
+    assert attacked(plan("local", claim=3.0, rate=0.9), runs=runs).refuted
+
+
+# ---- the attack's own arithmetic ----
+
+
+@pytest.mark.parametrize(("rate", "sites"), [(0.3, 1), (0.3, 3), (1.0, 2)])
+def test_the_score_is_the_ratio_of_the_densities(rate: float, sites: int) -> None:
+    v, sigma, x = 1.7, 2.3, np.linspace(-5, 9, 57)
+    density = np.zeros_like(x)
+    for k in range(sites + 1):
+        from math import comb
+
+        chance = comb(sites, k) * rate**k * (1 - rate) ** (sites - k)
+        density += chance * np.exp(-((x - k * v) ** 2) / (2 * sigma**2))
+    expected = np.log(density / np.exp(-(x**2) / (2 * sigma**2)))
+    assert np.allclose(log_ratio(x * v / sigma**2, (v / sigma) ** 2, rate=rate, sites=sites), expected)
+
+
+def test_the_bound_is_below_the_truth_for_errors_that_the_truth_allows_and_above_for_others() -> None:
+    study = plan("sampled", claim=2.0, rate=0.6)
+    event = SampledGaussianEvent(sampled_audit.study_releases.noise_multiplier(study), 0.6, 2)
+    assert epsilon([event], delta=1e-5) == pytest.approx(2.0, rel=0.01)
+    rng = np.random.default_rng(1)
+    square, scores = event.noise_multiplier**-2, np.zeros((2, 400_000))
+    for _ in range(2):
+        for inside in (0, 1):
+            drawn = rng.binomial(1, 0.6, 400_000) * inside
+            told = drawn * square + square**0.5 * rng.normal(size=400_000)
+            scores[inside] += log_ratio(told, square, rate=0.6, sites=1)
+    at, _ = sampled_audit.thresholds(study, [square] * 2, runs=10_000, generator=rng)
+    true = Errors(float((scores[0] > at).mean()), float((scores[1] <= at).mean()))
+    assert 1.5 < sampled_audit.lower_bound(study, true) < 2.1
+    better = Errors(true.false_positive / 3, true.false_negative / 3)
+    assert sampled_audit.lower_bound(study, better) > 3.0
+    assert sampled_audit.lower_bound(study, Errors(0.6, 0.5)) == 0.0
+
+
+def test_one_run_is_not_offered_where_its_scores_would_be_wrong() -> None:
+    with pytest.raises(ValueError, match="one run"):
+        audit_in_one_run(
+            plan("local", claim=1.0), canaries=30, sites=3, confidence=0.9,
+            bits=SeededBits(1), generator=np.random.default_rng(1),
+        )  # fmt: skip
