@@ -69,6 +69,20 @@ START_UNSAID, OPEN_AGAIN = "unsaid", "unsaid, open"  # its end is known; its end
 CODING = pa.struct([("system", pa.string()), ("code", pa.string()), ("display", pa.string())])
 """One coding. `system` is a FHIR system URI, an HL7 table name, an OMOP vocabulary_id, or "local:<where>"."""
 
+PART_MARK = "#"  # in the keys of a reader that has `marks_parts`: between a whole's key and its part
+
+
+def unmarked(text: str) -> str:
+    """Return an id of a source as it stands in a key whose parts are marked: never with a mark of its own.
+
+    >>> unmarked("A#1"), unmarked("A%231"), unmarked("A-1")
+    ('A%231', 'A%25231', 'A-1')
+    """
+    if PART_MARK not in text and "%" not in text:
+        return text
+    return text.replace("%", "%25").replace(PART_MARK, "%23")
+
+
 UTC = pa.timestamp("us", "UTC")
 SCHEMA = pa.schema(
     [
@@ -171,6 +185,10 @@ class Reader(Protocol):
 
     `name` stands in reports ("fhir"), `version` changes whenever the same file would give other facts: a file
     that was loaded by an older version counts as not loaded.
+
+    A reader may have `marks_parts = True`: what stands before the first PART_MARK of its keys is then the key
+    of what the fact is a part of (a line of a claim), and it takes marks out of the ids of its sources
+    (`unmarked`). In the keys of all other readers the sign means nothing.
     """
 
     name: str

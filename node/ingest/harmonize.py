@@ -28,7 +28,7 @@ from node.ingest.code_words import CodeWords, instead_of_codes
 from node.ingest.columns import moment_at
 from node.ingest.errors import Unaccounted
 from node.ingest.fact_rules import ENTERED_IN_ERROR, WORDS, FactRules, TextPolicy
-from node.ingest.facts import OPEN_AGAIN, START, START_UNSAID, Action, FactBatch, Kind, Precision
+from node.ingest.facts import OPEN_AGAIN, PART_MARK, START, START_UNSAID, Action, FactBatch, Kind, Precision
 from node.ingest.records import EARLIEST_DAY, OLDEST_AGE_ON_RECORD
 from node.omop.concepts import RECORD, UNIT, Choice, Concepts
 from node.omop.fact_loading import FactLoad
@@ -75,6 +75,7 @@ class Harmonizer:
         practice: DatePractice,
         latest_day: int,
         redact: Redactor,
+        marks_parts: bool = False,
     ) -> None:
         self._load = load
         self._vault = vault
@@ -85,6 +86,7 @@ class Harmonizer:
         self._practice = practice
         self._latest_day = latest_day
         self._redact = redact
+        self._marks_parts = marks_parts
         self._identities: dict[tuple[str, str], tuple[Known, ...]] = {}
         self._leaving: set[tuple[str, str]] = set()
         self._known: dict[str, dict[str, tuple[int, int]]] = {}
@@ -320,11 +322,12 @@ class _Columns:
         self._twice(self._base)
         self._key_id = self._named(space, facts["key"])
         self._things(space, key)
-        parts = pc.fill_null(pc.match_substring(facts["key"], "#"), False).to_numpy(zero_copy_only=False)
         self._base_key_id = self._key_id
-        if parts.any():
-            bases = self._named(space, pc.replace_substring_regex(facts["key"], "#.*$", ""))
-            self._base_key_id = np.where(parts, bases, self._key_id)
+        if self._owner._marks_parts:
+            parts = pc.fill_null(pc.match_substring(facts["key"], PART_MARK), False)
+            if (marked := parts.to_numpy(zero_copy_only=False)).any():
+                wholes = pc.replace_substring_regex(facts["key"], rf"(?s){PART_MARK}.*$", "")
+                self._base_key_id = np.where(marked, self._named(space, wholes), self._key_id)
         self._other_key_id = self._named(space, facts["other_key"])
         self._wholes()
         self._rank = (self._owner._rank + self.record) & (2**_RANK_BITS - 1)

@@ -167,7 +167,7 @@ class Pipeline:
         began = time.monotonic()
         reader = self._bound(reader)
         reading = Reading(reader.name, reader.version, self._vocabulary())
-        source = Source(self._stored_name(file), sha256_of(file), reader.name, self._digest(reading))
+        source = Source(self._stored_name(file), _content(file, reader), reader.name, self._digest(reading))
         before = self.store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
         if before is not None:
             return self._unchanged(file, reader, before.load_id)
@@ -185,6 +185,7 @@ class Pipeline:
                     practice=self.practice,
                     latest_day=(now.date() - date(1970, 1, 1)).days + 1,  # a day's grace for time zones
                     redact=redact,
+                    marks_parts=getattr(reader, "marks_parts", False),
                 )
                 batches = reader.read(file, batch_records=self.batch_records)
                 while True:
@@ -357,6 +358,14 @@ class Pipeline:
             return file.name
         number = int(self.vault.record_ids([str(file.name).encode()], label="file name")[0])
         return f"file-{number:016x}"
+
+
+def _content(file: Path, reader: Reader) -> str:
+    """What a file is known by: its bytes, and whose they are where its folder says that."""
+    sha256 = sha256_of(file)
+    belongs = getattr(reader, "belongs_to", None)
+    whose = None if belongs is None else belongs(file)
+    return sha256 if whose is None else hashlib.sha256(f"{sha256} {whose}".encode()).hexdigest()
 
 
 def _report(

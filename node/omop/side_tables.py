@@ -5,7 +5,7 @@ For as-of reads and for the question where a value comes from, these two are the
 `fedtwin_load`: one row per file (or batch of messages) that was taken in.
 
     load_id             the name that the other tables use
-    source_name         the file's name; source_sha256: of its bytes
+    source_name         the file's name; source_sha256: of its bytes (of a wearable's: and of whose they are)
     mapping_name        the mapping or the reader; mapping_sha256: of it, or of the reader's version
     loaded_at           UTC
     rows                records in the file
@@ -113,7 +113,7 @@ VOCABULARY_LOAD = 0
 # -infinity (and null, of stores of an earlier version): the source does not say. Of two versions the later
 # one holds; of the same version the greater `rank`, which file and record decide.
 #   group_id     of the person, the kind and the key
-#   key_id       of the key; base_key_id: of the key up to "#", of the thing that this is a part of
+#   key_id       of the key; base_key_id: of the thing that this is a part of, else of the key too
 #   thing_id     of the kind and the key, whoever's: what two persons have of one thing, who turn out to be
 #                one, are versions of it
 #   whole_id     of what is told as a whole: parts that a later version of it leaves out hold no longer. 0: of

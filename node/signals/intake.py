@@ -97,6 +97,17 @@ class SignalFacts:
         """Return whether the file is for this reader."""
         return self._reader.reads(path)
 
+    def belongs_to(self, path: Path) -> str | None:
+        """Return a keyed name of whose the file is and by which clock; None if nobody said.
+
+        The same bytes of another wearer are another file. Raises: MalformedMapping for a wrong signals.toml.
+        """
+        said = self._whose(path)
+        if said.patient is None:
+            return None
+        name = "\x1f".join((said.namespace, said.patient, str(said.zone or "")))
+        return f"{int(self._vault.record_ids([name.encode()], label='wearer')[0]):016x}"
+
     def read(self, path: Path, *, batch_records: int) -> Iterator[FactBatch]:
         """Yield first what was turned away, with the records, and then the facts, with none.
 

@@ -67,6 +67,7 @@ class JsonFacts:
 
     name = "made"
     version = "1"
+    marks_parts = True
 
     def reads(self, path: Path) -> bool:
         return path.name.endswith(".facts")

@@ -31,7 +31,8 @@ class ClaimsCsv:
     """The reader of CMS's delimited files."""
 
     name = "claims"
-    version = "2"
+    version = "3"
+    marks_parts = True
 
     def reads(self, path: Path) -> bool:
         """Return whether the first line is a header of CMS's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from node.ingest.facts import Kind
+from node.ingest.facts import Kind, unmarked
 from node.ingest.readers.claims_columns import ABSENT, Columns, IcdColumn, LineColumns
 from node.ingest.readers.claims_rows import (
     DIAGNOSIS,
@@ -115,7 +115,7 @@ class ClaimReader:
             return "no-date"
         self._last, self._last_days = (origin.patient, claim, segment), days
         setting = BY_TYPE.get(_said(values, self._type).lstrip("0"), self._default)
-        key, before = f"claim:{claim}", len(self._rows)
+        key, before = f"claim:{unmarked(claim)}", len(self._rows)
         if not same:
             self._header(values, origin, refuse, key, segment, days, setting)
         else:
@@ -387,7 +387,7 @@ def drug(
         counts[name] = amount(text) if text else None
         if text and counts[name] is None:
             refuse(name, "bad-number")
-    key = f"pde:{event}"
+    key = f"pde:{unmarked(event)}"
     rows.add(
         origin,
         Kind.DRUG,

@@ -38,7 +38,8 @@ class FhirReader:
     """The Reader of FHIR R4. patient_namespace: whose the ids of the server's Patients are."""
 
     name = "fhir"
-    version = "2"
+    version = "3"
+    marks_parts = True
 
     def __init__(self, *, patient_namespace: str = NAMESPACE) -> None:
         self._namespace = patient_namespace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.ingest.facts import Kind, TurnedAway
+from node.ingest.facts import Kind, TurnedAway, unmarked
 from node.ingest.readers import fhir_reasons as reasons
 from node.ingest.readers.fhir_elements import Period, Reference, Resource
 from node.ingest.readers.fhir_references import References
@@ -91,7 +91,7 @@ class Record:
         written = meta.lastUpdated if meta is not None and meta.lastUpdated else recorded
         at = self.time(written, "meta.lastUpdated")
         patient, namespace = self.references.patient(subject) or (None, self.references.namespace)
-        key = f"{name}/{found}" if found else None
+        key = f"{name}/{unmarked(found)}" if found else None
         return Origin(self.number, self._place + name, key, at.us if at else None, patient, namespace)
 
     def finish(self) -> bool:

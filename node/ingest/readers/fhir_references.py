@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from node.ingest.facts import unmarked
 from node.ingest.readers.fhir_elements import CodeableConcept, Identifier, Reference
 
 NAMESPACE = "fhir"
@@ -129,7 +130,9 @@ class References:
         found = self._target(reference.reference, kind)
         if len(self._keys) >= CACHED:
             self._keys.clear()
-        return self._keys.setdefault((reference.reference, kind), f"{kind}/{found}" if found else None)
+        return self._keys.setdefault(
+            (reference.reference, kind), f"{kind}/{unmarked(found)}" if found else None
+        )
 
     def drug(
         self, reference: Reference | None, contained: tuple[msgspec.Raw, ...]
@@ -143,10 +146,10 @@ class References:
         if not found:
             return None, None
         if found in self._drugs_inside:
-            return self._drugs_inside[found], f"Medication/{found}"
+            return self._drugs_inside[found], f"Medication/{unmarked(found)}"
         if self._medications is None:
             self._medications = self._find_medications()
-        return self._medications.get(found), f"Medication/{found}"
+        return self._medications.get(found), f"Medication/{unmarked(found)}"
 
     def _target(self, reference: str, kind: str) -> str | None:
         """Return the id of the resource of this type that an address means."""

@@ -22,7 +22,8 @@ class X12:
     """The reader of X12 interchanges."""
 
     name = "x12"
-    version = "2"
+    version = "3"
+    marks_parts = True
 
     def reads(self, path: Path) -> bool:
         """Return whether the file begins with an ISA that announces its delimiters."""

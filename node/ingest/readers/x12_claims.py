@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from node.ingest.facts import Action, Kind, TurnedAway
+from node.ingest.facts import Action, Kind, TurnedAway, unmarked
 from node.ingest.readers.claims_rows import (
     DIAGNOSIS,
     INPATIENT_DETAIL,
@@ -397,7 +397,7 @@ class Claims:
             self._version,
             (Action.RETRACT if claim.frequency == VOID else Action.ASSERT).value,
         )
-        key = f"claim:{self._provider}:{claim.number}"
+        key = unmarked(f"claim:{self._provider}:{claim.number}")
         visit, header, detail = self._setting(claim)
         self._person(origin._replace(action=Action.ASSERT.value))
         start = days[0] if claim.admitted is None else claim.admitted
