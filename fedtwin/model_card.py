@@ -76,7 +76,7 @@ def card_of(
             "layers": {layer.name: [layer.outputs, layer.inputs] for layer in study.layout},
             "own_part": study.local,
         },
-        "rounds": [_round(record) for record in rounds],
+        "rounds": [_round(record, exact=study.exact is not None) for record in rounds],
         "metrics": [metric.to_json() for metric in status.metrics],
         "best_round": status.best_round,
         "stopped_early": status.stopped_early,
@@ -98,11 +98,11 @@ def card_of(
     }
 
 
-def _round(record: RoundRecord) -> dict[str, Any]:
-    """Return what the consortium may know of a round: never which hospital."""
+def _round(record: RoundRecord, *, exact: bool) -> dict[str, Any]:
+    """Return what the consortium may know of a round: never which hospital, nor the length of a bare sum."""
     found = record.to_json()
     del found["refusals"]
-    return found
+    return found | ({"sum_norm": None, "noise_norm": None} if exact else {})
 
 
 def _privacy(

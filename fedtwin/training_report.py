@@ -17,6 +17,7 @@ import numpy as np
 from fedtwin import svg
 from fedtwin.model_package import ModelPackage
 from fedtwin.svg import Axis, Series, number
+from fedtwin.training_report_exact import exact_part
 from fedtwin.training_report_local import local_part
 from fedtwin.training_report_page import page, table
 from privacy.descent import unpacked
@@ -56,6 +57,7 @@ def report(
     parts = [
         _head(card),
         _plan(card),
+        exact_part(package),
         _rounds(card),
         _metrics(card),
         _privacy(card),
@@ -102,40 +104,46 @@ def _rounds(card: Mapping[str, Any]) -> str:
     rounds = card["rounds"]
     if not rounds:
         return "<h2>Rounds</h2><p>No round has ended yet.</p>"
-    across = Axis("round", whole=True)
-    noise = [(r["round"], r["noise_norm"]) for r in rounds]
-    norms = [Series("noisy sum", [(r["round"], r["sum_norm"]) for r in rounds])]
-    if any(value > 0.0 for _, value in noise):
-        norms.append(Series("noise alone", noise, "two", dots=False))
-    charts = (
-        svg.lines(norms, x=across, y=Axis("norm of a step's sum", low=0.0), title="Norm of the sums"),
+    across, most = Axis("round", whole=True), max(r["sites"] for r in rounds)
+    charts = [
         svg.lines(
-            [Series("", [(r["round"], r["seconds"]) for r in rounds])],
-            x=across, y=Axis("seconds", low=0.0), title="Seconds a round",
-        ),
-        svg.lines(
-            [Series("", [(r["round"], r["sites"]) for r in rounds])],
+            [Series("", [(r["round"], r[key]) for r in rounds])],
             x=across,
-            y=Axis("hospitals", low=0.0, high=max(r["sites"] for r in rounds) + 0.5, whole=True),
-            title="Hospitals in each round",
-        ),
-    )  # fmt: skip
-    rows = [
-        (
-            *(f"{r[key]}" for key in ("round", "steps", "sites", "agreeing")),
-            f"{r['seconds']:.1f}",
-            number(r["sum_norm"]),
-            number(r["noise_norm"]),
+            y=y,
+            title=y.label,
         )
+        for key, y in (
+            ("seconds", Axis("seconds", low=0.0)),
+            ("sites", Axis("hospitals", low=0.0, high=most + 0.5, whole=True)),
+        )
+    ]
+    heads = ["Round#", "Steps#", "Hospitals#", "hold the same model#", "Seconds#"]
+    rows = [
+        [*(f"{r[key]}" for key in ("round", "steps", "sites", "agreeing")), f"{r['seconds']:.1f}"]
         for r in rounds
     ]
-    heads = ("Round#", "Steps#", "Hospitals#", "hold the same model#", "Seconds#", "Norm#", "of noise#")
+    told = "What the coordinator lawfully knows: who answered, and in what time."
+    if rounds[0]["sum_norm"] is not None:
+        told = (
+            "What the coordinator lawfully knows: lengths of noisy sums, who answered in time. As a sum comes"
+            " near the length that its noise alone has, a step learns little more."
+        )
+        charts.insert(0, _norms(rounds, across))
+        heads += ["Norm#", "of noise#"]
+        for row, r in zip(rows, rounds, strict=True):
+            row += [number(r["sum_norm"]), number(r["noise_norm"])]
     return (
-        "<h2>Rounds</h2><p>What the coordinator lawfully knows: lengths of noisy sums, who answered in time."
-        " As a sum comes near the length that its noise alone has, a step learns little more.</p>"
-        + _charts(charts)
-        + f"<details><summary>All {len(rounds)} rounds</summary>{table(heads, rows)}</details>"
+        f"<h2>Rounds</h2><p>{told}</p>{_charts(charts)}"
+        f"<details><summary>All {len(rounds)} rounds</summary>{table(heads, rows)}</details>"
     )
+
+
+def _norms(rounds: Sequence[Mapping[str, Any]], across: Axis) -> str:
+    noise = [(r["round"], r["noise_norm"]) for r in rounds]
+    shown = [Series("noisy sum", [(r["round"], r["sum_norm"]) for r in rounds])]
+    if any(value > 0.0 for _, value in noise):
+        shown.append(Series("noise alone", noise, "two", dots=False))
+    return svg.lines(shown, x=across, y=Axis("norm of a step's sum", low=0.0), title="Norm of the sums")
 
 
 def _metrics(card: Mapping[str, Any]) -> str:

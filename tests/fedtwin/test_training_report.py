@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from coordinator.flower.run_folder import STOPPED
 from fedtwin import model_package
@@ -23,14 +25,19 @@ from fedtwin.screen import Exit
 from fedtwin.svg import Axis, Series, bars, lines, number
 from fedtwin.training_report import Comparison, report
 from node.training import evaluation
+from privacy.exact_result import result
+from privacy.rng import SecureBits
 from privacy.validation import Metric
 from protocols.clock import FixedClock
 from protocols.study import Study
+from sim.federation import Noise, federate
 from tests.fedtwin.conftest import Fedtwin
 from tests.fedtwin.trained import RUN, trained
-from tests.protocols.exact_forms import exact_form
+from tests.protocols.exact_forms import exact_form, exact_study
 from tests.protocols.study_forms import fusion_form, study_form
+from tests.sim.test_exact_models import days, hospitals, yes_no
 
+Outcome = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float64]]
 CLOCK = FixedClock(datetime(2031, 5, 1, tzinfo=UTC))
 SIMULATED = Comparison(
     metric="Accuracy",
@@ -157,6 +164,23 @@ def test_every_kind_of_plan_has_a_page_and_a_card(tmp_path: Path, form: dict[str
         assert model.card["privacy"]["epsilon"] is None
         assert "no noise was added" in page.words
         assert "Noise was added" not in page.words
+
+
+@pytest.mark.parametrize(("model", "outcome"), [("logistic", yes_no), ("kaplan-meier", days)])
+def test_the_result_of_an_exact_study_is_on_its_page(tmp_path: Path, model: str, outcome: Outcome) -> None:
+    study = exact_study(model) if model == "kaplan-meier" else exact_study(model, columns=4)
+    tables = hospitals(3, outcome, columns=len(study.columns))
+    run = federate(study, tables, noise=Noise.SHARES, bits=SecureBits())
+    trained(tmp_path, study, model=run.params)
+    package = model_package.opened(packaged(RUN, home=tmp_path, clock=CLOCK))
+    text = report(package)
+    page, found = Page(text), result(study, run.params)
+    assert f"{found.people:,} people of 3 hospitals" in page.words
+    assert "norm of a step" not in page.words  # of a sum without noise
+    assert all(record["sum_norm"] is None for record in package.card["rounds"])
+    for one in found.coefficients:
+        assert f"{one.estimate:.4f}" in page.words
+    assert ("free of the outcome" in page.words) == (model == "kaplan-meier")
 
 
 def test_a_run_that_stopped_is_reported_as_far_as_it_came(

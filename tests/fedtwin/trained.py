@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
 from privacy.descent import initial
@@ -11,13 +12,21 @@ from protocols.study import Study
 RUN = "made-up-1"
 
 
-def trained(home: Path, study: Study, *, state: str = FINISHED, rounds: int | None = None) -> RunFolder:
-    """Write a run of `study` with a made-up model after `rounds` rounds (all of them by default)."""
+def trained(
+    home: Path,
+    study: Study,
+    *,
+    state: str = FINISHED,
+    rounds: int | None = None,
+    model: NDArray[np.float64] | None = None,
+) -> RunFolder:
+    """Write a run of `study` with a (made-up) model after `rounds` rounds (all of them by default)."""
     plan = study.training
     done = plan.rounds if rounds is None else rounds
     folder = RunFolder(home, RUN)
     folder.create(study)
-    model = initial(study) + np.random.default_rng(5).normal(0.0, 0.5, study.parameters)
+    if model is None:
+        model = initial(study) + np.random.default_rng(5).normal(0.0, 0.5, study.parameters)
     fallen = {"n-" + "ab" * 16: "deadline"}
     for number in range(1, done + 1):
         record = RoundRecord(

@@ -34,7 +34,8 @@ def test_a_stopped_run_holds_no_budget_at_the_hospitals_and_goes_on(network: Loc
     home = ["--home", str(network.coordinator_home)]
     running = start(network)
     try:
-        until("the first steps", lambda: committed(network, "northgate") >= 5)
+        # on a busy machine one of the four may come late, and the run begins with the others
+        until("the first steps", lambda: max(committed(network, slug) for slug in network.sites) >= 5)
         (run,) = (str(row["run"]) for row in runs(network))
         stopped = stop_run(run, home=network.coordinator_home, after=AFTER_STEP)
         assert stopped.state == "stopped"
@@ -50,7 +51,8 @@ def test_a_stopped_run_holds_no_budget_at_the_hospitals_and_goes_on(network: Loc
     until("the reservations to end", lambda: not any(held(network, slug) for slug in network.sites))
     before = {slug: committed(network, slug) for slug in network.sites}
     # of the step at hand a hospital may have paid for what was not opened any more
-    assert all(kept["steps"] <= paid <= kept["steps"] + 1 for paid in before.values())
+    assert all(paid <= kept["steps"] + 1 for paid in before.values())
+    assert sum(paid >= kept["steps"] for paid in before.values()) >= 3
     again = network.fedtwin_json(["train", "resume", run, *home], timeout_s=LIMIT_S)
     assert (again["state"], again["rounds"]) == ("finished", ROUNDS)
     assert again["steps"] > kept["steps"]
