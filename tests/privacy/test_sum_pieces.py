@@ -1,6 +1,9 @@
 """A vector that comes in pieces counts when it is whole, and a part of one is in no sum."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +139,15 @@ def test_a_piece_beyond_the_vector_is_refused() -> None:
     assert not masking.finished
     masking.over(np.zeros(1, dtype=np.uint64))
     assert masking.finished
+
+
+@pytest.mark.slow
+def test_memory_holds_one_running_sum_however_many_send() -> None:
+    """In a process of its own, whose peak is its own; the figure for 1e8 is in the bench."""
+    values = 20_000_000
+    program = f"from tests.bench import secure_aggregation as b; b.add_large({values})"
+    found = json.loads(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout
+    )
+    one_sum_mb = 8 * values / 2**20
+    assert found["grown_mb"] < one_sum_mb + 60, "three vectors would be 460 MB"
