@@ -8,8 +8,8 @@ listens
 on loopback unless told otherwise: DICOM's own port has no encryption and no authentication worth the name;
 with `tls` it has, as far as its context asks for certificates of those who send.
 
-Encapsulated documents and secondary captures are not negotiated; an object beyond the limit ends the
-association
+Encapsulated documents are not negotiated, nor are secondary captures without OCR; an object beyond the limit
+ends the association
 while it still comes.
 """
 
@@ -29,7 +29,7 @@ from typing import Any, Self
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.pdu import P_DATA_TF
 
-from node.ingest.readers.dicom import ENCAPSULATED, SECONDARY_CAPTURE
+from node.ingest.readers.dicom import has_ocr, not_taken
 from privacy import private_files
 
 SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
@@ -65,7 +65,16 @@ class Listening:
 class StorageService:
     """The running service: a context manager."""
 
-    def __init__(self, inbox: Path, listening: Listening, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        inbox: Path,
+        listening: Listening,
+        *,
+        tls: ssl.SSLContext | None = None,
+        ocr: bool | None = None,
+    ) -> None:
+        """Args: ocr, whether there is one; None: look for it."""
+        ocr = has_ocr() if ocr is None else ocr
         self._inbox = private_files.make_folder(inbox)
         self._limit = listening.max_object
         self._coming: dict[int, int] = {}
@@ -81,11 +90,7 @@ class StorageService:
         entity.add_supported_context(VERIFICATION)
         for context in AllStoragePresentationContexts:
             kind = str(context.abstract_syntax)
-            if not (
-                kind.startswith(ENCAPSULATED)
-                or kind == SECONDARY_CAPTURE
-                or kind.startswith(f"{SECONDARY_CAPTURE}.")
-            ):
+            if not not_taken(kind, ocr=ocr):
                 entity.add_supported_context(kind, NATIVE + COMPRESSED)
         server = entity.start_server(
             (listening.host, listening.port),

@@ -4,9 +4,10 @@ POST /studies and /studies/{uid}, multipart/related; type="application/dicom". W
 token. Answers: 200 all stored, 202 some, 409 none, with a DICOM JSON of what was and was not; 400, 401, 413,
 415, 503.
 
-Guarantee: an object that is confirmed is on the disk, whole. Encapsulated documents and secondary captures
-are not taken, as by the C-STORE service. No path, answer or log line holds anything of an object but the
-UIDs that its sender is told. A body is spooled to the disk, one object of it at a time is in memory.
+Guarantee: an object that is confirmed is on the disk, whole. Encapsulated documents are not taken, nor are
+secondary captures without OCR, as by the C-STORE service. No path, answer or log line holds anything of an
+object but the UIDs that its sender is told. A body is spooled to the disk, one object of it at a time is in
+memory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from starlette.routing import Route
 
 from node.ingest.dicom_inbox import DicomInbox
 from node.ingest.multipart import MalformedParts, boundary_of, parts
-from node.ingest.readers.dicom import ENCAPSULATED, SECONDARY_CAPTURE
+from node.ingest.readers.dicom import has_ocr, not_taken
 from privacy import private_files
 
 MAX_BODY = 4 << 30  # bytes of a request
@@ -69,11 +70,17 @@ def stow_app(
     counts: Counts,
     max_body: int = MAX_BODY,
     max_object: int = MAX_OBJECT,
+    ocr: bool | None = None,
 ) -> Starlette:
-    """Return the service. Raises: ValueError for a token that could be guessed."""
+    """Return the service. Raises: ValueError for a token that could be guessed.
+
+    Args: ocr, whether there is one; None: look for it.
+    """
     if len(token) < MIN_TOKEN or not token.isascii():
         raise ValueError(f"a token has at least {MIN_TOKEN} ASCII characters")
-    service = _Service(inbox, f"Bearer {token}".encode(), counts, max_body, max_object)
+    service = _Service(
+        inbox, f"Bearer {token}".encode(), counts, max_body, max_object, has_ocr() if ocr is None else ocr
+    )
     routes = [Route(path, service.store, methods=["POST"]) for path in ("/studies", "/studies/{study}")]
     return Starlette(routes=routes)
 
@@ -85,6 +92,7 @@ class _Service:
     counts: Counts
     max_body: int
     max_object: int
+    ocr: bool
 
     async def store(self, request: Request) -> Response:
         """Answer one request."""
@@ -146,7 +154,7 @@ class _Service:
         reason = None
         if header is None:
             reason = NOT_UNDERSTOOD
-        elif _not_taken(sop_class):
+        elif not_taken(sop_class, ocr=self.ocr):
             reason = NOT_SUPPORTED
         elif study is not None and study != of_study:
             reason = OTHER_STUDY
@@ -161,11 +169,6 @@ class _Service:
             answer.stored.append(said)
         else:
             answer.failed.append(said | {"00081197": {"vr": "US", "Value": [reason]}})
-
-
-def _not_taken(sop_class: str) -> bool:
-    captured = sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}.")
-    return captured or sop_class.startswith(ENCAPSULATED)
 
 
 def _uid(value: str) -> dict[str, Any]:

@@ -8,9 +8,9 @@ UIDs are remapped through the vault (2.25.<keyed number>, the same as in de-iden
 own never leave the reader. A patient's id is of the issuer that the object names, else of "mrn". Names,
 descriptions and private elements are not read. Only headers are read, unless features are asked for.
 
-Turned away: what is no DICOM, encapsulated documents and secondary captures (scanned letters, screens, with
-identity in their pixels), what holds no image. Modalities whose pixels often show names (ultrasound,
-endoscopy, photographs...) and files that say so give no features.
+Turned away: what is no DICOM, encapsulated documents, what holds no image; and secondary captures (scanned
+letters, screens, with identity in their pixels) where there is no OCR that could find it. These, modalities
+whose pixels often show names (ultrasound, endoscopy, photographs...) and files that say so give no features.
 
 Dataset: OHDSI medical imaging extension, image_occurrence (`details`: image_study_uid, image_series_uid,
 modality, anatomic_site, laterality, number_of_instances) and image_feature (Park et al. 2024, J Imaging
@@ -32,6 +32,7 @@ import pydicom
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 
+from deid.dicom.ocr import Tesseract
 from deid.vault import Vault
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import Action, FactBatch, Kind, Precision, TurnedAway, table_of
@@ -74,12 +75,16 @@ class _Moment:
 class DicomFacts:
     """Reads DICOM files as facts (node.ingest.facts.Reader), counting the instances of each series."""
 
-    def __init__(self, index: Path, *, vault: Vault, extractor: Extractor | None = None) -> None:
+    def __init__(
+        self, index: Path, *, vault: Vault, extractor: Extractor | None = None, ocr: bool | None = None
+    ) -> None:
+        """Args: ocr, whether there is one; None: look for it."""
         self.name = NAME if extractor is None else f"{NAME}+{extractor.name}"
         self.version = VERSION if extractor is None else f"{VERSION}+{extractor.version}"
         self._index = index
         self._vault = vault
         self._extractor = extractor
+        self._ocr = has_ocr() if ocr is None else ocr
 
     def reads(self, path: Path) -> bool:
         """Return whether the file has DICOM's mark, or is called .dcm."""
@@ -103,7 +108,7 @@ class DicomFacts:
 
     def _rows(self, header: Dataset, path: Path) -> list[dict[str, object]] | str:
         """Return the facts of a file, or why it has none."""
-        reason = _refused(header)
+        reason = _refused(header, ocr=self._ocr)
         if reason is not None:
             return reason
         uids = [_text(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
@@ -159,7 +164,12 @@ class DicomFacts:
         modality: str,
     ) -> list[dict[str, object]]:
         """Return the features of the pixels, if they are asked for and not at risk."""
-        if self._extractor is None or modality in AT_RISK or _term(header, "BurnedInAnnotation") == "YES":
+        if (
+            self._extractor is None
+            or modality in AT_RISK
+            or is_secondary(_text(header, "SOPClassUID"))
+            or _term(header, "BurnedInAnnotation") == "YES"
+        ):
             return []
         return [
             shared
@@ -212,11 +222,26 @@ def _header(path: Path) -> Dataset | str:
             return NO_DICOM
 
 
-def _refused(header: Dataset) -> str | None:
+def has_ocr() -> bool:
+    """Return whether this machine can find writing in pixels."""
+    return Tesseract.found() is not None
+
+
+def is_secondary(sop_class: str) -> bool:
+    """Return whether objects of a class are secondary captures."""
+    return sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}.")
+
+
+def not_taken(sop_class: str, *, ocr: bool) -> bool:
+    """Return whether objects of a class are turned away: documents, and without OCR secondary captures."""
+    return sop_class.startswith(ENCAPSULATED) or (is_secondary(sop_class) and not ocr)
+
+
+def _refused(header: Dataset, *, ocr: bool) -> str | None:
     kind = _text(header, "SOPClassUID")
     if kind.startswith(ENCAPSULATED):
         return DOCUMENT
-    if kind == SECONDARY_CAPTURE or kind.startswith(f"{SECONDARY_CAPTURE}."):
+    if not_taken(kind, ocr=ocr):
         return SECONDARY
     pixels = _number(header, "Rows") * _number(header, "Columns")
     return None if pixels > 0 and _term(header, "Modality") else NO_IMAGE

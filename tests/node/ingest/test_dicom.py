@@ -125,7 +125,18 @@ def test_no_uid_name_or_text_of_the_hospital_is_in_a_fact_or_the_index(tmp_path:
 )
 def test_what_is_turned_away(tmp_path: Path, vault: Vault, changes: dict[str, Any], reason: str) -> None:
     path = save(tmp_path / "a.dcm", image(**changes))
-    assert read(DicomFacts(tmp_path / "i.sqlite", vault=vault), path)[1] == [reason]
+    assert read(DicomFacts(tmp_path / "i.sqlite", vault=vault, ocr=False), path)[1] == [reason]
+
+
+def test_with_ocr_a_screen_is_a_series_without_features_and_a_letter_is_still_none(
+    tmp_path: Path, vault: Vault
+) -> None:
+    reader = DicomFacts(tmp_path / "i.sqlite", vault=vault, extractor=FirstOrder(), ocr=True)
+    screen = image(SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="CT")
+    rows, _ = read(reader, save(tmp_path / "a.dcm", screen))
+    assert [row["kind"] for row in rows] == ["image"]
+    letter = save(tmp_path / "b.dcm", image(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1"))
+    assert read(reader, letter)[1] == ["encapsulated-document"]
 
 
 def test_features_are_of_rescaled_pixels_and_of_no_modality_at_risk(tmp_path: Path, vault: Vault) -> None:
@@ -207,7 +218,7 @@ def send(
 
 def test_what_is_confirmed_is_on_the_disk_and_nobody_else_may_send(tmp_path: Path, vault: Vault) -> None:
     inbox = tmp_path / "inbox"
-    with StorageService(inbox, Listening("FEDTWIN", ("CT1",), port=0)) as service:
+    with StorageService(inbox, Listening("FEDTWIN", ("CT1",), port=0), ocr=False) as service:
         assert service.address[0] == "127.0.0.1"
         assert send(service.address, image()) == 0
         (path,) = inbox.iterdir()
@@ -218,6 +229,14 @@ def test_what_is_confirmed_is_on_the_disk_and_nobody_else_may_send(tmp_path: Pat
         assert len(list(inbox.iterdir())) == service.stored == 1
     rows, _ = read(DicomFacts(tmp_path / "i.sqlite", vault=vault), path)
     assert rows[0]["patient"] == "P-0042"
+
+
+def test_screens_are_taken_where_the_writing_in_them_can_be_found(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    with StorageService(inbox, Listening("FEDTWIN", ("CT1",), port=0), ocr=True) as service:
+        assert send(service.address, image(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")) == 0
+        assert send(service.address, image(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")) is None
+        assert service.stored == 1
 
 
 def test_an_object_beyond_the_limit_is_not_taken(tmp_path: Path) -> None:

@@ -77,13 +77,15 @@ def test_objects_are_on_the_disk_when_they_are_confirmed(inbox: DicomInbox) -> N
 def test_what_is_not_taken_is_told_by_object(inbox: DicomInbox) -> None:
     screen = encoded(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
     letter = encoded(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
-    answer = post(inbox, body(encoded(), screen, letter, b"no DICOM at all"))
+    answer = post(inbox, body(encoded(), screen, letter, b"no DICOM at all"), ocr=False)
     assert answer.status_code == 202
     failed = [item["00081197"]["Value"][0] for item in answer.json()["00081198"]["Value"]]
     assert failed == [0x0122, 0x0122, 0xC000]
     assert len(inbox.ready()) == 1
-    assert post(inbox, body(screen)).status_code == 409
+    assert post(inbox, body(screen), ocr=False).status_code == 409
     assert len(inbox.ready()) == 1
+    assert post(inbox, body(screen), ocr=True).status_code == 200
+    assert len(inbox.ready()) == 2
 
 
 def test_only_objects_of_the_study_that_the_path_names(inbox: DicomInbox) -> None:
