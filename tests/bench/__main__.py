@@ -33,6 +33,8 @@ BENCHES = (
     "gradient_step",
     "flower_round",
     "heart",
+    "exact_models",
+    "one_shot",
     "train_fusion",
     "train_support2",
     "train_audit",
