@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
-from fedtwin.study_words import cohort_words, outcome_words, plan_words
+from fedtwin.study_words import cohort_words, model_words, outcome_words, plan_words
 from fedtwin.training_run import looks, spent
 from privacy.descent import digest
 from privacy.study_noise import noise_multiplier
@@ -60,8 +60,7 @@ def card_of(
         "made_at": made_at.isoformat(timespec="seconds"),
         "plan_hash": study.plan_hash().hex(),
         "parameters_digest": digest(checkpoint.parameters).hex(),
-        "intended_use": f"Research: to predict {outcome_words(study)}, for patients like these: "
-        f"{cohort_words(study)}. Before use at a hospital, to be evaluated on that hospital's own patients.",
+        "intended_use": _intended_use(study),
         "plan": [list(pair) for pair in plan_words(study).items()],  # in this order
         "cohort": study.cohort.to_json(),
         "outcome": study.outcome.to_json() | {"task": study.outcome.task},
@@ -96,6 +95,16 @@ def card_of(
             *([] if study.exact else [NOISE]),
         ],
     }
+
+
+def _intended_use(study: Study) -> str:
+    of_whom = f"patients like these: {cohort_words(study)}"
+    if study.exact is not None:
+        return f"Research: {model_words(study)}, of {outcome_words(study)}, in {of_whom}."
+    return (
+        f"Research: to predict {outcome_words(study)}, for {of_whom}. Before use at a hospital, to be"
+        " evaluated on that hospital's own patients."
+    )
 
 
 def _round(record: RoundRecord, *, exact: bool) -> dict[str, Any]:

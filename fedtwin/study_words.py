@@ -8,25 +8,50 @@ from protocols.study_features import Feature
 from protocols.study_records import Records
 
 CONCEPT = "concept"
+EXACT = {
+    "logistic": "logistic regression",
+    "linear": "linear regression",
+    "poisson": "Poisson regression",
+    "cox": "Cox model, stratified by hospital",
+    "kaplan-meier": "Kaplan-Meier curve",
+}
 KINDS = {"count": "how many records there are of", "days": "the days to"}
 
 
 def plan_words(study: Study) -> dict[str, str]:
     """Return what the plan says, by what it is about, in the order in which a person asks."""
-    training, sites = study.training, study.sites
-    tried = study.validation
+    sites = study.sites
+    fall_out = "may fall out or collude" + (" without less noise in any sum" if study.exact is None else "")
     return {
         "patients": cohort_words(study),
         "predicts": outcome_words(study),
         "looks at": features_words(study),
         "model": model_words(study),
-        "trained": f"up to {training.rounds} rounds of {training.steps_per_round} steps ({training.mode}), on"
-        f" {training.train_fraction:.0%} of each hospital's patients; the others are only tried on"
-        + (f", {tried.fraction:.0%} of them while it is trained, with noise" if tried is not None else ""),
+        "trained": training_words(study),
         "privacy": privacy_words(study),
-        "hospitals": f"{sites.minimum} or more in each round; {sites.tolerance} may fall out or collude"
-        " without less noise in any sum",
+        "hospitals": f"{sites.minimum} or more in each round; {sites.tolerance} {fall_out}",
     }
+
+
+def training_words(study: Study) -> str:
+    """Return how it is trained, and on whom."""
+    training, local, tried = study.training, study.local_training, study.validation
+    if study.exact is not None:
+        how = "in one exact sum" if training.steps == 1 else f"in up to {training.steps} exact sums"
+    elif training.steps == 1:
+        how = "from one noisy sum"
+    else:
+        how = f"in up to {training.rounds} rounds of {training.steps_per_round} steps"
+    if local is not None:
+        how += f", each of {local.local_steps} at the hospitals themselves ({local.aggregator})"
+    if training.sampling_rate < 1.0:
+        how += f", each on {training.sampling_rate:.3g} of the patients, drawn by chance"
+    if training.train_fraction >= 1.0:
+        return f"{how}, on all of each hospital's patients"
+    text = (
+        f"{how}, on {training.train_fraction:.0%} of each hospital's patients; the others are only tried on"
+    )
+    return text + (f", {tried.fraction:.0%} of all while it is trained, with noise" if tried else "")
 
 
 def privacy_words(study: Study) -> str:
@@ -98,6 +123,8 @@ def _listed(features: tuple[Feature, ...]) -> str:
 
 def model_words(study: Study) -> str:
     """Return what kind of model it is."""
+    if study.exact is not None:
+        return f"{EXACT[study.exact.model]}, as of all records in one place"
     kind = {"logistic": "linear" if study.outcome.task == "regression" else "logistic regression"}
     text = kind.get(study.model, "network")
     if study.fusion is not None:

@@ -133,8 +133,8 @@ def _rounds(card: Mapping[str, Any]) -> str:
         for row, r in zip(rows, rounds, strict=True):
             row += [number(r["sum_norm"]), number(r["noise_norm"])]
     return (
-        f"<h2>Rounds</h2><p>{told}</p>{_charts(charts)}"
-        f"<details><summary>All {len(rounds)} rounds</summary>{table(heads, rows)}</details>"
+        f"<h2>Rounds</h2><p>{told}</p>{_charts(charts if len(rounds) > 1 else [])}"
+        f"<details><summary>Round by round</summary>{table(heads, rows)}</details>"
     )
 
 
@@ -174,6 +174,7 @@ def _privacy(card: Mapping[str, Any]) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in privacy["threat_model"])
     after = privacy["after_rounds"]
     chart = ""
+    unit = "" if privacy["epsilon"] is None else f"<p>The unit: {escape(privacy['unit'])}.</p>"
     if after:
         promised = privacy["epsilon_promised"]
         chart = svg.lines(
@@ -185,10 +186,7 @@ def _privacy(card: Mapping[str, Any]) -> str:
             y=Axis(f"ε at δ {privacy['delta']:g}", low=0.0, high=1.25 * promised),
             title="Privacy spent",
         )
-    return (
-        f"<h2>Privacy</h2><p>The unit: {escape(privacy['unit'])}.</p>{_charts([chart] if chart else [])}"
-        f"<ul>{lines}</ul>"
-    )
+    return f"<h2>Privacy</h2>{unit}{_charts([chart] if chart else [])}<ul>{lines}</ul>"
 
 
 def _compared(simulated: Comparison) -> str:

@@ -25,7 +25,7 @@ def exact_part(package: ModelPackage) -> str:
     people = f"{found.people:,} people of {found.sites} hospitals"
     events = "" if found.model == "linear" else f", {found.events:,} events"
     return (
-        f"<h2>Result</h2><p>{escape(found.verdict.words.capitalize())}. {people}{events}. Exact: as if all"
+        f"<h2>Result</h2><p>{escape(found.verdict.words)} {people}{events}. Exact: as if all"
         f" records lay in one place.</p>{_coefficients(found)}{_curve(found)}"
     )
 

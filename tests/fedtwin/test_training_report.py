@@ -24,6 +24,7 @@ from fedtwin.node_evaluation_file import FORMAT
 from fedtwin.screen import Exit
 from fedtwin.svg import Axis, Series, bars, lines, number
 from fedtwin.training_report import Comparison, report
+from node.features.table import FeatureTable
 from node.training import evaluation
 from privacy.exact_result import result
 from privacy.rng import SecureBits
@@ -146,10 +147,32 @@ def test_looks_at_the_model_are_shown_with_their_noise(tmp_path: Path) -> None:
     assert model.card["privacy"]["epsilon"] > plain.card["privacy"]["epsilon"]  # looks cost
 
 
+LOCAL = {
+    "local_steps": 5, "sampling_rate": 0.1, "aggregator": "fedadam", "server_learning_rate": 0.1,
+    "update_clip": 1.0,
+}  # fmt: skip
+
+
+def locally() -> dict[str, Any]:
+    form = study_form(local=LOCAL)
+    form["training"]["mode"] = "local"
+    return form
+
+
+def in_one_sum() -> dict[str, Any]:
+    form = study_form(training={"mode": "one-shot", "train_fraction": 0.8})
+    del form["privacy"]["clip_norm"]
+    return form
+
+
 @pytest.mark.parametrize(
     "form",
     [
         fusion_form("attention"),
+        study_form(training__sampling_rate=0.2),
+        study_form(clipping={"quantile": 0.5, "learning_rate": 0.2, "share": 0.02}),
+        locally(),
+        in_one_sum(),
         study_form(study__model="mlp", study__hidden=[3]),
         study_form(study__local="intercept"),
         exact_form("logistic"),
@@ -164,6 +187,12 @@ def test_every_kind_of_plan_has_a_page_and_a_card(tmp_path: Path, form: dict[str
         assert model.card["privacy"]["epsilon"] is None
         assert "no noise was added" in page.words
         assert "Noise was added" not in page.words
+        return
+    assert model.card["privacy"]["epsilon"] <= model.study.privacy.epsilon
+    assert ("Weights" in page.words) == (len(model.study.layout) == 1)
+    x = np.zeros((3, len(model.study.columns)), dtype=np.float32)
+    rows = FeatureTable(np.arange(3), x, np.ones(x.shape, dtype=bool), np.zeros(3, dtype=np.float32))
+    assert model.predict(rows).shape == (3,)
 
 
 @pytest.mark.parametrize(("model", "outcome"), [("logistic", yes_no), ("kaplan-meier", days)])
