@@ -37,7 +37,7 @@ def attacked(study: Study, *, runs: int, totals: Totals = noisy_total) -> Audit:
 
 @pytest.mark.parametrize("linear", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_claim_stands_and_the_attack_comes_close_to_it(linear: bool) -> None:
-    found = attacked(plan(8.0, linear=linear), runs=600)
+    found = attacked(plan(8.0, linear=linear), runs=400)
     assert not found.refuted
     assert found.attainable == pytest.approx(8.0, rel=2e-3)
     assert found.gaussian >= 5.5
