@@ -1,15 +1,20 @@
-"""A training run in Flower's simulation engine: the same rounds and the same app, sites as Ray actors.
+"""A training run in Flower's simulation engine: the same rounds, the same app, hospitals that do not exist.
 
 For trying a plan on many invented hospitals on one machine. What differs from a deployment: the masks (one
 machine sees all sites anyway; every site still adds its noise share), the hospital's ledger and approval, and
-the wire. Needs the `sim` extra.
+the wire. The sites of a step wait for each other, so a process per site would hold a hundred copies of torch;
+here a few Ray actors, one per core, each train their share of the sites in turn, and answer for each of them.
+Memory then hardly grows with the sites (`python -m tests.bench hundred_sites`). Needs the `sim` extra.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,24 +35,30 @@ from coordinator.flower.run_folder import Checkpoint, RunFolder
 from coordinator.flower.training_rounds import train
 from node.features.table import FeatureTable
 from node.flower.client_app import answer
-from node.training.gradient import sum_of_clipped_grads
-from privacy import study_noise
-from privacy.descent import Descent, digest
+from privacy import study_noise, validation, walks
+from privacy.descent import digest
 from privacy.rng import SecureBits
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
 from protocols.study import Study
 
-STEP_TIMEOUT_S = 120.0  # the slowest site's gradient, on a busy machine, with torch still to be imported
+STEP_TIMEOUT_S = 120.0  # the slowest actor's gradients, on a busy machine, with torch still to be imported
 PARTITION = "partition-id"  # Flower's name for a site's number
 
 Words = NDArray[np.uint64]
+Vector = NDArray[np.float64]
 
 
-def run_simulated(study: Study, tables: Sequence[FeatureTable], *, home: Path, run: str) -> Checkpoint:
+def run_simulated(
+    study: Study, tables: Sequence[FeatureTable], *, home: Path, run: str, processes: int | None = None
+) -> Checkpoint:
     """Return the model of a whole run over `tables`, one per site; what it keeps lies under `home`.
 
+    A table's patients are all trained on, or, where the plan looks at its model, split as at a node. A site's
+    own part of the model is kept at the site: `home`/own_parts/<number>.
+
+    Args: processes: how many train sites (default: one per core).
     Raises: Refused for fewer sites than the study needs; RuntimeError if the engine fails.
     """
     sites = len(tables)
@@ -56,19 +67,25 @@ def run_simulated(study: Study, tables: Sequence[FeatureTable], *, home: Path, r
     nodes = tuple(sorted(NodeId.new() for _ in tables))
     folder = RunFolder(home, run)
     folder.create(study)
-    # One actor per site: the sites of a step wait for each other, so all of them must run at once.
-    ray.init(num_cpus=sites, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    count = min(sites, processes or os.cpu_count() or 1)
+    ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         remote: Any = ray.remote  # its stubs know only plain actors
-        sums = remote(num_cpus=0, max_concurrency=4 * sites + 4)(_Sums).remote(sites)
-        server_app, client_app = _server_app(study, folder, nodes, sums), _client_app(study, tables, sums)
+        sums = remote(num_cpus=0, max_concurrency=2 * count + 4)(_Sums).remote(count)
+        group = remote(num_cpus=0, max_concurrency=sites + 8)(_SiteGroup)
+        groups = [
+            group.remote(
+                study, {n: tables[n] for n in range(number, sites, count)}, sums, number, sites, home
+            )
+            for number in range(count)
+        ]
+        server_app, client_app = _server_app(study, folder, nodes, sums), _client_app(study, groups)
         resources: dict[str, dict[str, Any]] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
         run_simulation(server_app, client_app, num_supernodes=sites, backend_config=resources)
     finally:
         ray.shutdown()
-    found = folder.checkpoint(study)
-    if found is None or found.round != study.training.rounds:
-        status = folder.status()
+    found, status = folder.checkpoint(study), folder.status()
+    if found is None or status is None or status.state != "finished":
         raise Refused((status and status.refusal) or RefusalCode.INTERNAL)
     return found
 
@@ -86,52 +103,149 @@ def _server_app(study: Study, folder: RunFolder, nodes: tuple[NodeId, ...], sums
     return app
 
 
-def _client_app(study: Study, tables: Sequence[FeatureTable], sums: Any) -> ClientApp:
+def _client_app(study: Study, groups: Sequence[Any]) -> ClientApp:
     app = ClientApp()
 
     @app.train()
     def train_site(message: Message, context: Context) -> Message:
         site = int(str(context.node_config[PARTITION]))
-        return answer(message, _SiteTrainer(study, tables[site], sums, site, len(tables)))
+        return answer(message, _Messenger(study.plan_hash(), groups, site))
 
     return app
 
 
-class _SiteTrainer:
-    """Trains one site's rows: the gradients, the noise share and the descent of a real node."""
+class _Messenger:
+    """Passes a site's request to whoever trains it."""
 
-    def __init__(self, study: Study, table: FeatureTable, sums: Any, site: int, sites: int) -> None:
-        self._study, self._table, self._sums, self._site, self._sites = study, table, sums, site, sites
+    def __init__(self, plan_hash: bytes, groups: Sequence[Any], site: int) -> None:
+        self._plan_hash, self._groups, self._site = plan_hash, groups, site
 
     def train(self, request: RoundRequest) -> RoundReply:
-        """Run the steps of the round. Raises: Refused."""
-        if request.plan_hash != self._study.plan_hash():
+        """Run the round at this site. Raises: Refused."""
+        if request.plan_hash != self._plan_hash:
             raise Refused(RefusalCode.NOT_APPROVED)
-        plan = study_noise.noise_plan(
-            self._study, participants=self._sites, tolerance=self._study.sites.tolerance
-        )
-        walk, session = Descent(self._study, request.parameters), request.session_id.raw
-        for step in range(self._study.training.steps_per_round):
-            gradient = sum_of_clipped_grads(self._study, walk.params, self._table)
-            vector = plan.contribution(gradient, bits=SecureBits())
-            total = ray.get(self._sums.add.remote(session, step, self._site, vector))
+        begun = [group.begin.remote(request) for group in self._groups]  # the sites of a step need each other
+        found = ray.get(self._groups[self._site % len(self._groups)].reply.remote(request, self._site))
+        ray.get(begun)
+        if found is None:
+            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
+        reply: RoundReply = found
+        return reply
+
+
+@dataclass(slots=True)
+class _Site:
+    """What a site keeps to itself."""
+
+    split: Any  # node.training.validation.Split: imported with torch, in the actor
+    own: Any  # node.training.own_part.OwnPart
+
+
+class _SiteGroup:
+    """Trains some of the sites, one after another in each step, by the code of a real node."""
+
+    def __init__(
+        self, study: Study, tables: Mapping[int, FeatureTable], sums: Any, number: int, sites: int, home: Path
+    ) -> None:
+        from node.training.own_part import OwnPart, OwnParts
+        from node.training.validation import Split
+
+        self._study, self._sums, self._number, self._bits = study, sums, number, SecureBits()
+        tolerance = study.sites.tolerance
+        self._plan = study_noise.private_plan(study, participants=sites, tolerance=tolerance)
+        self._look = None
+        if study.validation is not None:
+            self._look = validation.noise_plan(study, participants=sites, tolerance=tolerance)
+        self._kept = {site: OwnParts(home / "own_parts" / str(site)) for site in tables}
+        self._sites = {
+            site: _Site(
+                Split.of(study, table, key=self._bits.bytes(16)) if self._look else Split(table, table, 0),
+                OwnPart(study, bits=self._bits, values=self._kept[site].load(study)),
+            )
+            for site, table in tables.items()
+        }
+        self._lock = threading.Lock()
+        self._rounds: dict[SessionId, Future[RoundReply | None]] = {}
+
+    def begin(self, request: RoundRequest) -> None:
+        """Begin the round unless it has begun."""
+        with self._lock:
+            if request.session_id in self._rounds:
+                return
+            future: Future[RoundReply | None] = Future()
+            self._rounds = {request.session_id: future}
+        threading.Thread(target=self._run, args=(request, future), daemon=True).start()
+
+    def reply(self, request: RoundRequest, site: int) -> RoundReply | None:
+        """Return what a site says after the round; None if the round broke."""
+        self.begin(request)
+        return self._rounds[request.session_id].result() if site in self._sites else None
+
+    def _run(self, request: RoundRequest, future: Future[RoundReply | None]) -> None:
+        try:
+            future.set_result(self._round(request))
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _round(self, request: RoundRequest) -> RoundReply | None:
+        from node.training.contributions import contribution
+        from node.training.local_sgd import Site
+
+        study = self._study
+        walk = walks.begin(study, request.parameters)
+        draws = {number: Site(self._bits) for number in self._sites}
+        while not walk.finished:
+            subtotal = np.zeros(0, dtype=np.uint64)
+            for number, site in self._sites.items():
+                found = contribution(
+                    study, walk, site.split.training, site=draws[number], own=site.own.values
+                )
+                vector = self._plan.contribution(found.shared, bits=self._bits)
+                subtotal = vector if not subtotal.size else subtotal + vector
+                site.own.step(found.own)
+            total = self._total(request, walk.steps_done, subtotal)
             if total is None:
-                raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
-            walk.apply(plan.decode(total))
+                return None
+            walk.apply(self._plan.decode(total))
+        if self._look is not None and validation.due(study, round=request.round):
+            self._total(request, walk.steps_done, self._looked(walk.params))
+        for number, site in self._sites.items():
+            if study.local_parameters:
+                self._kept[number].keep(study, site.own.values)
         return RoundReply(digest(walk.params), walk.steps_done)
+
+    def _looked(self, params: Vector) -> Words:
+        from node.training.validation import contribution
+
+        assert self._look is not None
+        found = [
+            self._look.encode_rows(contribution(self._study, params, site.split, own=site.own.values))
+            + self._look.noise(bits=self._bits)
+            for site in self._sites.values()
+        ]
+        total: Words = np.sum(found, axis=0, dtype=np.uint64)
+        return total
+
+    def _total(self, request: RoundRequest, step: int, subtotal: Words) -> Words | None:
+        total: Words | None = ray.get(
+            self._sums.add.remote(request.session_id.raw, step, self._number, subtotal)
+        )
+        return total
 
 
 class _Sums:
-    """Adds the sites' vectors of a step and gives the total to all of them, and to the server."""
+    """Adds what the groups of sites have for a step and gives the total to all of them, and to the server."""
 
-    def __init__(self, sites: int) -> None:
-        self._sites = sites
+    def __init__(self, groups: int) -> None:
+        self._groups = groups
         self._inputs: dict[tuple[bytes, int], dict[int, Words]] = {}
         self._changed = asyncio.Condition()
 
-    async def add(self, session: bytes, step: int, site: int, vector: Words) -> Words | None:
+    async def add(self, session: bytes, step: int, group: int, vector: Words) -> Words | None:
         async with self._changed:
-            self._inputs.setdefault((session, step), {})[site] = vector
+            for old in [key for key in self._inputs if key[0] != session or key[1] < step - 1]:
+                del self._inputs[old]  # everybody has had its total
+            self._inputs.setdefault((session, step), {})[group] = vector
             self._changed.notify_all()
         return await self.total(session, step)
 
@@ -139,7 +253,7 @@ class _Sums:
         found = self._inputs.setdefault((session, step), {})
         try:
             async with asyncio.timeout(STEP_TIMEOUT_S), self._changed:
-                await self._changed.wait_for(lambda: len(found) == self._sites)
+                await self._changed.wait_for(lambda: len(found) == self._groups)
         except TimeoutError:
             return None
         total: Words = np.sum(list(found.values()), axis=0, dtype=np.uint64)
@@ -152,7 +266,11 @@ class _Rounds:
     def __init__(self, nodes: tuple[NodeId, ...], sums: Any) -> None:
         self._nodes, self._sums = nodes, sums
 
-    def open(self, *, plan_hash: bytes, round: int, steps: int) -> _OpenedRound:
+    def open(
+        self, *, plan_hash: bytes, round: int, steps: int, without: Collection[NodeId] = ()
+    ) -> _OpenedRound:
+        if set(without) & set(self._nodes):
+            raise Refused(RefusalCode.TOO_FEW_SITES)  # simulated sites do as they are told
         return _OpenedRound(self._nodes, self._sums, steps=steps)
 
 
@@ -161,6 +279,7 @@ class _OpenedRound:
 
     def __init__(self, nodes: tuple[NodeId, ...], sums: Any, *, steps: int) -> None:
         self.session_id, self.participants = SessionId.new(), nodes
+        self.left: Mapping[NodeId, RefusalCode] = {}
         self._sums, self._steps, self._step = sums, steps, 0
         self._next: Any = None
 

@@ -32,11 +32,13 @@ BENCHES = (
     "secure_aggregation",
     "gradient_step",
     "flower_round",
+    "hundred_sites",
     "heart",
     "exact_models",
     "one_shot",
     "train_fusion",
     "train_support2",
+    "train_modes",
     "train_audit",
 )
 
