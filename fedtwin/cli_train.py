@@ -119,6 +119,18 @@ def _fields(found: FinishedRun) -> dict[str, object]:
     }
 
 
+def _shown(fields: dict[str, Any]) -> dict[str, object]:
+    """Return what there is to say of a run, for a person: nothing empty, no long lists."""
+    shown = {
+        name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in fields.items()
+        if name not in ("parameters", "columns", "metrics") and value not in (None, {}, [], (), False)
+    }
+    for metric in fields["metrics"]:  # the latest of each name stays
+        shown[metric["name"]] = f"{metric['value']:.4g} ± {metric['noise_sd']:.2g} (round {metric['round']})"
+    return shown
+
+
 @train.command("stop")
 def stop(
     run: RunName,
@@ -182,7 +194,7 @@ def show(run: RunName, home: CoordinatorHome = COORDINATOR_HOME, json: Json = Fa
         emit_json(fields | {"history": [asdict(record) for record in folder.rounds()]})
         return
     fields.pop("result", None)
-    emit_fields({name: value for name, value in fields.items() if name not in ("parameters", "columns")})
+    emit_fields(_shown(fields))
     if answer is not None:
         exact_view.show(answer)
     elif folder.rounds():
