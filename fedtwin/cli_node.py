@@ -137,11 +137,23 @@ def ingest(
     replace: Annotated[
         bool, typer.Option("--replace", help="A file that has changed replaces what it gave before.")
     ] = False,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            "--copy-to",
+            metavar="URL",
+            help="And then copy the node's CDM to PostgreSQL, as `fedtwin node store copy URL` does.",
+        ),
+    ] = None,
+    copy_schema: Annotated[
+        str, typer.Option("--copy-schema", metavar="NAME", help="Where that copy lies.")
+    ] = "cdm",
     home: NodeHome = NODE_HOME,
     json: Json = False,
 ) -> None:
     """Take in files of any kind that a reader or a mapping is for: identity out, OMOP in, all counted."""
-    from fedtwin.node_ingest import GENOTYPES, is_genotypes, take_in
+    from fedtwin import node_store_copy
+    from fedtwin.node_ingest import take_in
     from fedtwin.progress import bar
 
     require_node(home)
@@ -149,6 +161,8 @@ def ingest(
         raise typer.BadParameter("files or folders, or --sql URL", param_hint="PATH...")
     if sql is not None and (paths or not mapping):
         raise typer.BadParameter("it takes --mapping FILE, and no PATH", param_hint="--sql")
+    if copy_to is not None:
+        node_store_copy.named(copy_to)  # before anything is taken in
     with bar("reading", unit="rows" if sql else "bytes") as line:
 
         def watch(source: str, done: int, total: int) -> None:
@@ -156,9 +170,35 @@ def ingest(
             line.to(done, total=total)
 
         report = take_in(home, paths or [], mappings=mapping or [], sql=sql, replace=replace, watch=watch)
+    report |= _copied(home, copy_to, copy_schema)
     if json:
         emit_json(report)
-        raise typer.Exit(Exit.FAULT if report["unreadable"] else Exit.OK)
+    else:
+        _tell_of(report)
+    raise typer.Exit(Exit.FAULT if report["unreadable"] else Exit.OK)
+
+
+def _copied(home: Path, copy_to: str | None, schema: str) -> dict[str, object]:
+    """Copy the CDM if that was asked for; say so where questions will not see what came in."""
+    from fedtwin import node_store_copy
+    from node.home import NodeHome as Home
+    from node.store_url import StoreKind, StoreUrl
+
+    if copy_to is not None:
+        return {"copy": node_store_copy.copy(home, copy_to, schema=schema)}
+    store = Home(home).config().store
+    if store and StoreUrl.parse(store).kind is StoreKind.POSTGRESQL:
+        say(
+            "[yellow]questions read a PostgreSQL database[/yellow], and this went into the node's own store:"
+            " --copy-to URL, or `fedtwin node store copy URL`, brings it there"
+        )
+    return {}
+
+
+def _tell_of(report: dict[str, Any]) -> None:
+    from fedtwin.node_ingest import GENOTYPES, is_genotypes
+    from fedtwin.node_store_copy import words
+
     emit_fields(
         {
             "files": f"{len(report['files'])} ({report['unchanged']} unchanged since the last time)",
@@ -169,6 +209,8 @@ def ingest(
             "quarantined": f"{report['quarantined']} (see `fedtwin node quarantine`)",
         }
     )
+    if "copy" in report:
+        say(words(report["copy"]))
     for name in report["without_mapping"]:
         why = GENOTYPES if is_genotypes(name) else "fits no mapping and no reader"
         say(f"[yellow]not read[/yellow]: {name}: {why}")
@@ -176,8 +218,6 @@ def ingest(
         say(f"[yellow]dropped[/yellow]: {name} stands in no mapping")
     for name in report["unreadable"]:
         say(f"[red]unreadable[/red]: {name}; nothing of it was stored")
-    if report["unreadable"]:
-        raise typer.Exit(Exit.FAULT)
 
 
 @node.command("serve")

@@ -97,40 +97,14 @@ def copy(
     json: Json = False,
 ) -> None:
     """Copy this node's own CDM into a schema of PostgreSQL, in place of the copy that was there."""
-    import time
-
-    from fedtwin.node_ingest import open_store
-    from fedtwin.progress import bar
-    from node.omop.errors import UnknownStore
-    from node.store_url import StoreKind, StoreUrl
+    from fedtwin import node_store_copy
 
     require_node(home)
-    named = StoreUrl.parse(url)
-    if named.kind is not StoreKind.POSTGRESQL:
-        raise UnknownStore
-    from node.omop.postgres_copy import copy_to  # its driver is an extra
-
-    began = time.monotonic()
-    with bar("comparing", unit="rows") as line, open_store(home, read_only=True) as opened:
-
-        def watch(table: str, done: int, total: int) -> None:
-            line.describe(table)
-            line.to(done, total=total)
-
-        report = copy_to(opened, named.text, schema=schema, watch=watch)
-    fields = {
-        "schema": report.schema,
-        "rows": {table: count for table, count in report.rows.items() if count},
-        "digest": report.digest,
-        "unchanged": report.unchanged,
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    fields = node_store_copy.copy(home, url, schema=schema)
     if json:
         emit_json(fields)
-        return
-    rows = sum(report.rows.values())
-    words = "was there already, and is the same" if report.unchanged else "was copied and compared"
-    say(f"{rows} rows in the schema {schema}: the content {words} ({report.digest[:16]}…)")
+    else:
+        say(node_store_copy.words(fields))
 
 
 @store.command("changed")
