@@ -1,8 +1,8 @@
-"""Milliseconds of one DP gradient step of a round: four hospitals, 100,000 parameters, gRPC over mutual TLS.
+"""Milliseconds of one DP gradient step of a round: eight hospitals, 100,000 parameters, gRPC over mutual TLS.
 
 In one process, and so on the same two cores: rounds as they are (gradient, noise share, ledger, audit line,
 masks, survivors, reveal, total, descent) and, in turn with them, rounds with the masks and their opening
-taken out and everything else left in. A gradient is timed inside its step, where four sites compute at once.
+taken out and everything else left in. A gradient is timed inside its step, where all sites compute at once.
 """
 
 import asyncio
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 
 from node.running import RunningNode
 from node.sums import OpenSession
-from node.training import rounds
-from node.training.gradient import sum_of_clipped_grads
+from node.training import contributions
+from node.training.gradient import Sums as ClippedSums
+from node.training.gradient import clipped_sums
 from node.training.rounds import Sums, Trainer
 from privacy import descent, study_noise
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols import proposal
 from protocols.ids import NodeId, SessionId
+from protocols.refusal import RefusalCode
 from protocols.round import RoundRequest
 from protocols.study import Study
 from protocols.wire import fedtwin_pb2 as pb
@@ -38,7 +40,7 @@ from tests.bench.figure import Figure
 from tests.network.consortium import CLOCK, PROJECT, Consortium, until
 from tests.protocols.study_forms import study_form
 
-SITES = 4
+SITES = 8
 GOAL_BEYOND_MS = 100.0
 GOAL_RATIO = 3.0
 WARM_UP_STEPS = 2  # of each round: session set-up, features, first tables of the noise sampler
@@ -174,19 +176,19 @@ async def _train(
     trainers = [_trainer(node, sums) for node, sums in nodes]
     taken: dict[int, list[float]] = defaultdict(list)
 
-    def timed(*args: Any) -> NDArray[np.float64]:
+    def timed(*args: Any, **named: Any) -> ClippedSums:
         started = time.perf_counter()
-        found = sum_of_clipped_grads(*args)
+        found = clipped_sums(*args, **named)
         taken[threading.get_ident()].append(time.perf_counter() - started)
         return found
 
-    rounds.sum_of_clipped_grads = timed
+    contributions.clipped_sums = timed
     try:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(SITES) as pool:  # as Flower's runner does it: no thread of the loop's own
             replies = await asyncio.gather(*(loop.run_in_executor(pool, t.train, request) for t in trainers))
     finally:
-        rounds.sum_of_clipped_grads = sum_of_clipped_grads
+        contributions.clipped_sums = clipped_sums
     assert len({reply.parameters_digest for reply in replies}) == 1
     return taken
 
@@ -255,6 +257,12 @@ class PlainSums:
         data = vector.astype("<u8", copy=False).tobytes()
         sent = pb.SumInput(session_id=session.raw, step=step, context=context, masked=data)
         self._node.send(pb.NodeFrame(sum_input=sent))
+
+    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+        """Nothing: there are no masks."""
+
+    async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
+        """Nothing: a bench's sites stay."""
 
     async def result(self, session: SessionId, step: int, *, deadline_s: float) -> NDArray[np.uint64]:
         """Return the total that the adder sent."""
