@@ -90,6 +90,12 @@ def test_most_of_the_starter_is_checked() -> None:
     assert checked.count(Checked.NOT) <= 0.07 * len(checked)
 
 
+def test_the_notice_names_each_concept_that_nothing_confirms_and_no_other() -> None:
+    notice = resources.files("node.omop").joinpath("starter", "NOTICE").read_text(encoding="utf-8")
+    named = {int(found) for found in re.findall(r"\b[0-9]{5,8}\b", notice.partition("**Not confirmed.**")[2])}
+    assert named == {one.concept_id for one in concepts() if one.checked is Checked.NOT}
+
+
 def test_a_canonical_unit_belongs_to_the_measurement_that_its_loinc_code_says() -> None:
     text = resources.files("node.omop").joinpath("canonical_units.csv").read_text(encoding="utf-8")
     codes = {int(row["concept_id"]): row["loinc"] for row in csv.DictReader(text.splitlines())}
