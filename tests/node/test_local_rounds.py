@@ -1,4 +1,4 @@
-"""A round of local training, and of samples, at hospitals: what is charged, what leaves, what a crash wastes."""
+"""Rounds of local training and of samples at hospitals: what is charged, what leaves, what a crash wastes."""
 
 from collections.abc import Iterator
 from pathlib import Path
