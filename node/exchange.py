@@ -24,6 +24,7 @@ from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
 INLINE_VALUES = 4_096  # up to here masking takes less than handing it to a thread
+PREPARED_VALUES = 2**22  # of a mask that is held ahead: 32 MiB
 KEY_DEADLINE_S = 30.0  # for a step's key: it is asked for before the step is
 MAX_SHOWN_BYTES = 400 * 2**20  # ciphertexts of the others that a node is shown in one step
 MAX_CIPHERTEXT_BYTES = 240 * 2**20  # below the largest frame
@@ -118,7 +119,9 @@ class MaskedExchange:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
 
     async def prepare(self, step: int, context: bytes, length: int) -> None:
-        """Compute the mask."""
+        """Compute the mask, unless it is so long that it is better made piece by piece."""
+        if length > PREPARED_VALUES:
+            return
         await asyncio.to_thread(self._party.prepare, step=step, context=context, length=length)
 
     async def keyed(self, step: int) -> None:

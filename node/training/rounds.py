@@ -88,6 +88,10 @@ class Sums(Protocol):
         """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
         ...
 
+    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+        """Do ahead what can be done ahead of a step's vector. Raises: Refused."""
+        ...
+
     async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
         """Return the total. Raises: Refused."""
         ...
@@ -327,6 +331,7 @@ class Trainer:
             sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
             own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
+                self._prepare(current, walk.steps_done + 1)
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
             total = sending.result(self._deadline_s + LOOP_GRACE_S)
             walk.apply(current.plan.decode(total))
@@ -334,6 +339,12 @@ class Trainer:
         if current.look is not None:
             self._take_look(current, current.look, walk, own, rows)
         return walk
+
+    def _prepare(self, current: _Round, step: int) -> None:
+        """Have the next step's masks computed while the others add. If that fails, so will the step."""
+        request = current.request
+        context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
+        self._in_loop(self._sums.prepare(request.session_id, step, context, current.plan.dimension))
 
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
