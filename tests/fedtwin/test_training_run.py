@@ -1,11 +1,23 @@
 """What is said of runs, and how one is stopped whose process is gone: without a network."""
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coordinator.flower.run_folder import AFTER_ROUND, FAILED, FINISHED, RUNNING, STOPPED, RunFolder
+from coordinator.flower.run_folder import (
+    AFTER_ROUND,
+    AFTER_STEP,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    RunFolder,
+)
+from coordinator.flower.training_desk import StartedRun
+from fedtwin import training_run
 from fedtwin.screen import Exit
 from fedtwin.training_run import HasEnded, UnknownRun, folder_of, listed, mark_stopped, run_study, stop_run
 from protocols.study import Study
@@ -49,6 +61,49 @@ def test_a_run_that_never_began_can_be_stopped_too(fedtwin: Fedtwin, tmp_path: P
     RunFolder(tmp_path, RUN).create(STUDY)
     said = fedtwin("train", "stop", RUN, "--home", tmp_path, "--json").json
     assert (said["state"], said["round"], said["run"]) == (STOPPED, 0, RUN)
+
+
+class Desk:
+    """A SuperLink's desk that only cuts runs off."""
+
+    def __init__(self) -> None:
+        self.cut_off: list[int] = []
+
+    async def stop(self, started: StartedRun) -> bool:
+        self.cut_off.append(started.run_id)
+        return True
+
+
+def test_an_interrupted_run_ends_after_its_step(tmp_path: Path) -> None:
+    folder = trained(tmp_path, STUDY, state=RUNNING, rounds=1)
+    desk, started = Desk(), StartedRun(7, folder)
+
+    async def run() -> None:
+        """Go on as the process of the run does: look whether it is to stop, and say so."""
+        while folder.stop_asked() != AFTER_STEP:
+            await asyncio.sleep(0.01)
+        status = folder.status()
+        assert status is not None
+        folder.write_status(replace(status, state=STOPPED))
+
+    async def both() -> None:
+        await asyncio.gather(run(), training_run._interrupted(desk, started))  # type: ignore[arg-type]
+
+    asyncio.run(both())
+    assert desk.cut_off == []
+
+
+def test_an_interrupted_run_that_hangs_is_cut_off_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "INTERRUPTED_S", 0.1)
+    folder = trained(tmp_path, STUDY, state=RUNNING, rounds=1)
+    desk = Desk()
+    asyncio.run(training_run._interrupted(desk, StartedRun(7, folder)))  # type: ignore[arg-type]
+    assert desk.cut_off == [7]
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.round) == (STOPPED, 1)
 
 
 def test_what_a_run_says_of_itself_is_not_overwritten(tmp_path: Path) -> None:
