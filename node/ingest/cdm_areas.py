@@ -1,6 +1,6 @@
 """Where a fact stands in the CDM: by its concept's domain, else by its kind. In SQL, a batch at a time.
 
-The batch is the relation `fact` (node.ingest.harmonize); `choices` has what its codes came to, one line per
+The batch is the relation `fact` (node.ingest.fact_stage); `choices` has what its codes came to, one line per
 concept. A code that stands for several concepts gives several records, each with an id of its own. A concept
 whose domain has no table of records goes to `observation`, as OHDSI does. What has no standard concept stays,
 with concept 0, in the table of its source concept's domain or else of its kind.

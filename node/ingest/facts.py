@@ -1,7 +1,8 @@
 """What a source says, before identity is removed and codes are mapped: one row per fact, in Arrow.
 
 A reader (node.ingest.readers) turns a file or message into facts and does nothing else: no pseudonyms, no
-concepts, no tables. `node.ingest.harmonize` is the only one who reads facts, and where identity ends.
+concepts, no tables. `node.ingest.harmonize`, with the modules `fact_*`, is the only one who reads facts, and
+where identity ends.
 
 Every record of a source (a FHIR resource, an HL7 message, a claim, a line) has a number in its file, from 1.
 It gives facts, or stands in `turned_away` with a reason; doing neither is an error of the reader:

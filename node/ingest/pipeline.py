@@ -34,7 +34,7 @@ from node.ingest.mapping import Mapping, packaged
 from node.ingest.registry import READERS, Entry, reader_for
 from node.omop import fact_persons, vocabulary
 from node.omop.concepts import Concepts
-from node.omop.fact_loading import Reading
+from node.omop.fact_loading import HELD_FACTS, Reading
 from node.omop.loading import Again, Source
 from node.omop.store import OmopStore
 from node.signals.intake import FOLDER as SIGNALS
@@ -115,6 +115,7 @@ class Pipeline:
     practice: DatePractice = DatePractice.SHIFTED
     again: Again = Again.REFUSE
     batch_records: int = BATCH_RECORDS
+    held_facts: int = HELD_FACTS  # staged in memory, or one batch more
     batch_rows: int = intake.BATCH_ROWS  # of delimited files
     readers: tuple[Entry, ...] = READERS
     progress: Callable[[Progress], None] | None = None
@@ -174,7 +175,9 @@ class Pipeline:
         now = self.clock.now()
         size = file.stat().st_size
         try:
-            with self.store.load_facts(source, reading, now=now, again=self.again) as load:
+            with self.store.load_facts(
+                source, reading, now=now, again=self.again, held_facts=self.held_facts
+            ) as load:
                 harmonizer = Harmonizer(
                     load,
                     self.vault,

@@ -57,6 +57,9 @@ _STAGE = (
     "CREATE TABLE stage_concern (thing_id BIGINT, whole_id BIGINT)",
 )
 _LINKS = ("fedtwin_former_link", "record_id")
+# A row group of DuckDB: so many rows at once go into the store's file as they are to lie there; fewer go into
+# its log, and from there, again and again, into a group that is written anew
+HELD_FACTS = 122_880
 
 
 def drop_stage(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -86,8 +89,9 @@ class FactLoad:
         *,
         now: datetime,
         replaces: Sequence[int],
+        held_facts: int = HELD_FACTS,
     ) -> None:
-        """Use `OmopStore.load_facts`."""
+        """Use `OmopStore.load_facts`. held_facts: how many are staged in memory, or one batch more."""
         if now.tzinfo is None:
             raise ValueError("now must carry a time zone")
         self.cursor = cursor
@@ -112,17 +116,19 @@ class FactLoad:
         cursor.execute("CREATE OR REPLACE TEMP TABLE gone_visits (record_id BIGINT)")
         self.withdrawn = fact_persons.withdrawn(cursor)
         self._replaces = list(replaces)
-        self._batches = 0
+        self._held_facts = held_facts
+        self._held = 0
 
-    def next_batch(self) -> None:
-        """Let go of the memory of the batch before: what is staged is written to the store's file.
+    def next_batch(self, facts: int) -> None:
+        """Make room for so many facts: once enough are staged they are written to the store's file.
 
         The stage is nobody's content: what a file says comes in by the transaction of `finish` alone.
         """
-        if self._batches:  # a load of one batch is one transaction
+        if self._held >= self._held_facts:  # a small load is one transaction
             self._run("COMMIT")
             self._run("BEGIN")
-        self._batches += 1
+            self._held = 0
+        self._held += facts
 
     def has_left(self, person_ids: np.ndarray) -> np.ndarray:
         """Return which of the persons withdrew before this load."""

@@ -25,7 +25,7 @@ from ibis.expr.types import Table as IbisTable
 from node.omop import event_copy, plan_periods
 from node.omop.derived import content_hash, derive
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
-from node.omop.fact_loading import FactLoad, Reading, drop_stage
+from node.omop.fact_loading import HELD_FACTS, FactLoad, Reading, drop_stage
 from node.omop.loading import Again, Load, Loaded, Source
 from node.omop.side_tables import side_tables
 from node.omop.tables import EVENT_TABLES, cdm_tables
@@ -215,7 +215,13 @@ class OmopStore:
 
     @contextmanager
     def load_facts(
-        self, source: Source, reading: Reading, *, now: datetime, again: Again = Again.REFUSE
+        self,
+        source: Source,
+        reading: Reading,
+        *,
+        now: datetime,
+        again: Again = Again.REFUSE,
+        held_facts: int = HELD_FACTS,
     ) -> Iterator[FactLoad]:
         """Open a load of a source's facts; leaving the block commits it, an exception leaves nothing of it.
 
@@ -231,7 +237,7 @@ class OmopStore:
                 [source.sha256, reading.reader, source.sha256, source.name],
             ).fetchall()
             replaces = [load_id for load_id, same in rows if same or again is Again.REPLACE]
-            load = FactLoad(self._writer, source, reading, now=now, replaces=replaces)
+            load = FactLoad(self._writer, source, reading, now=now, replaces=replaces, held_facts=held_facts)
             with self._one_thread():
                 yield load
             if load.unkeyed and again is Again.REFUSE and not all(same for _, same in rows):

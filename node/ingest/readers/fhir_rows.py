@@ -198,7 +198,7 @@ def _chosen(codings: Sequence[Coding]) -> list[Coding]:
 def _codings(values: Sequence[Coding | None]) -> pa.Array:
     """Return a column of codings."""
     absent = [coding is None for coding in values]
-    given = [coding or NONE for coding in values] if any(absent) else values
+    given = [NONE if coding is None else coding for coding in values]
     return coding_column(
         [coding.system for coding in given],
         [coding.code for coding in given],

@@ -52,9 +52,9 @@ def moment(text: str) -> Moment | None:
     True
     """
     if len(text) >= len("2020-02-03T04:05:06Z") and text[10] == "T":  # as nearly all are written
-        day, clock_us, behind = _day_us(text[:10]), _clock_us(text[11:19]), _behind(text[19:])
-        if day is not None and clock_us is not None and behind is not None:
-            us = day + clock_us + behind[0]
+        day_us, clock_us, behind = _day_us(text[:10]), _clock_us(text[11:19]), _behind(text[19:])
+        if day_us is not None and clock_us is not None and behind is not None:
+            us = day_us + clock_us + behind[0]
             return Moment(us, _SECOND, behind[1]) if FIRST_US <= us <= LAST_US else None
     found = FORM.fullmatch(text)
     if found is None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from node.ingest.intake import Progress
+from node.omop.fact_loading import HELD_FACTS
 from tests.bench.fhir import lines
 from tests.node.made_facts import LAB, event, hospital
 
@@ -26,10 +27,11 @@ from node.ingest.pipeline import Pipeline
 from node.omop.store import OmopStore
 from tests.node.made_facts import CLOCK
 from tests.privacy.seeded_bits import SeededBits
-home, limit, batch, *files = sys.argv[1:]
+home, limit, batch, held, *files = sys.argv[1:]
 vault = Vault.open(Path(home) / "vault.sqlite", key=PseudonymKey(bytes(32)), bits=SeededBits(3))
 with OmopStore.open(Path(home) / "omop.duckdb", memory_limit=limit, threads=2) as store:
-    report = Pipeline(store, vault, CLOCK, batch_records=int(batch)).ingest([Path(file) for file in files])
+    pipeline = Pipeline(store, vault, CLOCK, batch_records=int(batch), held_facts=int(held))
+    report = pipeline.ingest([Path(file) for file in files])
     (source,) = report.sources
     (rows,) = store.connection.con.execute(
         "SELECT (SELECT count(*) FROM fedtwin_waiting_measurement) + (SELECT count(*) FROM measurement)"
@@ -40,11 +42,11 @@ print(source.stored, rows, int(peak[1]) // 1024)
 """
 
 
-def loaded(home: Path, file: Path, *, limit: str, batch: int) -> tuple[int, int, int]:
+def loaded(home: Path, file: Path, *, limit: str, batch: int, held: int = HELD_FACTS) -> tuple[int, int, int]:
     """Return how many records and measurements were stored, and the most memory that it took, in MB."""
     home.mkdir()
     said = subprocess.run(
-        [sys.executable, "-c", LOAD, str(home), limit, str(batch), str(file)],
+        [sys.executable, "-c", LOAD, str(home), limit, str(batch), str(held), str(file)],
         capture_output=True,
         check=True,
         text=True,
@@ -80,7 +82,7 @@ def test_nothing_of_a_batch_stays_in_memory_after_it(tmp_path: Path) -> None:
             ).fetchall()[0]
         held.append(int(drafts) + pa.total_allocated_bytes())
 
-    site.take(site.write("a", *records), batch_records=200, progress=look)
+    site.take(site.write("a", *records), batch_records=200, held_facts=200, progress=look)
     assert len(held) == 40
     early, late = max(held[4:12]), max(held[30:])
     assert late < 1.3 * early, held
@@ -92,8 +94,8 @@ def test_a_file_ten_times_as_large_takes_no_more_than_what_the_database_may_hold
     some = b"".join(lines(5_000))
     small = written(tmp_path / "Observation.1.ndjson", some, 1)
     large = written(tmp_path / "Observation.2.ndjson", some, 10)
-    few = loaded(tmp_path / "small", small, limit="80MB", batch=1000)
-    many = loaded(tmp_path / "large", large, limit="80MB", batch=1000)
+    few = loaded(tmp_path / "small", small, limit="80MB", batch=1000, held=1000)
+    many = loaded(tmp_path / "large", large, limit="80MB", batch=1000, held=1000)
     assert few[:2] == (5_000, 6_000)  # one in five has two components
     assert many[:2] == (50_000, 60_000)
     assert many[2] - few[2] < 120, (few, many)
@@ -109,4 +111,5 @@ def test_five_gigabytes_load_in_less_than_two(tmp_path: Path) -> None:
     assert path.stat().st_size > 5_000_000_000
     stored, rows, megabytes = loaded(tmp_path / "home", path, limit="1GB", batch=20_000)
     assert rows == stored * 6 // 5
+    print(f"5 GB took {megabytes} MB")  # shown by `pytest -s`
     assert megabytes < 2_000
