@@ -2,7 +2,8 @@
 
 No rule is kept: ids are digests without a key, no date moves, no state is looked at, nothing is a version of
 anything, nobody can say where a record came from. Codes are looked up in the same vocabulary, as 'Maps to'
-says. The events of each table are its own type's, whatever the domain of their concept.
+says, and the columns are filled that ours are of these files. The events of each table are its own type's,
+whatever the domain of their concept.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _COLUMNS = {
     "Observation": _SHARED | {
         "code": _CONCEPT, "effectiveDateTime": "VARCHAR", "valueQuantity": _QUANTITY,
         "component": f"STRUCT(code {_CONCEPT}, valueQuantity {_QUANTITY})[]",
+        "referenceRange": f"STRUCT(low {_QUANTITY}, high {_QUANTITY})[]",
     },
 }  # fmt: skip
 _VOCABULARIES = (
@@ -58,6 +60,10 @@ def _stamp(text: str) -> str:
     return f"CAST(left({text}, 19) AS TIMESTAMP)"
 
 
+_UNIT = (
+    "CREATE OR REPLACE TEMP TABLE unit AS SELECT concept_code AS code, min(concept_id) AS concept_id"
+    " FROM concept WHERE vocabulary_id = 'UCUM' GROUP BY concept_code"
+)
 EVENTS = {  # table -> type of resource, its code, start, end, more columns
     "condition_occurrence": (
         "Condition", "condition", "condition_start", "r.code.coding[1]", "r.onsetDateTime",
@@ -74,9 +80,13 @@ EVENTS = {  # table -> type of resource, its code, start, end, more columns
     "measurement": (
         "Observation", "measurement", "measurement", "r.code.coding[1]", "r.effectiveDateTime",
         {"value_as_number": "r.valueQuantity.value", "unit_source_value": "r.valueQuantity.code",
-         "value_source_value": "CAST(r.valueQuantity.value AS VARCHAR)"},
+         "value_source_value": "CAST(r.valueQuantity.value AS VARCHAR)", "unit_concept_id": "u.concept_id",
+         "range_low": "r.referenceRange[1].low.value", "range_high": "r.referenceRange[1].high.value"},
     ),
 }  # fmt: skip
+_VISIT = ("Encounter", "visit", "visit_start")
+_LAST = {"drug_exposure": "drug_exposure_end"}
+_NO_VALUE = "NULL::DOUBLE AS value, NULL::BIGINT AS unit_concept_id, NULL::VARCHAR AS unit"
 KINDS = ("visit_occurrence", *EVENTS)
 
 
@@ -92,6 +102,7 @@ def _hashed(text: str) -> str:
 def to_cdm(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
     """Fill the tables of the CDM from the files of a bulk export; return how many events they now hold."""
     con.execute(_MEANING)
+    con.execute(_UNIT)
     patient = _hashed("'Patient/' || id")
     con.execute(
         "INSERT INTO person BY NAME SELECT"
@@ -129,7 +140,7 @@ def _events(
     if table == "measurement":  # a component is a record of its own
         source = (
             "(SELECT id || coalesce('#' || p, '') AS id, subject, encounter, effectiveDateTime,"
-            " coalesce(component[p].code, code) AS code,"
+            " referenceRange, coalesce(component[p].code, code) AS code,"
             " coalesce(component[p].valueQuantity, valueQuantity) AS valueQuantity FROM"
             f" (SELECT *, unnest(CASE WHEN component IS NULL THEN [NULL::BIGINT]"
             f" ELSE generate_series(1, len(component)) END) AS p FROM {source}))"
@@ -149,21 +160,20 @@ def _events(
     con.execute(
         f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {source} r"
         f" LEFT JOIN meaning m ON m.system = {code}.system AND m.code = {code}.code"
+        + (" LEFT JOIN unit u ON u.code = r.valueQuantity.code" if table == "measurement" else "")
     )
 
 
 def to_timeline(con: duckdb.DuckDBPyConnection) -> int:
     """Lay all events in order of person and time; return how many."""
-    parts = [
-        "SELECT person_id, visit_start_datetime AS time, 'visit' AS kind, visit_occurrence_id AS record_id,"
-        " visit_concept_id AS concept_id, visit_source_value AS source_value, NULL::DOUBLE AS value,"
-        " NULL::VARCHAR AS unit FROM visit_occurrence"
-    ]
-    for table, (_, prefix, begins, *_rest) in EVENTS.items():
-        value = "value_as_number, unit_source_value" if table == "measurement" else "NULL, NULL"
+    parts = []
+    for table, (_, prefix, begins, *_rest) in (("visit_occurrence", _VISIT), *EVENTS.items()):
+        last = "NULL::DATE" if table == "measurement" else f"{_LAST.get(table, prefix + '_end')}_date"
+        value = "value_as_number, unit_concept_id, unit_source_value" if table == "measurement" else _NO_VALUE
         parts.append(
-            f"SELECT person_id, {begins}_datetime, '{prefix}', {table}_id, {prefix}_concept_id,"
-            f" {prefix}_source_value, {value} FROM {table}"
+            f"SELECT person_id, {begins}_datetime AS time, '{prefix}' AS kind, {table}_id AS record_id,"
+            f" {prefix}_concept_id AS concept_id, {prefix}_source_value AS source_value, {value},"
+            f" {prefix}_type_concept_id AS type_concept_id, visit_occurrence_id, {last} AS last FROM {table}"
         )
     con.execute(f"CREATE TABLE events AS {' UNION ALL '.join(parts)} ORDER BY person_id, time")
     return _count(con, "events")
