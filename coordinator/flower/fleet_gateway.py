@@ -75,7 +75,7 @@ UPSTREAM_TIMEOUT_S = 60.0
 # The SuperNode waits 30 s for an answer; its signature is good for 300 s.
 HOLD_S = 15.0
 HOLD_AFTER_MESSAGE_S = 60.0  # a run counts as on for this long after the last message
-HOLD_POLL_S = 0.1
+HOLD_POLL_S = 0.05
 HOLD_POLL_PER_CALL_S = 0.02  # held calls together ask the SuperLink at most 50 times a second
 
 
