@@ -97,12 +97,19 @@ def test_studies_without_noise_from_proposal_to_result(network: LocalNetwork) ->
     on = {point["day"]: point["survival"] for point in survival["curve"]}
     assert [on[int(day)] for day in fit.surv_times] == pytest.approx(list(fit.surv_prob), abs=1e-8)
 
+    one, noisy = plan(network, "heart_failure_one_shot.toml")
+    approve(network, one)
+    private = train(network, one)
+    assert private["steps"] == 1
+    assert 0.99 < private["epsilon"] <= 1.0
+    assert len(private["parameters"]) == noisy.parameters
+
     with pytest.raises(NetworkFault, match="replayed"):
         train(network, curve[0])  # once
     for slug in network.sites:
         node = str(network.node_home(slug))
         spent = network.fedtwin_json(["node", "budget", "--home", node])
-        assert spent["spent"] == {"epsilon": 0.0, "events": 0}
+        assert spent["spent"]["events"] == 1  # that of the one noisy sum
         assert spent["exact_releases"][curve[1].plan_hash().hex()] == 1
         assert set(spent["exact_releases"]) == {s.plan_hash().hex() for _, s in (odds, curve)}
         assert "No epsilon covers them" in network.fedtwin(["node", "budget", "--home", node])

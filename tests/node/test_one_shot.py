@@ -1,5 +1,6 @@
 """One noisy sum of sufficient statistics: what a patient moves, what comes out, what it costs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,14 @@ from privacy.accountant import GaussianEvent, epsilon
 from privacy.descent import NotFinite
 from privacy.rng import SecureBits
 from privacy.sufficient import OneStep
+from protocols.refusal import RefusalCode
+from protocols.round import RoundReply
 from protocols.study import Study
 from protocols.study_fields import MalformedStudy
 from sim.federation import Noise, federate
+from tests.node.hub import Hospitals
+from tests.node.patients import fill
+from tests.node.test_rounds import patients
 from tests.protocols.study_forms import study_form
 
 AMOUNT = {"kind": "amount", "table": "measurement", "concept_id": 3004249, "range": [90, 190]}
@@ -192,6 +198,30 @@ def test_a_patient_of_two_hospitals_costs_twice_the_noise() -> None:
         for s in (study(), Study.from_json(twice))
     ]
     assert both[1] == pytest.approx(2.0 * both[0])
+
+
+def test_hospitals_train_it_in_one_round_and_are_charged_once(tmp_path: Path) -> None:
+    form_ = study_form()
+    del form_["privacy"]["clip_norm"]
+    plan = Study.from_json(form_ | {"training": {"mode": "one-shot", "train_fraction": 0.8}})
+    with Hospitals(tmp_path, 3) as network:
+        for place, hospital in enumerate(network.all):
+            fill(hospital.store, patients(30, seed=place))
+        network.approve(plan)
+        replies = network.round(plan, descent.initial(plan), round=1)
+        assert all(isinstance(reply, RoundReply) for reply in replies), replies
+        assert len({reply.parameters_digest for reply in replies}) == 1
+        assert {reply.steps for reply in replies} == {1}
+        noise = study_noise.noise_plan(plan, participants=3, tolerance=1)
+        walk = walks.begin(plan, descent.initial(plan))
+        walk.apply(noise.decode(np.sum([v for _, v in network.hub.vectors], axis=0, dtype=np.uint64)))
+        assert descent.digest(walk.params) == replies[0].parameters_digest
+        for hospital in network.all:
+            spent = hospital.ledger.spent("tests", delta=1e-5)
+            assert spent.events == 1
+            assert 0.99 < spent.epsilon <= 1.0
+        again = network.round(plan, descent.initial(plan), round=1)
+        assert {getattr(reply, "code", None) for reply in again} == {RefusalCode.BUDGET_EXHAUSTED}
 
 
 # ---- plans and walks ----

@@ -16,6 +16,8 @@ from node.audit import verify
 from node.features.study_rows import feature_table
 from node.policy import Policy, starter
 from node.policy_form import MalformedPolicy
+from node.sums import OpenSession
+from node.training import exact_rounds
 from privacy import descent, study_noise
 from privacy.errors import SecureSumError
 from privacy.exact_result import result
@@ -334,6 +336,26 @@ def test_a_section_that_is_not_whole_allows_nothing_at_all(lines: str, key: str)
     with pytest.raises(MalformedPolicy) as refused:
         Policy.parse(POLICY + f"\n[exact]\n{lines}\n".encode())
     assert refused.value.key == key
+
+
+class SmallWords:
+    """What a consortium that encrypts its sums can add: words smaller than those of exact values."""
+
+    largest_input = 2**40
+
+    def fits(self, values: int) -> bool:
+        return True
+
+
+def test_where_sums_are_encrypted_a_study_that_does_not_fit_is_refused_before_anything_is_read(
+    asked: Hospitals,
+) -> None:
+    request = RoundRequest(STUDY.plan_hash(), 1, asked.hub.open(STUDY, round=1), START)
+    found = asked.hub.session(request.session_id).opened
+    small = OpenSession(found.parameters, found.tolerance, SmallWords())  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="does-not-fit"):
+        exact_rounds._checked_session(STUDY, request, small)
+    assert exact_rounds._checked_session(STUDY, request, found).participants == len(SIZES)
 
 
 def test_a_walk_that_would_ask_for_more_is_stopped_by_the_ledger(tmp_path: Path) -> None:
