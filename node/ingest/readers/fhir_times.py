@@ -56,6 +56,11 @@ def moment(text: str) -> Moment | None:
         if day_us is not None and clock_us is not None and behind is not None:
             us = day_us + clock_us + behind[0]
             return Moment(us, _SECOND, behind[1]) if FIRST_US <= us <= LAST_US else None
+    return by_form(text)
+
+
+def by_form(text: str) -> Moment | None:
+    """Return the same, in whatever form FHIR allows: `moment` without its shorter way."""
     found = FORM.fullmatch(text)
     if found is None:
         return None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.ingest.readers.fhir_times import EPOCH, MICROSECOND, moment
+from node.ingest.readers.fhir_times import EPOCH, MICROSECOND, by_form, moment
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,21 @@ def test_any_instant_comes_back(local: datetime, offset: int) -> None:
 def test_any_text_is_a_time_or_none(text: str) -> None:
     at = moment(text)
     assert at is None or text[:4].isdigit()
+
+
+@given(
+    st.sampled_from(
+        ["0001-01-01", "2020-02-29", "2021-02-29", "9999-12-31", "2020-1-01", "2020-00-10", "20200229"]
+    ),
+    st.sampled_from(["T", "t", " "]),
+    st.from_regex(r"[0-2][0-9]:[0-6][0-9]:[0-6][0-9]", fullmatch=True),
+    st.sampled_from(["", ".5", ".1234567", ".1234567890123", "."]),
+    st.sampled_from(
+        ["Z", "+00:00", "-05:30", "+14:00", "+14:01", "-23:00", "+01:60", "", "z", "Z ", "+0100"]
+    ),
+)
+def test_the_shorter_way_says_what_the_whole_form_says(
+    day: str, sign: str, clock: str, fraction: str, zone: str
+) -> None:
+    text = f"{day}{sign}{clock}{fraction}{zone}"
+    assert moment(text) == by_form(text)
