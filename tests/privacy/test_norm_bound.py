@@ -10,7 +10,7 @@ from privacy.norm_bound import Implausible, TotalBounds, fits, projected
 from tests.privacy.seeded_bits import SeededBits
 
 CHANCE = 1e-2
-DRAWS = 20_000
+DRAWS = 5_000
 
 
 def alarms(bounds: TotalBounds, norms: np.ndarray) -> float:
