@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
 from fedtwin.study_words import cohort_words, model_words, outcome_words, plan_words
-from fedtwin.training_run import looks, spent
+from fedtwin.training_run import looks, opened_steps, spent
 from privacy.descent import digest
 from privacy.study_noise import noise_multiplier
 from protocols.refusal import RefusalCode
@@ -80,7 +80,7 @@ def card_of(
         "best_round": status.best_round,
         "stopped_early": status.stopped_early,
         "refusals": dict(Counter(code for record in rounds for code in record.refusals.values())),
-        "privacy": _privacy(study, status, checkpoint, rounds),
+        "privacy": _privacy(study, status, rounds, steps=max(checkpoint.steps, opened_steps(status, folder))),
         "provenance": {
             "plan_hash": study.plan_hash().hex(),
             "rounds": checkpoint.round,
@@ -114,23 +114,22 @@ def _round(record: RoundRecord, *, exact: bool) -> dict[str, Any]:
     return found | ({"sum_norm": None, "noise_norm": None} if exact else {})
 
 
-def _privacy(
-    study: Study, status: Status, checkpoint: Checkpoint, rounds: tuple[RoundRecord, ...]
-) -> dict[str, Any]:
+def _privacy(study: Study, status: Status, rounds: tuple[RoundRecord, ...], *, steps: int) -> dict[str, Any]:
+    """Return what the run promised and what its `steps` opened sums cost, and how that grew."""
     privacy = study.privacy
     unit = f"one patient, seen at up to {privacy.max_sites_per_patient} of the hospitals"
     if study.exact is not None:
         return {"unit": unit, "epsilon": None, "after_rounds": [], "threat_model": list(WITHOUT_NOISE)}
-    steps, after = 0, []
+    so_far, after = 0, []
     every = -(-len(rounds) // POINTS)
     for place, record in enumerate(rounds, start=1):
-        steps += record.steps
+        so_far += record.steps
         if place % every == 0 or place == len(rounds):
-            cost = spent(study, steps=steps, looks=looks(status, until=record.round))
+            cost = spent(study, steps=so_far, looks=looks(status, until=record.round))
             after.append({"round": record.round, "epsilon": cost})
     return {
         "unit": unit,
-        "epsilon": after[-1]["epsilon"] if after else spent(study, steps=checkpoint.steps),
+        "epsilon": spent(study, steps=steps, looks=looks(status)),
         "epsilon_promised": privacy.epsilon,
         "delta": privacy.delta,
         "clip_norm": privacy.clip_norm,

@@ -278,7 +278,7 @@ def finished(study: Study, folder: RunFolder, *, name: str, status: Status) -> F
         plan_hash=status.plan_hash,
         columns=study.columns,
         parameters=tuple(checkpoint.parameters.tolist()) if checkpoint else (),
-        epsilon=spent(study, steps=steps, looks=looks(status)),
+        epsilon=spent(study, steps=max(steps, opened_steps(status, folder)), looks=looks(status)),
         delta=study.privacy.delta,
         rounds=status.round,
         steps=steps,
@@ -286,6 +286,14 @@ def finished(study: Study, folder: RunFolder, *, name: str, status: Status) -> F
         seconds_per_round=sum(rounds) / len(rounds) if rounds else 0.0,
         refusals=dict(status.refusals),
     )
+
+
+def opened_steps(status: Status, folder: RunFolder) -> int:
+    """Return how many sums the run has opened, also those that the model kept did not follow in the end.
+
+    A coordinator that was killed left no record of its last round; its status then knows more, or less.
+    """
+    return max(status.steps, sum(record.steps for record in folder.rounds()))
 
 
 def looks(status: Status, *, until: int | None = None) -> int:

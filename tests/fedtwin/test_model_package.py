@@ -5,6 +5,7 @@ import json
 import pickle  # noqa: TID251 - to show that a package with a pickle in it is refused
 import shutil
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_the_card_tells_what_it_cost_and_never_who(package: Path) -> None:
     assert "deadline" in text
     assert "age 0 or more" in text
     assert "as many hospitals as the plan tolerates" in text
+
+
+def test_sums_that_a_killed_coordinator_kept_no_record_of_are_counted(tmp_path: Path) -> None:
+    folder = trained(tmp_path, Study.from_json(study_form(training__rounds=4)))
+    whole = json.loads(packaged(RUN, home=tmp_path, clock=CLOCK)["card.json"])["privacy"]["epsilon"]
+    lines = (folder.path / "rounds.jsonl").read_bytes().splitlines(keepends=True)
+    (folder.path / "rounds.jsonl").write_bytes(b"".join(lines[:-1]))
+    assert json.loads(packaged(RUN, home=tmp_path, clock=CLOCK)["card.json"])["privacy"]["epsilon"] == whole
+    kept = folder.checkpoint(folder.study())
+    assert kept is not None
+    folder.write_checkpoint(folder.study(), replace(kept, round=2, steps=6))  # a model of an earlier round
+    assert json.loads(packaged(RUN, home=tmp_path, clock=CLOCK)["card.json"])["privacy"]["epsilon"] == whole
 
 
 def test_a_run_that_stopped_says_so_on_its_card(tmp_path: Path) -> None:
