@@ -121,18 +121,21 @@ class MaskedExchange:
         state = self._step(sent.step)
         if state.closed:
             return  # late: a dropout of this step
-        width = sent.width or WORD_BYTES
-        length = sent.length or len(sent.masked) // width
-        if not 0 < len(sent.masked) <= PIECE_BYTES or not 0 < length <= self._most_values:
+        data, width = sent.masked, sent.width or WORD_BYTES  # each look at a field of bytes copies it
+        length = sent.length or len(data) // width
+        if not 0 < len(data) <= PIECE_BYTES or not 0 < length <= self._most_values:
             raise ValueError("not a piece of a vector of this session")
+        last = sent.offset + len(data) // width == length
+        if sent.length and not last and len(data) != PIECE_BYTES // width * width:
+            raise ValueError("a piece that is not the last is a full one")
         if not sent.length:
-            words = unpacked(sent.masked, width=width)
+            words = unpacked(data, width=width)
             if self._collector.input(node, words, step=sent.step, context=sent.context, width=width):
                 state.sent.add(node)
             return
         if self._collector.piece(
             node,
-            sent.masked,
+            data,
             step=sent.step,
             context=sent.context,
             width=width,

@@ -115,7 +115,8 @@ class SumSession:
         Args:
             deadline_s: seconds that the nodes have to send their inputs; who is late is a dropout.
             broadcast: send the total to every participant too (training; the total is noisy), and cut off
-                who is late or sent a vector of another form: a round of many steps does not wait for it again.
+                who is late or sent a vector of another form: a round of many steps does not wait for it
+                again.
         Raises: Refused(TOO_MANY_DROPOUTS) if fewer than participants minus tolerance remain, or too few
             open the masks; Refused(PROTOCOL_VIOLATION) if what came does not add up.
         """

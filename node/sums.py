@@ -412,14 +412,15 @@ class SumSessions:
         sent = joined.sent.get(body.step)
         if sent is None or sent.total.done() or (sent.arrived and body.width != sent.width):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        sent.width, width = body.width, body.width or WORD_BYTES
-        words, rest = divmod(len(body.total), width)
+        data, width = body.total, body.width or WORD_BYTES  # each look at a field of bytes copies it
+        sent.width = body.width
+        words, rest = divmod(len(data), width)
         whole = body.length or words
         if rest or whole != sent.values or body.offset != sent.arrived or words + body.offset > whole:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         if sent.arriving is None:
             sent.arriving = np.empty(whole, dtype=np.uint64)
-        put_signed(sent.arriving[body.offset : body.offset + words], body.total, width=width)
+        put_signed(sent.arriving[body.offset : body.offset + words], data, width=width)
         sent.arrived += words
         if sent.arrived == whole:
             sent.total.set_result(sent.arriving)

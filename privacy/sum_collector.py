@@ -11,116 +11,29 @@ running sum and a few pieces, however many parties send at the same time.
 from __future__ import annotations
 
 import hmac
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 from pathlib import Path
 from threading import Lock
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from privacy.errors import (
-    BadParameters,
-    BadShares,
-    OutOfOrder,
-    ProtocolViolation,
-    StepReused,
-    TooFewReveals,
-    UnopenedMask,
-)
-from privacy.masks import CONTEXT_BYTES, MAX_WORDS, add_mask, subtract_mask
-from privacy.ring_words import WORD_BYTES, add_packed, check_width, extend
+from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
+from privacy.masks import add_mask, subtract_mask
+from privacy.ring_words import WORD_BYTES, extend
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
 from privacy.shamir import is_share, recover
 from privacy.sum_channel import advertised_key, check_of, self_check, unwrap
+from privacy.waiting_vector import Form, WaitingVector, form_of
 from protocols.envelope import BadEnvelope, SignedEnvelope
 from protocols.ids import NodeId
 
 MAX_SUBSETS = 2000  # tried when shares are wrong: a second or two for 50 parties, then it is given up
 
 Nodes: TypeAlias = tuple[NodeId, ...]
-HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a vector says it is; only vectors of one form are summed. Raises: BadParameters.
-
-    Args: width: bytes of a word (privacy.ring_words); totals of narrower words come back as signed numbers.
-    """
-
-    context: bytes
-    length: int
-    width: int = WORD_BYTES
-
-    def __post_init__(self) -> None:
-        check_width(self.width)
-        if len(self.context) != CONTEXT_BYTES or not 1 <= self.length <= MAX_WORDS:
-            raise BadParameters(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
-
-
-class _Waiting:
-    """The pieces of one party's vector, in order, until all are here."""
-
-    def __init__(self, form: Form, folder: Path | None) -> None:
-        self.form = form
-        self.words = 0
-        self.piece_bytes = 0  # of each but the last
-        self.folder = folder
-        self.held: list[bytes] = []
-        self.file: IO[bytes] | None = None
-
-    def close(self) -> None:
-        """Forget what has come."""
-        self.held.clear()
-        if self.file is not None:
-            self.file.close()
-
-    __del__ = close
-
-    @property
-    def whole(self) -> bool:
-        return self.words == self.form.length
-
-    def take(self, data: bytes, *, offset: int) -> bool:
-        """Keep the next piece; return whether it follows those before it, and is as long."""
-        words = len(data) // self.form.width
-        self.piece_bytes = self.piece_bytes or len(data)
-        last = offset + words == self.form.length
-        if (
-            offset != self.words
-            or len(data) > self.piece_bytes
-            or not (last or len(data) == self.piece_bytes)
-        ):
-            return False
-        self.held.append(data)
-        self.words += words
-        if self.file is not None or len(self.held) * self.piece_bytes > HELD_BYTES:
-            if self.file is None:
-                self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # it outlives this call
-            self.file.writelines(self.held)
-            self.held.clear()
-        return True
-
-    def add_to(self, total: Words) -> None:
-        """Add the whole vector, a piece at a time."""
-        at, width = 0, self.form.width
-        for data in self._in_order():
-            words = len(data) // width
-            add_packed(total[at : at + words], data, width=width)
-            at += words
-        if at != self.form.length:
-            raise OSError("the file of a vector is not whole")
-
-    def _in_order(self) -> Iterator[bytes]:
-        if self.file is not None:
-            self.file.seek(0)
-            while data := self.file.read(self.piece_bytes):
-                yield data
-        yield from self.held
 
 
 @dataclass
@@ -129,7 +42,7 @@ class _Step:
 
     forms: dict[NodeId, Form] = field(default_factory=dict)
     sums: dict[Form, Words] = field(default_factory=dict)
-    waiting: dict[NodeId, _Waiting] = field(default_factory=dict)
+    waiting: dict[NodeId, WaitingVector] = field(default_factory=dict)
     adding: Lock = field(default_factory=Lock)  # of what changes `forms` and `sums`
     form: Form | None = None
     survivors: Nodes | None = None  # None: open
@@ -209,7 +122,7 @@ class SumCollector:
         state = self._open_to(node, step)
         if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
             raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
-        form = _form(bytes(context), vector.size, width)
+        form = form_of(bytes(context), vector.size, width)
         return state is not None and self._add(
             state, node, form, lambda total: np.add(total, vector, out=total)
         )
@@ -224,14 +137,14 @@ class SumCollector:
         pieces do not fit together, is a dropout.
         """
         state = self._open_to(node, step)
-        form = _form(bytes(context), length, width)
+        form = form_of(bytes(context), length, width)
         if len(data) % width or not 0 < len(data) <= (length - offset) * width:
             raise ProtocolViolation("a piece is whole words of the vector")
         if state is None:
             return False
         waiting = state.waiting.get(node)
         if waiting is None:
-            waiting = state.waiting[node] = _Waiting(form, self._folder)
+            waiting = state.waiting[node] = WaitingVector(form, self._folder)
         if waiting.whole:
             return False
         if waiting.form != form or not waiting.take(data, offset=offset):
@@ -457,10 +370,3 @@ class SumCollector:
 
     def __repr__(self) -> str:
         return f"SumCollector({self.parameters.session_id})"
-
-
-def _form(context: bytes, length: int, width: int) -> Form:
-    try:
-        return Form(context, length, width)
-    except BadParameters as error:
-        raise ProtocolViolation(str(error)) from error

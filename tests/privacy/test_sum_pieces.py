@@ -12,7 +12,8 @@ import pytest
 from privacy.errors import BadParameters, OutOfOrder, ProtocolViolation, StepReused
 from privacy.ring_words import packed
 from privacy.rng import Words
-from privacy.sum_collector import HELD_BYTES, SumCollector
+from privacy.sum_collector import SumCollector
+from privacy.waiting_vector import HELD_BYTES
 from tests.privacy.sum_network import CONTEXT, OTHER_CONTEXT, SumNetwork, node, plain_sum, vectors_of
 
 

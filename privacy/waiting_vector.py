@@ -1,0 +1,103 @@
+"""A vector that comes in pieces, until it is whole: in memory as far as it is short, then in a file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from privacy.errors import BadParameters, ProtocolViolation
+from privacy.masks import CONTEXT_BYTES, MAX_WORDS
+from privacy.ring_words import WORD_BYTES, add_packed, check_width
+from privacy.rng import Words
+
+HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a vector says it is; only vectors of one form are summed. Raises: BadParameters.
+
+    Args: width: bytes of a word (privacy.ring_words); totals of narrower words come back as signed numbers.
+    """
+
+    context: bytes
+    length: int
+    width: int = WORD_BYTES
+
+    def __post_init__(self) -> None:
+        check_width(self.width)
+        if len(self.context) != CONTEXT_BYTES or not 1 <= self.length <= MAX_WORDS:
+            raise BadParameters(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
+
+
+class WaitingVector:
+    """The pieces of one party's vector, in order, until all are here."""
+
+    def __init__(self, form: Form, folder: Path | None) -> None:
+        self.form = form
+        self.words = 0
+        self.piece_bytes = 0  # of each but the last
+        self.folder = folder
+        self.held: list[bytes] = []
+        self.file: IO[bytes] | None = None
+
+    def close(self) -> None:
+        """Forget what has come."""
+        self.held.clear()
+        if self.file is not None:
+            self.file.close()
+
+    __del__ = close
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last piece is here."""
+        return self.words == self.form.length
+
+    def take(self, data: bytes, *, offset: int) -> bool:
+        """Keep the next piece; return whether it follows those before it, and is as long."""
+        words = len(data) // self.form.width
+        self.piece_bytes = self.piece_bytes or len(data)
+        last = offset + words == self.form.length
+        if (
+            offset != self.words
+            or len(data) > self.piece_bytes
+            or not (last or len(data) == self.piece_bytes)
+        ):
+            return False
+        self.held.append(data)
+        self.words += words
+        if self.file is not None or len(self.held) * self.piece_bytes > HELD_BYTES:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # it outlives this call
+            self.file.writelines(self.held)
+            self.held.clear()
+        return True
+
+    def add_to(self, total: Words) -> None:
+        """Add the whole vector, a piece at a time."""
+        at, width = 0, self.form.width
+        for data in self._in_order():
+            words = len(data) // width
+            add_packed(total[at : at + words], data, width=width)
+            at += words
+        if at != self.form.length:
+            raise OSError("the file of a vector is not whole")
+
+    def _in_order(self) -> Iterator[bytes]:
+        if self.file is not None:
+            self.file.seek(0)
+            while data := self.file.read(self.piece_bytes):
+                yield data
+        yield from self.held
+
+
+def form_of(context: bytes, length: int, width: int) -> Form:
+    """Return what a vector says it is. Raises: ProtocolViolation."""
+    try:
+        return Form(context, length, width)
+    except BadParameters as error:
+        raise ProtocolViolation(str(error)) from error
