@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from node.ingest.pipeline import Report
-from node.ingest.readers.synthea_csv import DEATH_CERTIFICATION
+from node.ingest.readers.synthea_rows import DEATH_CERTIFICATION
 from node.ingest.registry import READERS
 from node.omop import vocabulary
 from tests.node.made_facts import CLOCK, Hospital, hospital
