@@ -21,7 +21,9 @@ KINDS = {"count": "how many records there are of", "days": "the days to"}
 def plan_words(study: Study) -> dict[str, str]:
     """Return what the plan says, by what it is about, in the order in which a person asks."""
     sites = study.sites
-    fall_out = "may fall out or collude" + (" without less noise in any sum" if study.exact is None else "")
+    fall_out = f"{sites.tolerance} may fall out or collude without less noise in any sum"
+    if study.exact is not None:
+        fall_out = "none may fall out of a sum without noise"
     return {
         "patients": cohort_words(study),
         "predicts": outcome_words(study),
@@ -29,7 +31,7 @@ def plan_words(study: Study) -> dict[str, str]:
         "model": model_words(study),
         "trained": training_words(study),
         "privacy": privacy_words(study),
-        "hospitals": f"{sites.minimum} or more in each round; {sites.tolerance} {fall_out}",
+        "hospitals": f"{sites.minimum} or more in each round; {fall_out}",
     }
 
 

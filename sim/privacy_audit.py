@@ -282,8 +282,15 @@ def made_up(study: Study, *, sites: int, patients: int, generator: np.random.Gen
 
 
 def loud(study: Study, generator: np.random.Generator) -> FeatureTable:
-    """Return one patient whose gradient at the start is as large as patients' are: of 64, the loudest."""
+    """Return one patient whose gradient at the start is as large as patients' are: of 64, the loudest.
+
+    In a one-shot study longer rows count for less, so there it is one as long as the plan's row norm.
+    """
     drawn = made_up(study, sites=1, patients=64, generator=generator)[0]
+    if study.one_shot is not None:
+        length = max(0.0, study.one_shot.row_norm**2 - 1.0) / len(study.columns)  # the bias has the 1
+        x = np.float32(min(1.0, length**0.5)) * drawn.x
+        drawn = FeatureTable(drawn.person_ids, x, drawn.mask, drawn.y)
     sizes = [
         float(np.linalg.norm(_added(study, descent.initial(study), drawn.rows(row))))
         for row in np.eye(len(drawn), dtype=bool)

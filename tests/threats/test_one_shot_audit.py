@@ -17,8 +17,7 @@ Vector = NDArray[np.float64]
 
 
 def plan(epsilon: float, *, columns: int = 5, linear: bool = False) -> Study:
-    # rows of the made-up patients are as long as the plan's: each moves the sum by all that it may
-    found = form(columns=columns, linear=linear, row_norm=float(np.sqrt(columns + 1.0)))
+    found = form(columns=columns, linear=linear)
     found["privacy"]["epsilon"] = epsilon
     return Study.from_json(found)
 
