@@ -17,15 +17,21 @@ from fedtwin.model_card import card_of, card_text
 from fedtwin.training_run import UnknownRun, folder_of
 from protocols.clock import Clock
 from protocols.peer import Role
-from protocols.refusal import RefusalCode, Refused
 
 PACKAGE = "model"  # in the run's folder
+
+
+class NoModel(ValueError):
+    """No round of the run has ended, so there is no model yet."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"no round of {run} has ended: there is no model yet")
 
 
 def packaged(run: str, *, home: Path, clock: Clock) -> dict[str, bytes]:
     """Return the files of the package of a run's model so far, signed if this coordinator's lead has a key.
 
-    Raises: UnknownRun; Refused(NOT_READY) before the first round; MalformedRun.
+    Raises: UnknownRun; NoModel; MalformedRun.
     """
     folder = folder_of(run, home=home)
     study, status = folder.study(), folder.status()
@@ -33,7 +39,7 @@ def packaged(run: str, *, home: Path, clock: Clock) -> dict[str, bytes]:
         raise UnknownRun(run)
     checkpoint = folder.checkpoint(study)
     if checkpoint is None:
-        raise Refused(RefusalCode.NOT_READY)
+        raise NoModel(run)
     made_at = clock.now()
     card = card_of(study, run=run, status=status, checkpoint=checkpoint, folder=folder, made_at=made_at)
     files = model_package.files_of(study, checkpoint.parameters, card, card_text(card), made_at=made_at)

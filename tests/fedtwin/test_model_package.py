@@ -228,6 +228,10 @@ def test_exporting_overwrites_nothing_and_needs_a_model(
 ) -> None:
     home = ("--home", consortium, "--json")
     assert fedtwin("train", "export", "nothing", "--to", tmp_path / "p", *home).code == Exit.USAGE
+    trained(consortium, Study.from_json(study_form()), rounds=0)
+    none = fedtwin("train", "export", RUN, "--to", tmp_path / "p", *home)
+    assert none.code == Exit.USAGE
+    assert "no model yet" in none.err
     trained(consortium, Study.from_json(study_form()))
     said = fedtwin("train", "export", RUN, "--to", tmp_path / "p.zip", *home).json
     assert said["signed_by"] == "lead"
