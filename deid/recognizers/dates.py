@@ -26,6 +26,7 @@ PADDED = re.compile(
     r"(?<![\w./,-])(?:0[1-9]/(?:0?[1-9]|[12]\d|3[01])|1[0-2]/0[1-9])(?![\w/%]|[.,-]\d|[ ]?(?:mg|ml|mcg|tab))"
 )
 DAY_OF_MONTH = r"(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])(?![\w/%-]|\.\d)"
+YEARS = re.compile(r"(?<![\w./-])(?:19|20)\d\d[ ]?[-–][ ]?(?:19|20)\d\d(?![\w/-]|\.\d)")
 AND_DAY = re.compile(rf"[ ]?(?:and|&|,|-|to|thru|through|or|then)[ ]?(?P<day>{DAY_OF_MONTH})", re.IGNORECASE)
 DAY_AND = re.compile(
     rf"(?<![\w./-])(?P<day>{DAY_OF_MONTH})[ ]?(?:and|&|,|-|to|thru|through|or|then)[ ]?\Z", re.IGNORECASE
@@ -94,7 +95,7 @@ def dates(page: Page) -> Iterator[Span]:
     for match in _led(page.language).finditer(page.text):
         group = next(name for name in ("day", "year", "short") if match.group(name))
         yield Span(match.start(group), match.end(group), Category.DATE, 0.8, "date")
-    for match in PADDED.finditer(page.text):
+    for match in (*PADDED.finditer(page.text), *YEARS.finditer(page.text)):
         yield Span(match.start(), match.end(), Category.DATE, 0.8, "date")
     for pattern, score in ((full, 0.95), (short, 0.8), (holiday, 0.7)):
         for match in pattern.finditer(page.text):

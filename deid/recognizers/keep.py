@@ -12,7 +12,7 @@ from deid.lexicon.language import Language
 from deid.lexicon.lists import folded, read_list
 from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
-from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
+from deid.tagger import ENGLISH_WORD, GIVEN_NAME, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
 
 NAMED = frozenset((Category.NAME, Category.HOSPITAL, Category.ORGANIZATION, Category.ADDRESS))
 NUMBERED = frozenset((*DIRECT, Category.DATE, Category.AGE))
@@ -20,7 +20,24 @@ FOUND_BY_LIKENESS = frozenset(("tagger", "again", "list", "degree", "shape", "da
 PUBLISHED_NEAR = 60  # characters to either side in which a word of publishing makes a year one of a book
 SENTENCE_END = re.compile(r"[.;!?](?=\s|\Z)|\n")
 PUBLIC_CODE = re.compile(r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12})\Z")
-YEAR = re.compile(r"(?:[^\W\d_]+\.?,? (?:of )?)?(?:18|19|20)\d\d")
+YEAR = re.compile(r"(?:[^\W\d_]+\.?,? (?:of )?)?(?:18|19|20)\d\d(?:[ ]?[-–][ ]?(?:18|19|20)\d\d)?")
+ORDINAL = re.compile(r"(?:the )?\d{1,2}(?:st|nd|rd|th)?")
+COUNTED = re.compile(
+    r"(?:st|nd|rd|th)?[ ](?:business|floor|visit|dose|time|grade|rib|degree|cycle|percentile|trimester|edition|toe|digit|"
+    r"finger|metatarsal|metacarpal|nerve|ventricle|intercostal|cranial|hospital|post)\b",
+    re.IGNORECASE,
+)
+OF_THE_CALENDAR = re.compile(  # "the last Sunday before Labor Day": of every year
+    r"\b(?:first|second|third|fourth|last) \w+day (?:before|after|of|in) \Z", re.IGNORECASE
+)
+AMOUNT_BEHIND = re.compile(r"\s?(?:degrees|°|percent|%|bpm|mm|cm|kg|lbs|pounds|mg|ml|beats)", re.IGNORECASE)
+ON_A_DAY = re.compile(
+    r"\b(?:on|here|this|next|last|by|until|til|since|every|coming|seen)[ ]\Z", re.IGNORECASE
+)
+IN_A_PLACE = re.compile(r"\b(?:in|from|to|near|of|at)[ ]\Z|,[ ]\Z")
+RULED_OUT = re.compile(
+    r"(?:\br/o|\bh/o|\bw/o|\bhx(?: of)?|\bhistory of|\bc/w|\bs/p|\bknown)[ ]\Z", re.IGNORECASE
+)
 SEX_AND_AGE = re.compile(r"\d{1,3}\s?[MFmf]")
 SCORE = re.compile(r"\d{1,2}/(?:5|6|10|15|28|30)|\d{1,3}-\d/\d")
 SINCE = re.compile(r"\b(?:since|until|diagnosed|dx|dx'd|moved|born|died)(?: in)? \Z", re.IGNORECASE)
@@ -39,6 +56,8 @@ TIMES = re.compile(r"\d+(?:\.\d+)?\s?[xX×]\s?\d+(?:\.\d+)?")
 MONEY = ("$", "€", "£")
 SPACED = re.compile(r"[^\W\d_](?: [^\W\d_])+")
 WORDS = re.compile(r"[^\W\d_]+")
+SURE_OF_PLACE = 0.9  # of the tagger, that an English word after "in" is a place
+HARDLY_SURE = 0.8  # up to here a word that is somebody's family name, too, is the word
 LESS_SURE = 0.97  # up to here an ordinary word that the tagger takes for a name is taken for the word
 
 
@@ -114,6 +133,10 @@ def _term(page: Page, span: Span) -> bool:
         and not any(c.isdigit() for c in piece)
     ):
         words = [folded(word) for word in WORDS.findall(piece)]
+        if OF_THE_CALENDAR.search(page.text[max(span.start - 30, 0) : span.start]):
+            return True
+        if piece in ("sun", "sat") and ON_A_DAY.search(page.text[max(span.start - 10, 0) : span.start]):
+            return False
         return not any(word in tables.calendar for word in words) or piece in (
             "may",
             "mar",
@@ -196,6 +219,11 @@ def _eponym(text: str, span: Span, piece: str, words: Sequence[str], tables: _Ta
     if words[-1] in tables.heads and all(word in tables.eponyms or word in tables.heads for word in words):
         return True
     if all(word in tables.eponyms for word in words) and span.category is not Category.HOSPITAL:
+        if RULED_OUT.search(text[max(span.start - 12, 0) : span.start]) and text[span.end : span.end + 1] in (
+            "'",
+            "’",
+        ):
+            return True
         if len(words) > 1 and "-" in piece:
             return True  # Guillain-Barré: nobody is called after both
         following = [
@@ -228,8 +256,21 @@ def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str
         return span.score < LESS_SURE and not text[: span.end + 200].islower()
     if len(words) > 1 or span.score > LESS_SURE or _addressed(text, span.start):
         return False
+    if (
+        span.category is Category.ADDRESS
+        and span.score > SURE_OF_PLACE
+        and tables.lists.get(words[0], 0) & NAME_OR_PLACE
+        and written[0][0].isupper()
+        and IN_A_PLACE.search(text[max(span.start - 6, 0) : span.start])
+    ):
+        return False
     lists = tables.lists.get(words[0], 0)
-    return bool(lists & ENGLISH_WORD) and not lists & WELL_KNOWN_NAME
+    if not lists & ENGLISH_WORD:
+        return False
+    if not lists & WELL_KNOWN_NAME:
+        return True
+    # a family name that is a word stands alone after a title; a given name may elsewhere
+    return span.category is Category.NAME and not lists & GIVEN_NAME and span.score < HARDLY_SURE
 
 
 def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
@@ -246,16 +287,8 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         return True
     if span.found_by == "tagger" and _measured(text, span, piece):
         return True
-    if span.category is Category.DATE:
-        if YEAR.fullmatch(piece) and not SINCE.search(text[max(span.start - 20, 0) : span.start]):
-            ahead = SENTENCE_END.split(text[max(span.start - PUBLISHED_NEAR, 0) : span.start])[-1]
-            behind = SENTENCE_END.split(text[span.end : span.end + PUBLISHED_NEAR])[0]
-            if tables.published.search(f"{ahead} {behind}"):
-                return True
-        if SCORE.fullmatch(piece) and tables.scores.search(
-            SENTENCE_END.split(text[max(span.start - 50, 0) : span.start])[-1]
-        ):
-            return True
+    if span.category is Category.DATE and _no_day(text, span, piece, tables):
+        return True
     if (
         span.found_by in ("tagger", "date")
         and re.fullmatch(r"[\d.,/-]+", piece)
@@ -265,8 +298,23 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     return False
 
 
+def _no_day(text: str, span: Span, piece: str, tables: _Tables) -> bool:
+    """Say whether what looks like a date is a floor or a rib, the year of a book, or a score."""
+    if ORDINAL.fullmatch(piece) and COUNTED.match(text, span.end):
+        return True
+    if YEAR.fullmatch(piece) and not SINCE.search(text[max(span.start - 20, 0) : span.start]):
+        ahead = SENTENCE_END.split(text[max(span.start - PUBLISHED_NEAR, 0) : span.start])[-1]
+        behind = SENTENCE_END.split(text[span.end : span.end + PUBLISHED_NEAR])[0]
+        if tables.published.search(f"{ahead} {behind}"):
+            return True
+    before = SENTENCE_END.split(text[max(span.start - 50, 0) : span.start])[-1]
+    return SCORE.fullmatch(piece) is not None and tables.scores.search(before) is not None
+
+
 def _measured(text: str, span: Span, piece: str) -> bool:
     """Say whether a normal range, the settings of a machine or the hours of a shift stand there."""
+    if span.category is Category.AGE:
+        return AMOUNT_BEHIND.match(text, span.end) is not None
     before = text[max(span.start - 16, 0) : span.start]
     if RANGE.fullmatch(piece):
         return ("." in piece and span.category is not Category.DATE) or VALUE_BEFORE.search(

@@ -14,6 +14,7 @@ from deid.spans import Category, Span
 # one run with a digit in it; a space only inside digits, or after a few capitals ("AB 123456")
 VALUE = r"[#(]?(?:(?-i:[A-Z]{1,3}[ ](?=\d{4}))|[A-Za-z]{2,3}[ ](?=\d{3}[ ]\d{3}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/-]|\.\d)))*"
 NO_NUMBER = re.compile(r"\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d")  # a date, a dose, a time
+SMALL_NUMBER = re.compile(r"\d{1,2}\.\d{1,2}")
 JOIN = (
     r"[)\].]*\s?(?:[:=#|>\-–—→]{1,3}|\bis\b|\bwas\b|\bof\b|\bno\.?|\bnum(?:ber)?\b|\bas\b)?\s?[:#=]?\s{0,3}"
 )
@@ -80,4 +81,8 @@ def labelled_numbers(page: Page) -> Iterator[Span]:
             continue
         if NO_NUMBER.fullmatch(value) or NUMERIC.fullmatch(value):
             continue
+        if category is Category.PHONE and SMALL_NUMBER.fullmatch(value):
+            continue  # "pH 7.31"
+        if category is Category.LICENSE and page.text[match.start() - 1 : match.start()] == "/":
+            continue  # "mg/dL 0.57-1.00"
         yield Span(match.start("value"), match.end("value"), category, 0.9, "label")

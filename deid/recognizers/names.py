@@ -91,13 +91,21 @@ def names_by_list(page: Page) -> Iterator[Span]:
 def named_people(page: Page) -> Iterator[Span]:
     """Yield names after titles and labels, and before the degrees that staff carry."""
     titled, labelled, credited, stop, both = _patterns(page.language)
+    for match in SIGNED.finditer(page.text):
+        signed = _trimmed(page, match.start("name"), match.group("name"), stop, whole_line=False)
+        if signed is not None:
+            yield Span(*signed, Category.NAME, 0.9, "label")
+    for match in TIGHT.finditer(page.text):
+        yield Span(match.start("name"), match.end("name"), Category.NAME, 0.85, "label")
     for match in both.finditer(page.text):
         yield Span(match.start("name"), match.end("name"), Category.NAME, 0.9, "title")
     for pattern, score in ((titled, 0.9), (labelled, 0.85), (credited, 0.85)):
         for match in pattern.finditer(page.text):
-            found = _trimmed(
-                page, match.start("name"), match.group("name"), stop, whole_line=pattern is labelled
-            )
+            begin, name = match.start("name"), match.group("name")
+            if pattern is credited:
+                cut = _after_stops(name, stop)
+                begin, name = begin + cut, name[cut:]
+            found = _trimmed(page, begin, name, stop, whole_line=pattern is labelled)
             if found is not None:
                 yield Span(
                     *found,
@@ -107,13 +115,23 @@ def named_people(page: Page) -> Iterator[Span]:
                 )
 
 
-COMMA_ORDER = re.compile(
-    rf"{CAP},[ ]?{CAP}(?:[ ][A-Z]\b)?"
-)  # "LOVE, AUGUST L" after a label is nobody's word
+# "LOVE, AUGUST L" and "D. Swift" after a label are nobody's words
+COMMA_ORDER = re.compile(rf"{CAP},[ ]?{CAP}(?:[ ][A-Z]\b)?|[A-Z]\.[ ]{CAP}")
+SIGNED = re.compile(rf"(?<!\w)/{{1,2}}e?s/{{1,2}}[ ]{{0,2}}(?P<name>{CAP}{DOT}(?:[ ]{WORD}){{0,3}})")
+TIGHT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z'-]+,[A-Z][A-Z'-]+)(?=[ ]{1,4}\d)")  # as the VA heads its notes
 DEGREE = re.compile(
     r"(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-?C)?|Ph\.?D|L\.?P\.?N|F\.?A\.?C\.?[SPC]|M\.?B\.?B\.?S|D\.?P\.?T|L\.?C\.?S\.?W)\b"
 )
 TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Drs|Nurse)\b\.?[ ]*", re.IGNORECASE)
+
+
+def _after_stops(name: str, stop: frozenset[str]) -> int:
+    """Return where the name begins that stands before a degree: after the last word that is none."""
+    cut = 0
+    for match in re.finditer(r"[^\s,]+", name):
+        if folded(match.group().strip(".'’")) in stop:
+            cut = match.end() + 1
+    return min(cut, len(name))
 
 
 def _trimmed(
@@ -124,9 +142,10 @@ def _trimmed(
     scores = page.scores
     while lead := TITLE.match(name):
         start, end, name = start + lead.end(), end + lead.end(), name[lead.end() :]
+    start_of_name = start
     for match in re.finditer(r"[^\s,]+", name):
         word = match.group().strip(".'’")
-        if DEGREE.match(name, match.start()) and end > start:
+        if DEGREE.match(page.text, start_of_name + match.start()) and end > start:
             break
         if folded(word) in stop or any(c.isdigit() for c in word):
             break

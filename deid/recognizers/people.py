@@ -15,7 +15,7 @@ from deid.lexicon.language import Language
 from deid.lexicon.lists import folded, read_list
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
-from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
+from deid.tagger import ENGLISH_WORD, GIVEN_NAME, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
 
 SURE = 0.75  # a finding less sure than this is not made longer
 SUSPICION = 0.02  # of the tagger, that an unknown word beside a name or a relation is one
@@ -75,7 +75,7 @@ def people_beside(page: Page) -> Iterator[Span]:
     for match in words.after.finditer(page.text):
         if _can_be_name(page, match.start("word"), match.end("word"), told=True):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
-    for match in words.logins.finditer(page.text):
+    for match in (*words.logins.finditer(page.text), *BY_AND_WHEN.finditer(page.text)):
         word = match.group("word")
         if not words.lists.get(folded(word), 0) & ENGLISH_WORD and folded(word) not in words.never:
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.75, "login")
@@ -96,14 +96,28 @@ def longer_names(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
 
 def _longer_behind(page: Page, span: Span) -> int:
     text, end = page.text, span.end
+    lists = _words(page.language).lists
     for _ in range(WORDS_MORE):
         match = NEXT.match(text, end)
         group = "rest" if match and match.group("rest") else "word"
         if match is None or not _can_be_name(page, match.start(group), match.end(group)):
             break
+        if _only_words(page, span) and lists.get(folded(match.group(group)), 0) & ENGLISH_WORD:
+            break
         end = match.end()
     last = INITIAL_BEHIND.match(text, end)
     return last.end() if last is not None and "," in text[span.start : end] else end
+
+
+def _only_words(page: Page, span: Span) -> bool:
+    """Say whether what was found are English words of which the first is nobody's given name."""
+    lists = _words(page.language).lists
+    parts = [folded(part) for part in re.findall(r"[^\W\d_]+", page.text[span.start : span.end])]
+    return (
+        bool(parts)
+        and not lists.get(parts[0], 0) & GIVEN_NAME
+        and all(lists.get(part, 0) & ENGLISH_WORD for part in parts)
+    )
 
 
 def _longer_before(page: Page, span: Span) -> int:
@@ -131,7 +145,9 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False) -> boo
     words, text = _words(page.language), page.text
     word = text[start:end]
     plain = folded(word)
-    if len(word) < 2 or plain in words.never or plain.removesuffix("'s") in words.never:
+    if max(len(part) for part in re.split(r"['’-]", word)) < 2:
+        return False
+    if plain in words.never or plain.removesuffix("'s") in words.never:
         return False
     places = page.tokens(start, end)
     suspicion = (
@@ -148,6 +164,7 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False) -> boo
     return bool(lists & WELL_KNOWN_NAME) and suspicion > (SUSPICION if upright else SUSPICION_OF_WORDS)
 
 
+BY_AND_WHEN = re.compile(r"\bby[ ](?P<word>[a-z][a-z.-]{3,24}\d{0,4})(?=[ ]\d{4}-\d\d-\d\d[T ]\d)")
 DEGREE = r"(?:M\.?D\.?|D\.?O\.?|PA-?C?|N\.?P\.?|Ph\.?D\.?|FAC[CSP])"
 INITIALS = (
     re.compile(r"(?<![\w/])(?P<a>[A-Z]{2,3})[/:](?P<b>[a-z]{2,3})(?=\d{0,4}(?:[ \t]*(?:\n|\Z)|[ \t]+(?:D[DT]?|T|Job|JOB|DOC)\b))"),
@@ -164,8 +181,14 @@ INITIALS = (
 
 def initials(page: Page) -> Iterator[Span]:
     """Yield the initials of who dictated, wrote or signed: "JS/bd", "T: 3/4/2019 JS:bd", "Tech: XRD"."""
+    titles = {folded(word) for table in ("titles", "credentials") for word in page.language.words(table)}
     for pattern in INITIALS:
         for match in pattern.finditer(page.text):
             for group in ("a", "b"):
-                if group in pattern.groupindex and match.group(group):
+                if group not in pattern.groupindex or not match.group(group):
+                    continue
+                if (
+                    folded(match.group(group)) not in titles
+                    or page.text[match.end(group) : match.end(group) + 1] != "."
+                ):
                     yield Span(match.start(group), match.end(group), Category.NAME, 0.7, "initials")

@@ -196,6 +196,7 @@ def _organized(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
 def organizations(page: Page) -> Iterator[Span]:
     """Yield firms and schools that the end of their name gives away, and hospitals of a place."""
     firms, hospitals = _organized(page.language)
+    lists = membership(page.language)
     generic = frozenset(page.language.words("institution_generic")) | frozenset(
         page.language.words("not_names")
     )
@@ -204,7 +205,8 @@ def organizations(page: Page) -> Iterator[Span]:
         start = match.start()
         while words and folded(words[0].strip(".")) in generic:
             start += len(words.pop(0)) + 1
-        if words:
+        own = [folded(word.strip(".").removesuffix("'s")) for word in words]
+        if any(lists.get(word, 0) & NAME_OR_PLACE or not lists.get(word, 0) & ENGLISH_WORD for word in own):
             yield Span(start, match.end(), Category.ORGANIZATION, 0.8, "institution")
     for match in hospitals.finditer(page.text):
         yield Span(match.start(), match.end(), Category.HOSPITAL, 0.8, "institution")

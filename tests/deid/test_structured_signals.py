@@ -148,8 +148,8 @@ def test_attributes_of_apple_health_are_read_by_no_other_way_than_by_name() -> N
     text = (READERS / "apple_health_xml.py").read_text()
     got = set(re.findall(r'(?:attributes\.get\(|written\()"(\w+)"', text))
     assert got == {
-        "type", "sourceName", "device", "unit", "creationDate", "startDate", "endDate", "value", "bpm", "time",
-        "key",
+        "type", "sourceName", "device", "unit", "creationDate", "startDate", "endDate", "value", "bpm",
+        "time", "key",
     }  # fmt: skip
 
 
