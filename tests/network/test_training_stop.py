@@ -29,7 +29,7 @@ def held(network: LocalNetwork, slug: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_stopped_run_holds_no_budget_at_the_hospitals_and_goes_on(network: LocalNetwork) -> None:
     home = ["--home", str(network.coordinator_home)]
     running = start(network)
