@@ -46,7 +46,7 @@ def listen_mllp(
     from node import boundary
     from node.home import NodeHome as Home
     from node.ingest.inbox import InboxBusy
-    from node.ingest.mllp import Limits, networks
+    from node.ingest.mllp_senders import Limits, networks
     from protocols.clock import SystemClock
 
     require_node(home)

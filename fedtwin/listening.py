@@ -34,7 +34,7 @@ ClientAuthority = Annotated[
 
 def tls_of(where: NodeHome, certificate: Path | None, key: Path | None, clients: Path | None) -> SSLContext:
     """Return the listener's side of TLS: with the certificate and key named, else the node's own."""
-    from node.ingest.mllp import tls_context
+    from node.ingest.mllp_senders import tls_context
 
     return tls_context(
         str(certificate or where.certificate),

@@ -17,7 +17,8 @@ from node import boundary
 from node.home import NodeHome
 from node.ingest.fact_rules import read_rules
 from node.ingest.inbox import Inbox
-from node.ingest.mllp import Limits, listening, load_in_turn, load_once
+from node.ingest.mllp import listening, load_in_turn, load_once
+from node.ingest.mllp_senders import Limits
 from node.keys import NodeKeys
 from node.omop.loading import Again
 from node.omop.store import OmopStore

@@ -7,11 +7,9 @@ another form, the file is damaged.
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from node.ingest.facts import TurnedAway
+from node.ingest.readers import vcf_chunks
 from node.ingest.readers.variant_batches import (
     MISSING,
     RSID,
@@ -30,8 +29,6 @@ from node.ingest.readers.variant_batches import (
 )
 from node.ingest.readers.vcf_genotypes import Bytes, Ints, NoGenotype, calls
 
-CHUNK = 1 << 22  # bytes of text: a million genotypes at most, and some 60 MB on the way into columns
-MAX_LINE = 1 << 28  # bytes: half a million samples with all that callers write about each of them
 _FIXED = 9  # CHROM POS ID REF ALT QUAL FILTER INFO FORMAT
 _CHROM, _POS, _ID, _REF, _ALT, _QUAL, _FILTER, _INFO, _FORMAT = range(_FIXED)
 _PAD = b".\t\t\t"  # what a sample says that says nothing; and no genotype ends with the text
@@ -47,61 +44,17 @@ def batches(path: Path, *, samples: int) -> Iterator[VariantBatch]:
     Raises: DamagedRecord.
     """
     done = 0
-    chunks = _chunks(path)
+    chunks = vcf_chunks.chunks(path)
     while True:
         try:
             text = next(chunks, None)
-        except (OSError, EOFError, zlib.error, _Endless):
+        except (OSError, EOFError, zlib.error, vcf_chunks.Endless):
             raise DamagedRecord(after=done) from None
         if text is None:
             return
         batch = _Lines(text, samples=samples, before=done).batch()
         done += batch.records
         yield batch
-
-
-class _Endless(Exception):
-    """A line that does not end."""
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """Yield whole lines below the header, each chunk ended by a line's end."""
-    with path.open("rb") as raw, _unpacked(raw) as file:
-        rest = b""
-        in_header = True
-        while True:
-            more = file.read(CHUNK)
-            end = more.rfind(b"\n")
-            if more and end < 0:
-                rest += more
-                if len(rest) > MAX_LINE:
-                    raise _Endless
-                continue
-            text = rest + more[: end + 1] if more else rest + b"\n" * bool(rest)
-            rest = more[end + 1 :]
-            if b"\r" in text:
-                text = text.replace(b"\r\n", b"\n")
-            if in_header:
-                text = _below_header(text)
-                in_header = not text
-            if text:
-                yield text
-            if not more:
-                return
-
-
-def _unpacked(raw: IO[bytes]) -> IO[bytes]:
-    packed = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
-
-
-def _below_header(text: bytes) -> bytes:
-    """Return what follows the lines with "#"."""
-    begin = 0
-    while text.startswith(b"#", begin):
-        begin = text.find(b"\n", begin) + 1
-    return text[begin:]
 
 
 class _Lines:

@@ -10,7 +10,7 @@ import pytest
 from cyvcf2 import VCF
 
 from node.ingest.errors import UnreadableSource
-from node.ingest.readers import vcf_records, vcf_text
+from node.ingest.readers import vcf_chunks, vcf_records, vcf_text
 from node.ingest.readers.variant_batches import VariantBatch
 from node.ingest.readers.vcf import VariantFile
 
@@ -79,7 +79,7 @@ def check_same(path: Path, samples: int) -> int:
 def test_every_form_of_record_is_read_as_cyvcf2_reads_it(
     tmp_path: Path, samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vcf_text, "CHUNK", 3_000)  # lines across chunks, and longer than one
+    monkeypatch.setattr(vcf_chunks, "CHUNK", 3_000)  # lines across chunks, and longer than one
     text = made_vcf(np.random.default_rng(samples), samples=samples, lines=600)
     (tmp_path / "a.vcf").write_text(text)
     with gzip.open(tmp_path / "b.vcf.gz", "wt") as packed:
@@ -136,8 +136,8 @@ def test_what_is_not_text_is_turned_away_and_what_is_beside_it_is_not(tmp_path: 
 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vcf_text, "CHUNK", 1_000)
-    monkeypatch.setattr(vcf_text, "MAX_LINE", 5_000)
+    monkeypatch.setattr(vcf_chunks, "CHUNK", 1_000)
+    monkeypatch.setattr(vcf_chunks, "MAX_LINE", 5_000)
     columns = "\t".join(("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "M1"))
     path = tmp_path / "a.vcf.gz"
     with gzip.open(path, "wt") as packed:

@@ -24,8 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ingest.inbox import Inbox, InboxBusy
-from node.ingest.mllp import Limits, Listener, listening, load_once, networks, tls_context
+from node.ingest.mllp import Listener, listening, load_once
 from node.ingest.mllp_reply import code_of, judge, reply
+from node.ingest.mllp_senders import Limits, networks, tls_context
 from protocols.clock import FixedClock, SystemClock
 from tests.bench.hl7v2_messages import oru
 from tests.bench.mllp_client import END, START, send
