@@ -56,7 +56,7 @@ def test_messages_are_found_however_they_are_parted(tmp_path, data):
 
 def test_it_is_a_reader_and_knows_its_files(tmp_path):
     reader: Reader = Hl7v2Reader()
-    assert (reader.name, reader.version) == ("hl7v2", "2")
+    assert (reader.name, reader.version) == ("hl7v2", "3")
     assert Hl7v2Reader(zone="Europe/Berlin").version != reader.version
     for data in (THREE[0], BHS, b"\x0b" + THREE[0], b"\xef\xbb\xbf" + THREE[0], b"\r\n" + THREE[0]):
         assert reader.reads(written(tmp_path, data))
@@ -213,6 +213,7 @@ SAMPLE_KINDS = {
     "retract observation": 2,
     "measurement": 68,
     "retract visit": 4,
+    "move visit": 2,
     "retract person": 2,
     "merge person": 6,
     "note": 90,
@@ -227,7 +228,6 @@ SAMPLE_NOTES = {
     ("IN1-12", "no-start"): 6,
     ("FT1", "order"): 17,
     ("MRG", "account-merge"): 3,
-    ("MRG-1", "stays-behind"): 2,
     ("OBX-5", "no-value"): 8,
     ("OBX-5", "value-is-a-time"): 5,
     ("OBR", "order"): 23,
@@ -242,8 +242,8 @@ SAMPLE_NOTES = {
 SAMPLE_TYPES = {
     "ADT": {
         "person": 57, "death": 43, "visit": 35, "observation": 37, "condition": 14, "procedure": 12,
-        "coverage": 14, "retract death": 11, "measurement": 4, "retract visit": 4, "retract observation": 2,
-        "retract person": 2, "merge person": 3, "note": 5,
+        "coverage": 14, "retract death": 11, "measurement": 4, "retract visit": 4, "move visit": 2,
+        "retract observation": 2, "retract person": 2, "merge person": 3, "note": 5,
     },
     "ADT^A40": {"person": 3, "merge person": 3},
     "BAR": {"person": 8, "death": 8, "observation": 6, "condition": 6, "procedure": 5, "coverage": 3},
