@@ -95,7 +95,7 @@ async def serving(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -
         stack.push_async_callback(joining.stop, GRACE_S)
         fleet_port = None
         if flower:
-            fleet_port = await _start_flower(home, broker, stack, clock=clock)
+            fleet_port = await _start_flower(home, broker, studies, stack, clock=clock)
         for background in (broker.watch_roll(), standing.keep_ready()):
             task = asyncio.create_task(background)
             stack.callback(task.cancel)
@@ -192,7 +192,9 @@ async def _broker_server(
     return server, port
 
 
-async def _start_flower(home: CoordinatorHome, broker: Broker, stack: AsyncExitStack, *, clock: Clock) -> int:
+async def _start_flower(
+    home: CoordinatorHome, broker: Broker, studies: StudyDesk, stack: AsyncExitStack, *, clock: Clock
+) -> int:
     config = home.config()
     deployment = FlowerDeployment(
         home.path,
@@ -206,6 +208,7 @@ async def _start_flower(home: CoordinatorHome, broker: Broker, stack: AsyncExitS
     await deployment.start()
     stack.push_async_callback(deployment.stop)
     broker.on_roster_change(deployment.roster_changed)
+    studies.on_round(deployment.round_opened)
     return deployment.fleet_port
 
 

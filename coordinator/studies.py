@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
@@ -51,6 +51,11 @@ class StudyDesk:
         self._clock = clock
         self._replies: dict[bytes, dict[NodeId, str]] = {}  # by plan hash: refusal, empty if approved
         self._bell = Bell()
+        self._on_round: list[Callable[[], None]] = []
+
+    def on_round(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever the session of a round is open."""
+        self._on_round.append(told)
 
     async def propose(self, envelope: bytes, *, proposer: str) -> pb.ProposeStudyReply:
         """Keep a study, ask every connected node, and return how many approve it.
@@ -82,6 +87,7 @@ class StudyDesk:
             if not 1 <= steps <= most or not 1 <= number <= study.training.rounds:
                 raise Refused(RefusalCode.NOT_ALLOWED)
             session = await self._open(study, envelope, number=number, steps=steps, without=without)
+            self._tell_of_round()
             participants = [node.raw for node in session.participants]
             yield pb.RoundEvent(opened=pb.RoundOpened(session_id=session.id.raw, participants=participants))
             for _ in range(steps):
@@ -128,6 +134,10 @@ class StudyDesk:
         self._bell.ring()
 
     # ---- the rest ----
+
+    def _tell_of_round(self) -> None:
+        for told in self._on_round:
+            told()
 
     async def _study(self, plan_hash: bytes) -> tuple[Study, bytes]:
         record = await asyncio.to_thread(self._state.study, plan_hash)

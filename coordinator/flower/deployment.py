@@ -108,6 +108,11 @@ class FlowerDeployment:
             self._gateway = None
         await self._superlink.stop()
 
+    def round_opened(self) -> None:
+        """Say that a training round was opened: its messages are about to come."""
+        if self._gateway is not None:
+            self._gateway.expect_messages()
+
     def roster_changed(self) -> None:
         """Say that a node joined or was revoked: it takes effect at once."""
         self._changed.set()

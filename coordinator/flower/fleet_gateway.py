@@ -75,7 +75,9 @@ UPSTREAM_TIMEOUT_S = 60.0
 # The SuperNode waits 30 s for an answer; its signature is good for 300 s.
 HOLD_S = 15.0
 HOLD_AFTER_MESSAGE_S = 60.0  # a run counts as on for this long after the last message
-HOLD_POLL_S = 0.05
+HOLD_POLL_S = 0.05  # for parts of a message, and for the message of a round that was just opened
+QUIET_POLL_S = 0.5  # else: each look costs the SuperLink 10 ms, which it needs for what others send
+EXPECTED_FOR_S = 5.0  # after a round was opened, its messages are about to come
 HOLD_POLL_PER_CALL_S = 0.02  # held calls together ask the SuperLink at most 50 times a second
 
 
@@ -151,6 +153,9 @@ class FleetGateway:
         )
         self._rate = rate or Rate(per_s=CALLS_PER_S, burst=BURST_CALLS)
         self._held = 0
+        self._expected_until = float("-inf")
+        self._served: set[bytes] = set()  # calls that have had their message of the round at hand
+        self._news = asyncio.Event()
         self._last_message_at = float("-inf")
         self._stopping = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -182,6 +187,13 @@ class FleetGateway:
     def port(self) -> int:
         """The port it listens on."""
         return int(self._socket.getsockname()[1])
+
+    def expect_messages(self) -> None:
+        """Say that a round was opened: each SuperNode is about to get a message. It is looked for at once."""
+        self._expected_until = time.monotonic() + EXPECTED_FOR_S
+        self._served.clear()
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def start(self) -> None:
         """Listen."""
@@ -265,10 +277,13 @@ class FleetGateway:
                     await _answer(send, 503)
                     return
                 if not response.is_success or self._is_there(path, response.content):
+                    if path == PULL_MESSAGES and time.monotonic() < self._expected_until:
+                        self._served.add(body)
                     break
                 if self._stopping.is_set() or time.monotonic() - began > self._patience(path):
                     break
-                await asyncio.sleep(max(HOLD_POLL_S, HOLD_POLL_PER_CALL_S * self._held))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), self._pause_s(path, body))
         finally:
             self._held -= 1
         await send(_start(response))
@@ -308,6 +323,12 @@ class FleetGateway:
             return True
         self._last_message_at = time.monotonic()
         return True
+
+    def _pause_s(self, path: bytes, body: bytes) -> float:
+        """Return how long after one look the next one is taken."""
+        expected = time.monotonic() < self._expected_until and body not in self._served
+        pause_s = HOLD_POLL_S if path == PULL_OBJECT or expected else QUIET_POLL_S
+        return max(pause_s, HOLD_POLL_PER_CALL_S * self._held)
 
     def _patience(self, path: bytes) -> float:
         """Return how long a call is held: for a message only while a run is on."""

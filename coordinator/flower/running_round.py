@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 Vector = NDArray[np.float64]
 
 POLL_S = 0.1  # between two looks for replies, as long as sums are awaited; Flower's own loop waits 3 s
-LAST_POLL_S = 0.02  # between two looks for replies after the last sum: they are on their way
+LAST_POLL_S = 0.05  # between two looks for replies after the last sum: they are on their way
 STOP_POLL_S = 0.1  # between two looks whether the run is to stop
 SUMS_POLL_S = 0.005  # between two looks for sums: a step takes 20 to 100 ms
 MESSAGE_TTL_S = 3600.0

@@ -18,11 +18,10 @@ from coordinator.flower.loopback_tls import make_loopback_tls
 from privacy import private_files
 from protocols.clock import Clock
 
-START_TIMEOUT_S = 60.0  # 2 s on an idle machine; migrations of a first database and busy machines take longer
+START_TIMEOUT_S = 60.0  # 2 s on an idle machine; busy ones take longer
 HEALTH_POLL_S = 0.1
-STOP_GRACE_S = 2.0  # it holds no state outside its database; its own SuperExec polls it to the last
+STOP_GRACE_S = 2.0  # it holds nothing that is needed; its own SuperExec polls it to the last
 SUPEREXEC_POLL_S = "0.1"  # Flower's default of 1 s delays the start of a ServerApp
-DATABASE = "superlink.sqlite"  # kept while we run: a SuperLink that died comes back with its SuperNodes
 HOME_VARIABLE = "FEDTWIN_COORDINATOR_HOME"
 
 
@@ -35,7 +34,12 @@ class SuperLinkDown(Exception):
 
 
 class SuperLink:
-    """One SuperLink with its database, certificate and log under `folder`."""
+    """One SuperLink with its certificate and log under `folder`. What it knows, it holds in memory.
+
+    A database on the disk more than doubles its work for a round, and nothing in it is needed: the roster
+    says who may connect, and a run continues from its own checkpoint. One that died comes back empty; whoever
+    keeps SuperNodes in step with the roster (`deployment`) registers them again, and they connect anew.
+    """
 
     def __init__(self, folder: Path, *, home: Path, log: Path, clock: Clock) -> None:
         """`home` is the coordinator's home: the ServerApp learns this path and no secret."""
@@ -71,12 +75,8 @@ class SuperLink:
         return self._control
 
     async def start(self) -> None:
-        """Start it with an empty database and wait until it answers. Raises: SuperLinkDown.
-
-        Nothing in the database is needed: the roster says who may connect, a run continues from its own
-        checkpoint. And Flower never admits a key again that was once removed.
-        """
-        for left in self._folder.glob(f"{DATABASE}*"):
+        """Start it and wait until it answers. Raises: SuperLinkDown."""
+        for left in self._folder.glob("superlink.sqlite*"):  # of an earlier version
             left.unlink()
         self._control = ControlApi(self.address, self.ca)
         await self._child.start()
@@ -102,7 +102,6 @@ class SuperLink:
         await self._child.stop(grace_s=STOP_GRACE_S)
 
     def _describe(self) -> Child:
-        database = str(self._folder / DATABASE)
         argv = (
             command("flower-superlink"),
             *("--host", "127.0.0.1", "--port", str(self._port)),
@@ -111,10 +110,11 @@ class SuperLink:
             *("--ssl-keyfile", str(self._tls.key)),
             "--enable-supernode-auth",
             "--disable-runtime-dependency-installation",
-            *("--database", database),
         )
         variables: Mapping[str, str] = environment(self._folder / "home", also=self._variables)
-        return Child(argv, variables, self._log, self._folder / "superlink.pid", marker=database)
+        return Child(
+            argv, variables, self._log, self._folder / "superlink.pid", marker=str(self._tls.certificate)
+        )
 
 
 def free_port() -> int:

@@ -81,10 +81,12 @@ class _Sites:
     source: RoundSource
     directory: Directory
     seen: set[NodeId] = field(default_factory=set)  # those that took part in a round
+    known: Mapping[NodeId, int] = field(default_factory=dict)  # at the last look
 
     def open(self, study: Study, *, number: int, without: Collection[NodeId]) -> OpenedRound:
         """Open a round's session, without sites whose SuperNode went away. Raises: Refused."""
-        away = self.seen - self.directory(self.grid).keys() if self.seen else set()
+        self.known = self.directory(self.grid)
+        away = self.seen - self.known.keys()
         opened = self.source.open(
             plan_hash=study.plan_hash(),
             round=number,
@@ -98,11 +100,11 @@ class _Sites:
         """Wait until every participant's SuperNode is online, or time is up; return those that are."""
         ends = time.monotonic() + SITES_TIMEOUT_S
         while True:
-            known = self.directory(self.grid)
-            found = {node: known[node] for node in opened.participants if node in known}
+            found = {node: self.known[node] for node in opened.participants if node in self.known}
             if len(found) == len(opened.participants) or time.monotonic() > ends:
                 return found
             time.sleep(POLL_S)
+            self.known = self.directory(self.grid)
 
 
 def train(

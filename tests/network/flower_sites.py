@@ -99,8 +99,10 @@ class OpenSums(rpc.ResearchServicer):
         self._sessions: dict[SessionId, _Session] = {}
         self._changed = threading.Condition()
         self.opened = 0
+        self.tell: Callable[[], None] = lambda: None  # of each round, as the broker tells the gateway
 
     def OpenRound(self, request, context):  # type: ignore[no-untyped-def]
+        self.tell()
         session_id, session = SessionId.new(), _Session(tuple(sorted(self._participants())))
         with self._changed:
             self._sessions[session_id] = session
@@ -222,6 +224,8 @@ async def flower_network(
         key=consortium.key,
         clock=SystemClock(),
     )
+    loop = asyncio.get_running_loop()
+    sums.tell = lambda: loop.call_soon_threadsafe(deployment.round_opened) and None
     with research_server(sums, home, consortium):
         await deployment.start()
         try:
