@@ -39,11 +39,12 @@ def test_on_a_few_documents_of_each_kind(finder: NoteFinder) -> None:
 @pytest.mark.slow
 def test_on_the_half_of_the_documents_that_nobody_looked_at(finder: NoteFinder) -> None:
     report = measured(finder, [one for one in documents() if not is_dev(one.id)])
-    assert value(report.core_char_recall) >= 0.985
-    assert value(report.over_redaction) <= 0.03
+    assert value(report.core_char_recall) >= 0.99
+    assert value(report.over_redaction) <= 0.02
     assert value(report.token_precision) >= 0.90
-    assert value(report.fully_masked_documents) >= 0.80
-    assert value(report.by_label["NAME-NO-LIST"]) >= 0.95
+    assert value(report.fully_masked_documents) >= 0.85
+    assert value(report.by_group["names"]) >= 0.98
+    assert value(report.by_label["NAME-NO-LIST"]) >= 0.98
 
 
 def test_marks_hold_what_was_filled_in_and_the_same_seed_gives_the_same_documents() -> None:
