@@ -41,8 +41,10 @@ def test_the_sections_of_statistical_modes_in_the_guide_are_those_of_plans() -> 
 
 
 def test_the_feature_set_and_the_study_in_the_guide_are_a_study(tmp_path: Path) -> None:
-    features, plan = blocks("studies.md", "toml")
+    features, plan, looks = blocks("studies.md", "toml")
     (tmp_path / "heart-failure.toml").write_text(features)
     (tmp_path / "study.toml").write_text(plan)
     study = read_study(tmp_path / "study.toml")
     assert [m.name for m in study.modalities] == ["person", "codes", "labs"]
+    (tmp_path / "looking.toml").write_text(plan.replace("rounds = 1\n", "rounds = 4\n") + looks)
+    assert read_study(tmp_path / "looking.toml").validation is not None

@@ -235,6 +235,7 @@ def test_three_hospitals_end_with_one_model_and_keep_their_own_parts(network: Lo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["node", "coordinator"])
 def test_a_kill_in_a_look_costs_no_look_twice_and_the_run_goes_on(network: LocalNetwork, who: str) -> None:
     """Rounds of two steps: with a look at each end, a third of all charges are looks."""
