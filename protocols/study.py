@@ -213,6 +213,8 @@ class Study:
             raise MalformedStudy("local", 'goes with training.mode = "local", and only with it')
         if self.clipping is not None and (mode != "shared-noise" or self.local != "none"):
             raise MalformedStudy("clipping", "goes with shared noise, and a model that no site has a part of")
+        if self.clipping is not None and self.aggregation.encrypted_layers:
+            raise MalformedStudy("clipping", "goes with sums of which no layer is encrypted besides")
         if training.sampling_rate != 1.0 and mode != "shared-noise":
             raise MalformedStudy("training.sampling_rate", "goes with shared noise: see local.sampling_rate")
         if mode == "local":
@@ -238,8 +240,8 @@ class Study:
             raise MalformedStudy(
                 "validation.every", "the run has fewer rounds: the model would never be tried"
             )
-        if self.training.mode != "shared-noise" or self.training.sampling_rate < 1.0:
-            raise MalformedStudy("validation", "goes with shared noise over all patients in each step")
+        if self.training.mode not in ("shared-noise", "local"):
+            raise MalformedStudy("validation", "goes with models that are trained in steps")
         if self.training.train_fraction + plan.fraction > 1.0:
             raise MalformedStudy("validation.fraction", "with train_fraction at most 1 together")
         if plan.metric == "accuracy" and self.outcome.task not in ("binary", "multiclass"):

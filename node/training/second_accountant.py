@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 
+import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
 
 from privacy import study_noise, study_releases, validation
@@ -62,7 +63,7 @@ def opinion(
     accountant.history = [(noise_multiplier, rate, steps)]
     if looks:
         accountant.history.append((look, 1.0, looks))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # numpy's own hold for this thread
         warnings.simplefilter("ignore")  # it warns where a wider range of orders could say less
         found = float(accountant.get_epsilon(delta, alphas=list(_ORDERS if rate == 1.0 else _WHOLE)))
         if rate == 1.0:

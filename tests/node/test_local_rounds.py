@@ -145,6 +145,26 @@ def test_a_plan_whose_noise_a_second_accountant_finds_too_small_is_not_trained(
     assert not network.hub.vectors
 
 
+@pytest.mark.parametrize("name", ["local", "sampled"])
+def test_looks_at_the_model_are_charged_beside_its_steps_and_both_are_what_the_plan_says(
+    tmp_path: Path, name: str
+) -> None:
+    looks = {"every": 2, "fraction": 0.1, "share": 0.1, "loss_bound": 3.0, "patience": 0}
+    study = Study.from_json(FORMS[name] | {"validation": looks})
+    with Hospitals(tmp_path, 4, deadline_s=120.0) as network:
+        fill_all(network)
+        network.approve(study)
+        for number in (1, 2):
+            replies = network.round(study, descent.initial(study), round=number)
+            failed = [repr(reply) for reply in replies if isinstance(reply, Exception)]
+            assert not failed
+        for hospital in network.all:
+            spent = hospital.ledger.spent(delta=1e-5)
+            assert spent.events == 6 * PER_SUM[name] + 1
+            assert 0.99 < spent.epsilon <= 1.0
+            assert hospital.trainer.steps_taken(study.plan_hash()) == 6
+
+
 def test_absurd_parameters_give_no_update_and_break_no_promise(network: Hospitals, study: Study) -> None:
     replies = network.round(study, np.full(study.parameters, 1.7e308), round=1)
     assert all(isinstance(reply, RoundReply) for reply in replies)

@@ -6,7 +6,7 @@ import pytest
 
 from node.training import second_accountant
 from node.training.second_accountant import LOOSENESS, AccountantsDisagree, opinion
-from privacy import study_releases
+from privacy import accountant, study_noise, study_releases, validation
 from privacy.accountant import calibrate
 from protocols.study import Study
 from tests.protocols.study_forms import study_form
@@ -58,6 +58,21 @@ def test_plans_of_samples_and_of_local_training_are_held_against_opacus_too(
     for study in plans:
         with pytest.raises(AccountantsDisagree):
             second_accountant.check(study)
+
+
+@pytest.mark.parametrize("mode", ["sampled", "local"])
+def test_looks_and_sampled_steps_cost_the_claim_together(mode: str) -> None:
+    looks = {"every": 1, "fraction": 0.1, "share": 0.1, "loss_bound": 3.0, "patience": 0}
+    form = study_form(validation=looks, training__sampling_rate=0.4)
+    if mode == "local":
+        local = {"local_steps": 3, "sampling_rate": 0.4, "update_clip": 1.0}
+        form = study_form(validation=looks, training__mode="local") | {"local": local}
+    study = Study.from_json(form)
+    second_accountant.check(study)
+    steps = study_noise.event(study, steps=study.training.steps)
+    both = [steps, validation.event(study, count=validation.looks(study))]
+    assert 0.99 < accountant.epsilon(both, delta=1e-5) <= 1.0
+    assert accountant.epsilon([steps], delta=1e-5) < 0.99, "a part of it is the looks'"
 
 
 def test_the_error_says_both_figures() -> None:

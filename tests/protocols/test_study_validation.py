@@ -51,9 +51,13 @@ def test_what_makes_no_sense_is_refused_by_its_path(changes: dict[str, Any], pat
     assert refused.value.path == path
 
 
-def test_it_does_not_go_with_samples_of_patients() -> None:
-    with pytest.raises(MalformedStudy, match="all patients in each step"):
-        Study.from_json(study_form(validation=SECTION, training__sampling_rate=0.5))
+def test_it_goes_with_samples_and_with_local_training() -> None:
+    local = {"local_steps": 2, "sampling_rate": 0.5, "update_clip": 1.0}
+    for form in (
+        study_form(validation=SECTION, training__sampling_rate=0.5),
+        study_form(validation=SECTION, training__mode="local") | {"local": local},
+    ):
+        assert Study.from_json(form).validation is not None
 
 
 def test_accuracy_cannot_decide_where_nothing_is_right_or_wrong() -> None:
