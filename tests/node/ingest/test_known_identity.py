@@ -20,7 +20,7 @@ KEEP_NOTES = FactRules(notes=TextPolicy.REDACTED)
 # small letters, no title, a number without a label: nothing here looks like identity
 NOTE = "pt slept well. zorvane asked for tea; would like wimbrel better. qx81rt. bp 120/80, on metformin"
 SECRETS = ("zorvane", "wimbrel", "qx81rt")
-UNSEEN = ["zorvane", "wimbrel"]  # by who does not know the patient
+UNSEEN = ["zorvane"]  # by who does not know the patient
 
 
 @pytest.fixture
