@@ -34,7 +34,10 @@ MERGE = {"kind": "person", "patient": "A-1", "action": "merge", "other_patient":
 
 
 def mappings() -> list[Mapping]:
-    return [parse_mapping(_named(text).encode(), file=f"{place}.toml") for place, text in enumerate((PATIENTS, LABS))]
+    return [
+        parse_mapping(_named(text).encode(), file=f"{place}.toml")
+        for place, text in enumerate((PATIENTS, LABS))
+    ]
 
 
 def _named(text: str) -> str:
@@ -143,7 +146,9 @@ def test_a_death_that_a_mapping_told_of_is_that_of_who_it_is(site: Hospital) -> 
     (site.folder / "deaths.csv").write_text("mrn,died\nA-1,2022-05-01\n")
     take(site, "patients.csv")
     pipeline = Pipeline(site.store, site.vault, CLOCK, readers=ENTRIES)
-    pipeline.ingest([site.folder / "deaths.csv"], mappings=[parse_mapping(DEATHS.encode(), file="deaths.toml")])
+    pipeline.ingest(
+        [site.folder / "deaths.csv"], mappings=[parse_mapping(DEATHS.encode(), file="deaths.toml")]
+    )
     take(site, "merge.facts")
     shift = int(site.vault.pseudonyms(["B-2"], namespace="mrn").shift_days[0])
     assert site.rows("SELECT person_id, death_date - DATE '2022-05-01' FROM death") == [
