@@ -14,6 +14,7 @@ from functools import cached_property
 
 from deid.errors import NotRedacted
 from deid.notes import NoteFinder
+from deid.recognizers.known import known_spans
 from deid.spans import Category, Known, Span, merged
 
 MAX_CHARACTERS = 200_000  # a hundred pages: what is longer is no field and no note of one visit
@@ -28,16 +29,20 @@ class Redactor:
     def _finder(self) -> NoteFinder:
         return NoteFinder.open()
 
-    def redact(self, text: str) -> str:
-        """Return `text` with each finding replaced by its kind: `[PHONE]`.
+    def redact(self, text: str, known: Sequence[Known] = ()) -> str:
+        """Return `text` with each finding replaced by its kind: `[PHONE]`; `known` is of whom it speaks.
 
         Raises: NotRedacted if it is too long or the analysis fails; the text is in no message.
         """
         if len(text) > MAX_CHARACTERS:
             raise NotRedacted(f"a text field has at most {MAX_CHARACTERS} characters")
-        (found,) = self._finder.find([text])
+        (found,) = self._finder.find([text], known=[known])
         numbers = (Span(m.start(), m.end(), Category.ID, 0.5, "length") for m in _LONG_NUMBER.finditer(text))
         return tagged_text(text, merged([*found, *numbers]))
+
+    def holds(self, text: str, known: Sequence[Known]) -> bool:
+        """Return whether anything of what is known of somebody stands in a text."""
+        return any(True for _ in known_spans(text, known, self._finder.language))
 
     def redact_note(self, text: str, known: Sequence[Known] = ()) -> str:
         """Return a note with each finding replaced by its kind; `known` is what is known of its patient.

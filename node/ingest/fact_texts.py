@@ -35,7 +35,7 @@ class Texts:
         self._texts: dict[str, str | None] = {}
 
     def learn(self, batch: FactBatch) -> None:
-        """Have the vault remember who patients are whose notes are kept, and forget those who leave."""
+        """Have the vault remember who patients are whose texts are kept, and forget those who leave."""
         leaving = batch.facts.filter(pc.equal(batch.facts["action"], Action.WITHDRAW.value))
         for space, patient in zip(
             pc.fill_null(leaving["patient_namespace"], "patient").to_pylist(),
@@ -47,7 +47,7 @@ class Texts:
                 self._leaving.add((space, who))
                 self._vault.forget([who], namespace=space)
                 self._identities.pop((space, who), None)
-        if self._rules.notes is not TextPolicy.REDACTED:
+        if TextPolicy.REDACTED not in (self._rules.notes, self._rules.values):
             return
         by_space: dict[str, dict[str, list[Known]]] = {}
         for told in batch.told:
@@ -89,6 +89,8 @@ class Texts:
         kept = [self._text(text) if text is not None else None for text in texts]
         words = [WORDS.get((text or "").strip().lower(), 0) or None for text in texts]
         value_text = pa.array(kept, pa.string()).take(found.indices)
+        if self._rules.values is TextPolicy.REDACTED:
+            value_text = self._without_known(columns, value_text)
         withheld = (
             pc.is_valid(found).to_numpy(zero_copy_only=False)
             & pc.is_null(value_text).to_numpy(zero_copy_only=False)
@@ -101,19 +103,38 @@ class Texts:
         ]
         return value_text, pa.array(words, pa.int64()).take(found.indices), withheld
 
+    def _without_known(self, columns: Columns, kept: pa.Array) -> pa.Array:
+        """Return the texts without what the vault knows of each one's patient, which few of them hold."""
+        rows = np.flatnonzero(columns.asserts & pc.is_valid(kept).to_numpy(zero_copy_only=False))
+        told = columns.facts.select(["value_text", "patient", "patient_namespace"]).take(pa.array(rows))
+        found = kept.to_pylist()
+        for place, row in zip(rows.tolist(), told.to_pylist(), strict=True):
+            if row["patient"] is None or row["value_text"].strip().lower() in WORDS:
+                continue
+            known = self._known_of(row["patient_namespace"] or "patient", row["patient"].strip())
+            try:
+                if self._redact.holds(row["value_text"], known):
+                    found[place] = self._redact.redact(row["value_text"], known)
+            except NotRedacted:
+                found[place] = None
+        return pa.array(found, pa.string())
+
     def _note(self, text: str, *, space: str, patient: str) -> str | None:
         """Return a note without identity, that of its patient as the vault knows it too; None if it may not
         be kept.
         """
+        try:
+            return self._redact.redact_note(text, self._known_of(space, patient))
+        except NotRedacted:
+            return None
+
+    def _known_of(self, space: str, patient: str) -> tuple[Known, ...]:
         if len(self._identities) > _REMEMBERED:
             self._identities.clear()
         key = (space, patient)
         if key not in self._identities:
             (self._identities[key],) = self._vault.known_of([patient], namespace=space)
-        try:
-            return self._redact.redact_note(text, self._identities[key])
-        except NotRedacted:
-            return None
+        return self._identities[key]
 
     def _text(self, text: str) -> str | None:
         """Return what may be kept of a text, None if nothing may."""

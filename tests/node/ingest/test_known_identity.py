@@ -70,6 +70,28 @@ def notes(site: Hospital) -> list[str]:
     return [str(row[0]) for row in site.rows("SELECT note_text FROM note")]
 
 
+def test_a_result_in_words_loses_what_the_records_say_of_its_patient(site: Hospital, tmp_path: Path) -> None:
+    said = {
+        "resourceType": "Observation",
+        "id": "o1",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]},
+        "subject": {"reference": "Patient/p1"},
+        "effectiveDateTime": "2021-05-03T10:00:00Z",
+        "valueString": "zorvane tea: 3 cups, qx81rt",
+    }
+    other = {**said, "id": "o2", "subject": {"reference": "Patient/p2"}}
+    stranger = {**patient("p2"), "name": [], "address": [], "identifier": []}
+    rules = FactRules(values=TextPolicy.REDACTED)
+    take(site, write(tmp_path, "Patient.ndjson", patient(), stranger), rules=rules)
+    take(site, write(tmp_path, "Observation.ndjson", said, other), rules=rules)
+    texts = [str(row[0]) for row in site.rows("SELECT value_as_string FROM observation")]
+    known, unknown = sorted(texts, key=lambda text: "zorvane" in text)
+    assert "3 cups" in known
+    assert not any(secret in known for secret in SECRETS)
+    assert "zorvane" in unknown
+
+
 def test_the_note_alone_does_not_show_who_it_is_about() -> None:
     left = Redactor().redact_note(NOTE)
     assert [word for word in UNSEEN if word in left] == UNSEEN
