@@ -7,6 +7,7 @@ or by its own convolutions, says that all its steps together cost about what the
 
 from __future__ import annotations
 
+import threading
 import warnings
 from functools import lru_cache
 
@@ -21,6 +22,10 @@ from protocols.study import Study
 LOOSENESS = 1.3
 _WHOLE = (*range(2, 64), *(2**k for k in range(6, 11)))
 _ORDERS = (*(1.0 + tenth / 10.0 for tenth in range(1, 100)), *range(11, 64), *(2**k for k in range(6, 16)))
+
+# What is done about warnings holds for all threads: of two inside, the first to leave would set the other's
+# aside. numpy's own hold for one thread.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class AccountantsDisagree(Exception):
@@ -63,7 +68,7 @@ def opinion(
     accountant.history = [(noise_multiplier, rate, steps)]
     if looks:
         accountant.history.append((look, 1.0, looks))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):  # numpy's own hold for this thread
+    with _ONE_AT_A_TIME, warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # it warns where a wider range of orders could say less
         found = float(accountant.get_epsilon(delta, alphas=list(_ORDERS if rate == 1.0 else _WHOLE)))
         if rate == 1.0:
