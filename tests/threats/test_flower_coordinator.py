@@ -18,6 +18,7 @@ from protocols.study import Study
 from tests.network.flower_sites import Network, OpenSums, flower_network
 from tests.protocols.study_forms import study_form
 from tests.threats.hostile_bundle import hostile_bundle
+from tests.threats.process_memory import holds
 
 SECRET = "Jane Example, MRN 4711"
 WITHIN_S = 120.0
@@ -72,12 +73,16 @@ def test_the_text_of_an_exception_never_reaches_the_coordinator(tmp_path: Path) 
             assert (status.state, status.refusal) == ("failed", RefusalCode.INTERNAL)
             state = await finished(network, started.run_id)
             assert state.sub_status == "failed"
+            superlink = network.deployment.superlink.pid  # what it knows stands in its memory alone
+            assert superlink is not None
+            hospital = str(network.sites[0].node)
+            assert holds(superlink, hospital.encode(), SECRET.encode()) == [True, False]
 
     study = Study.from_json(study_form(sites__minimum=2, sites__tolerance=0))
     assert study.sites.minimum == 2
     asyncio.run(scenario())
     searched = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name == "superlink.sqlite" for path in searched)
+    assert any(path.name == "status.json" for path in searched)
     for path in searched:
         assert b"Jane" not in path.read_bytes(), path
 
