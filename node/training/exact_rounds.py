@@ -11,11 +11,9 @@ What this does not give is privacy in the sense of any (ε, δ): docs/threat-mod
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +29,7 @@ from node.queries import cohort
 from node.sums import OpenSession
 from node.training import exact_parts
 from node.training.approvals import Approvals
+from node.training.round_sums import RoundSums, Words, check_session
 from privacy import descent, newton, study_noise
 from privacy.budget import Account
 from privacy.descent import NotFinite
@@ -38,7 +37,6 @@ from privacy.exact_state import State, exact_sums
 from privacy.exact_sums import ExactSums
 from privacy.ledger import Ledger
 from protocols.clock import Clock
-from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
 from protocols.study import Study
@@ -46,35 +44,6 @@ from protocols.study import Study
 # As many parameters as people, and the sums are the people. DataSHIELD asks for three by default
 # (nfilter.glm = 0.33).
 PEOPLE_PER_COEFFICIENT = 3
-LOOP_GRACE_S = 60.0  # beyond the loop's own deadlines: then the loop is gone, and the thread must not hang
-
-Words = NDArray[np.uint64]
-T = TypeVar("T")
-
-
-class Sums(Protocol):
-    """The secure sums that a round adds to: node.sums.SumSessions."""
-
-    async def opened(self, session: SessionId) -> OpenSession:
-        """Return the session once it is ready. Raises: Refused."""
-        ...
-
-    async def contribute(
-        self,
-        session: SessionId,
-        step: int,
-        context: bytes,
-        vector: Words,
-        *,
-        width: int,
-        before_reveal: Callable[[], None] | None = None,
-    ) -> None:
-        """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
-        ...
-
-    async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
-        """Return the total. Raises: Refused."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,12 +55,10 @@ class ExactRounds:
     ledger: Ledger
     audit: AuditLog
     store: OmopStore
-    sums: Sums
-    loop: asyncio.AbstractEventLoop
+    sums: RoundSums
     split_key: bytes
     clock: Clock
     dataset: str
-    deadline_s: float
 
     def train(self, study: Study, request: RoundRequest, *, approved: bool) -> RoundReply:
         """Take part in the study's sums and say which result came out. Raises: Refused, as rounds do.
@@ -99,7 +66,7 @@ class ExactRounds:
         Args: study, the plan of the request's hash, as this hospital keeps it; approved, whether it is.
         """
         fewest_people = self._allowed(study, request, approved=approved)
-        session = self._in_loop(self.sums.opened(request.session_id)).result(LOOP_GRACE_S)
+        session = self.sums.opened(request.session_id)
         plan = _checked_session(study, request, session)
         if self.ledger.exact_releases().get(request.plan_hash.hex()):
             raise Refused(RefusalCode.REPLAYED)  # before anything is read
@@ -159,7 +126,7 @@ class ExactRounds:
         walk = newton.begin(study, descent.initial(study))
         while not walk.finished:
             vector = plan.encode(exact_parts.part(study, walk, rows))
-            total = self._send(study, request, walk.steps_done, vector).result(self.deadline_s + LOOP_GRACE_S)
+            total = self.sums.total(self._send(study, request, walk.steps_done, vector))
             walk.apply(plan.decode(total))
             if State.of(study, walk.params).sites != plan.participants:
                 raise NotFinite("a total is not that of all hospitals of the session")
@@ -188,31 +155,14 @@ class ExactRounds:
         def revealing() -> None:
             self.audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
 
-        async def exchange() -> Words:
-            await self.sums.contribute(
-                request.session_id, step, context, vector, width=vector.itemsize, before_reveal=revealing
-            )
-            return await self.sums.result(request.session_id, step, deadline_s=self.deadline_s)
-
-        return self._in_loop(exchange())
-
-    def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        return self.sums.send(
+            request.session_id, step, context, vector, width=vector.itemsize, before_reveal=revealing
+        )
 
 
 def _checked_session(study: Study, request: RoundRequest, session: OpenSession) -> ExactSums:
     """Return how values are added in a session that was opened for just this study. Raises: Refused."""
-    found = session.parameters
-    if (
-        found.purpose != study_noise.session_purpose(request.plan_hash)
-        or found.round != request.round
-        or found.steps != study.training.steps
-    ):
-        raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-    if session.participants < study.sites.minimum:
-        raise Refused(RefusalCode.TOO_FEW_SITES)
-    if session.tolerance < study.sites.tolerance:
-        raise Refused(RefusalCode.NOT_ALLOWED)
+    check_session(study, request, session, sums=study.training.steps)
     try:
         plan = exact_sums(study, participants=session.participants, tolerance=session.tolerance)
     except ValueError:

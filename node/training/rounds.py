@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from node.training.contributions import contribution
 from node.training.exact_rounds import ExactRounds
 from node.training.local_sgd import Site
 from node.training.own_part import OwnPart, OwnParts, fitted
+from node.training.round_sums import RoundSums, Sums, Words, check_session
 from node.training.second_accountant import AccountantsDisagree
 from node.training.validation import LocalFigures, Split
 from privacy import descent, norm_bound, study_noise, study_releases, walks
@@ -53,52 +53,14 @@ from privacy.rng import SecureBits
 from privacy.update_sums import UpdateSums
 from privacy.walks import Walk
 from protocols.clock import Clock
-from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
 from protocols.study import Study
 
 PURPOSE = "training"  # in the ledger
 STEP_DEADLINE_S = 300.0  # from our input to the total: the slowest site's gradient and a lost connection
-LOOP_GRACE_S = 60.0  # beyond the loop's own deadlines: then the loop is gone, and the thread must not hang
 
 _log = logging.getLogger(__name__)
-
-Words = NDArray[np.uint64]
-T = TypeVar("T")
-
-
-class Sums(Protocol):
-    """The secure sums a trainer adds to: node.sums.SumSessions, and sim.federation's in one process."""
-
-    async def opened(self, session: SessionId) -> OpenSession:
-        """Return the session once it is ready. Raises: Refused."""
-        ...
-
-    async def contribute(
-        self,
-        session: SessionId,
-        step: int,
-        context: bytes,
-        vector: Words,
-        *,
-        width: int,
-        before_reveal: Callable[[], None] | None = None,
-    ) -> None:
-        """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
-        ...
-
-    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
-        """Do ahead what can be done ahead of a step's vector. Raises: Refused."""
-        ...
-
-    async def result(self, session: SessionId, step: int, *, deadline_s: float) -> Words:
-        """Return the total. Raises: Refused."""
-        ...
-
-    async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
-        """Say that no further input will come from here."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,20 +121,18 @@ class Trainer:
         self._ledger = ledger
         self._audit = audit
         self._store = store
-        self._sums = sums
-        self._loop = loop
+        self._sums = RoundSums(sums, loop, step_deadline_s)
         self._split_key = split_key
         self._bits = bits
         self._clock = clock
         self._dataset = dataset
-        self._deadline_s = step_deadline_s
         self._quality = quality
         self._deid = deid
         self._own_parts = own_parts
         self._figures = figures
         self._own: dict[bytes, OwnPart] = {}
         self._exact = ExactRounds(
-            approvals, policy, ledger, audit, store, sums, loop, split_key, clock, dataset, step_deadline_s
+            approvals, policy, ledger, audit, store, self._sums, split_key, clock, dataset
         )
         self._one_round = threading.Lock()
         self._rows: tuple[tuple[bytes, str], Split] | None = None
@@ -189,7 +149,7 @@ class Trainer:
             except Exception as error:
                 code = _code_of(error)
                 leaving = code or RefusalCode.INTERNAL
-                self._in_loop(self._sums.withdraw(request.session_id, leaving)).result(LOOP_GRACE_S)
+                self._sums.withdraw(request.session_id, leaving)
                 self._audit.record(
                     AuditEvent.ROUND_REFUSED,
                     plan_hash=request.plan_hash.hex(),
@@ -202,12 +162,12 @@ class Trainer:
                 raise Refused(code) from error
 
     def _train(self, request: RoundRequest) -> RoundReply:
-        asked, approved = self._approvals.find(request.plan_hash)
-        if asked.exact is not None:  # another kind of round: nothing of it passes through what noise pays for
+        study, approved = self._approvals.find(request.plan_hash)
+        if study.exact is not None:  # another kind of round: nothing of it passes through what noise pays for
             self._check_standing(self._policy())
-            return self._exact.train(asked, request, approved=approved)
-        study = self._allowed(request)
-        session = self._in_loop(self._sums.opened(request.session_id)).result(LOOP_GRACE_S)
+            return self._exact.train(study, request, approved=approved)
+        self._allowed(study, request, approved=approved)
+        session = self._sums.opened(request.session_id)
         plan, look_plan = _checked_session(study, request, session)
         with ExitStack() as held:
             # by far most of what is left belongs to later rounds, which reserve it again
@@ -237,13 +197,12 @@ class Trainer:
         )
         return RoundReply(descent.digest(walk.params), walk.steps_done)
 
-    def _allowed(self, request: RoundRequest) -> Study:
-        """Return the plan if policy and approval let it train here, and its noise is what it claims.
+    def _allowed(self, study: Study, request: RoundRequest, *, approved: bool) -> None:
+        """Refuse a plan that policy or approval do not let train here, or whose noise is not as claimed.
 
         Raises: Refused, MalformedPolicy, AccountantsDisagree.
         """
         policy = self._policy()
-        study, approved = self._approvals.find(request.plan_hash)
         self._check_standing(policy)
         policy.check_study(
             project=study.project,
@@ -258,7 +217,6 @@ class Trainer:
         if request.round > study.training.rounds or len(request.parameters) != study.parameters:
             raise Refused(RefusalCode.MALFORMED)
         second_accountant.check(study)
-        return study
 
     def _check_standing(self, policy: Policy) -> None:
         """Raises: Refused while the data, or how identity was taken out, are not as the policy asks."""
@@ -333,7 +291,7 @@ class Trainer:
             if walk.steps_done + 1 < current.study.training.steps_per_round:
                 self._prepare(current, walk.steps_done + 1)
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
-            total = sending.result(self._deadline_s + LOOP_GRACE_S)
+            total = self._sums.total(sending)
             walk.apply(current.plan.decode(total))
         self._keep_own_part(current, walk, own, rows.training)
         if current.look is not None:
@@ -344,7 +302,7 @@ class Trainer:
         """Have the next step's masks computed while the others add. If that fails, so will the step."""
         request = current.request
         context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
-        self._in_loop(self._sums.prepare(request.session_id, step, context, current.plan.dimension))
+        self._sums.prepare(request.session_id, step, context, current.plan.dimension)
 
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
@@ -357,7 +315,7 @@ class Trainer:
             current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
         )
         try:
-            total = look.plan.decode(sending.result(self._deadline_s + LOOP_GRACE_S))
+            total = look.plan.decode(self._sums.total(sending))
         except (Refused, TimeoutError) as error:  # too few are left for the sum: it is charged, and lost
             _log.warning("no total of a look at the model: %s", _code_of(error))
             return
@@ -425,21 +383,9 @@ class Trainer:
             ledger.revealed(request_id)
             self._audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
 
-        async def exchange() -> Words:
-            await self._sums.contribute(
-                request.session_id,
-                step,
-                context,
-                vector,
-                width=width,
-                before_reveal=revealing,
-            )
-            return await self._sums.result(request.session_id, step, deadline_s=self._deadline_s)
-
-        return self._in_loop(exchange())
-
-    def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return self._sums.send(
+            request.session_id, step, context, vector, width=width, before_reveal=revealing
+        )
 
 
 def _check_sum(study: Study, vector: NDArray[np.float64], *, patients: int) -> None:
@@ -459,17 +405,7 @@ def _checked_session(
 
     Raises: Refused.
     """
-    found = session.parameters
-    if (
-        found.purpose != study_noise.session_purpose(request.plan_hash)
-        or found.round != request.round
-        or found.steps != study_noise.session_sums(study, round=request.round)
-    ):
-        raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-    if session.participants < study.sites.minimum:
-        raise Refused(RefusalCode.TOO_FEW_SITES)
-    if session.tolerance < study.sites.tolerance:
-        raise Refused(RefusalCode.NOT_ALLOWED)
+    check_session(study, request, session, sums=study_noise.session_sums(study, round=request.round))
     sites, tolerance = session.participants, session.tolerance
     look = None
     try:

@@ -26,7 +26,8 @@ from node.sums import OpenSession
 from node.training import contributions
 from node.training.gradient import Sums as ClippedSums
 from node.training.gradient import clipped_sums
-from node.training.rounds import Sums, Trainer
+from node.training.round_sums import Sums
+from node.training.rounds import Trainer
 from privacy import descent, study_noise
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols import proposal

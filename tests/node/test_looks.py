@@ -178,7 +178,7 @@ class _Killed(BaseException):
 
 def _gone_at(network: Hospitals, hospital: Any, *, step: int) -> None:
     """Let a hospital's input to this step of any session not leave."""
-    sums = hospital.trainer._sums
+    sums = hospital.trainer._sums.sums
     sent = sums.contribute
 
     async def contribute(session, at, *words, **more) -> None:  # type: ignore[no-untyped-def]
@@ -216,7 +216,7 @@ def _round_with_a_kill(network: Hospitals, session: Any) -> None:
         lost.trainer.train(request)
     finally:
         network.hub.gone.add(lost.node)
-        settle = next(iter(others)).trainer._sums
+        settle = next(iter(others)).trainer._sums.sums
         network.loop.call_soon_threadsafe(lambda: _settled(settle, session))
         for thread in threads:
             thread.join(30)
