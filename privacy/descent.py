@@ -76,7 +76,7 @@ class Descent:
     def __init__(self, study: Study, params: Vector) -> None:
         """Start a round at `params`. Raises: NotFinite for another shape or a value that is not finite."""
         self._plan = study.training
-        self.params: Vector = _checked(params, study.parameters).copy()
+        self.params: Vector = checked(params, study.parameters).copy()
         self._velocity = np.zeros(study.parameters)
         self._square = np.zeros(study.parameters)
         self._mean = np.zeros(study.parameters)
@@ -97,7 +97,7 @@ class Descent:
         if self.finished:
             raise ValueError("the round has no further step")
         patients = float(self._plan.expected_patients) * self._plan.sampling_rate
-        gradient = _checked(noisy_sum, len(self.params)) / patients
+        gradient = checked(noisy_sum, len(self.params)) / patients
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             if self._plan.optimizer == "adam":
                 velocity, square, direction = self._adam(gradient)
@@ -110,7 +110,7 @@ class Descent:
             if self._plan.average:
                 self._mean = self._mean + (params - self._mean) / float(self.steps_done + 1)
             last = self.steps_done + 1 == self._plan.steps_per_round
-            params = _checked(self._mean if last and self._plan.average else params, len(params))
+            params = checked(self._mean if last and self._plan.average else params, len(params))
         self._velocity, self._square, self.params = velocity, square, params
         self.steps_done += 1
         return params
@@ -133,7 +133,8 @@ def power(base: float, exponent: int) -> float:
     return found
 
 
-def _checked(vector: Vector, size: int) -> Vector:
+def checked(vector: Vector, size: int) -> Vector:
+    """Return `vector` as one row of `size` finite numbers. Raises: NotFinite."""
     found = np.asarray(vector, dtype=np.float64)
     if found.shape != (size,):
         raise NotFinite(f"expected {size} values in one row, got shape {found.shape}")

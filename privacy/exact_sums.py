@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.lattice import NotEncodable, check_contributors, check_sites, signed
+from privacy.lattice import NotEncodable, check_contributors, check_sites, real_numbers, signed
 from privacy.ring_words import WORD_BYTES
 
 Words = NDArray[np.uint64]
@@ -75,12 +75,9 @@ class ExactSums:
     def encode(self, vector: NDArray[Any]) -> Words:
         """Return the words of `vector`. Raises: NotEncodable for another shape, or a value out of range."""
         values = np.asarray(vector)
-        if values.shape != (self.dimension,) or values.dtype.kind != "f":
-            raise NotEncodable("another dimension or type than the plan's")
-        exact = values.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            if exact.size and not float(np.abs(exact).max()) <= self.largest:  # also catches NaN
-                raise NotEncodable("a value is not finite, or larger than the plan's largest")
+        if values.shape != (self.dimension,):
+            raise NotEncodable("another dimension than the plan's")
+        exact = real_numbers(values, largest=self.largest)
         scaled = np.ldexp(exact, self.scale_bits - LOW_BITS)
         high = np.trunc(scaled)
         low = np.rint(np.ldexp(scaled - high, LOW_BITS))

@@ -92,6 +92,16 @@ def whole_numbers(vector: NDArray[Any], *, dimension: int, largest: float) -> ND
     return values.astype(np.int64)
 
 
+def real_numbers(values: NDArray[Any], *, largest: float) -> Reals:
+    """Return a site's real values as float64. Raises: NotEncodable for another type, or out of range."""
+    if values.dtype.kind != "f":
+        raise NotEncodable("the plan is for real values")
+    exact: Reals = values.astype(np.float64, copy=False)
+    if exact.size and not (exact.min() >= -largest and exact.max() <= largest):  # also catches NaN
+        raise NotEncodable("a value is not finite, or larger than the plan's largest")
+    return exact
+
+
 def signed(total: Words, *, dimension: int) -> NDArray[np.int64]:
     """Return the signed numbers that a total modulo 2^64 stands for. Raises: NotEncodable for a shape."""
     if total.dtype != np.uint64 or total.shape != (dimension,):
@@ -292,11 +302,7 @@ class NoisePlan:
         return signed(total, dimension=self.dimension).astype(np.float64) * 2.0**-self.scale_bits
 
     def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        if values.dtype.kind != "f":
-            raise NotEncodable("the plan is for real values")
-        exact = values.astype(np.float64, copy=False).reshape(-1)
-        if exact.size and not (exact.min() >= -self.largest and exact.max() <= self.largest):  # NaN, too
-            raise NotEncodable("a value is not finite, or larger than the plan's largest")
+        exact = real_numbers(values, largest=self.largest).reshape(-1)
         rounded, scale = np.empty(exact.size, dtype=np.int64), 2.0**self.scale_bits
         for start in range(0, exact.size, _CHUNK):
             # a product with a power of two is exact, and rint rounds to the nearest integer

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.descent import ADAM_FLOOR, ADAM_SQUARES, NotFinite, power
+from privacy.descent import ADAM_FLOOR, ADAM_SQUARES, NotFinite, checked, power
 from protocols.study import Study
 from protocols.study_local import LocalTraining
 
@@ -36,7 +36,7 @@ class ServerStep:
         """Start a round at `params`. Raises: NotFinite for another shape or a value that is not finite."""
         self._study = study
         self._plan = section(study)
-        self.params: Vector = _checked(params, study.parameters).copy()
+        self.params: Vector = checked(params, study.parameters).copy()
         self.control: Vector = np.zeros(study.parameters)
         self._mean = np.zeros(study.parameters)
         self._square = np.zeros(study.parameters)
@@ -51,7 +51,7 @@ class ServerStep:
         """Move the model by the sum of the sites' updates and return it. Raises: NotFinite; ValueError."""
         if self.finished:
             raise ValueError("the round has no further step")
-        total = _checked(noisy_sum, vector_length(self._study))
+        total = checked(noisy_sum, vector_length(self._study))
         sites = float(total[-1])
         if sites < FEWEST_SITES:
             raise NotFinite("no site is in this sum")
@@ -59,10 +59,10 @@ class ServerStep:
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             update = total[:size] * (self._plan.update_clip / sites)
             mean, square, step = self._step(update)
-            params = _checked(self.params + self._plan.server_learning_rate * step, size)
+            params = checked(self.params + self._plan.server_learning_rate * step, size)
             if self._plan.aggregator == "scaffold":
                 change = total[size : 2 * size] * (control_bound(self._study) / sites)
-                self.control = _checked(self.control + change, size)
+                self.control = checked(self.control + change, size)
         self._mean, self._square, self.params = mean, square, params
         self.steps_done += 1
         return params
@@ -97,12 +97,3 @@ def control_bound(study: Study) -> float:
     """Return the largest L2 norm of the change of a control variate: twice that of an update, in its unit."""
     plan = section(study)
     return 2.0 * plan.update_clip / (plan.local_steps * study.training.learning_rate)
-
-
-def _checked(vector: Vector, size: int) -> Vector:
-    found = np.asarray(vector, dtype=np.float64)
-    if found.shape != (size,):
-        raise NotFinite(f"expected {size} values in one row, got shape {found.shape}")
-    if not np.isfinite(found).all():
-        raise NotFinite("a value is not finite")
-    return found

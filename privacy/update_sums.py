@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.inversion import Bits
-from privacy.lattice import NotEncodable, check_contributors, check_sites, signed
+from privacy.lattice import NotEncodable, check_contributors, check_sites, real_numbers, signed
 from privacy.ring_words import fewest_bytes
 
 Words = NDArray[np.uint64]
@@ -55,12 +55,9 @@ class UpdateSums:
     def encode(self, vector: NDArray[Any]) -> Words:
         """Return `vector` on the lattice. Raises: NotEncodable for a shape, or a value beyond [-1, 1]."""
         values = np.asarray(vector)
-        if values.shape != (self.dimension,) or values.dtype.kind != "f":
-            raise NotEncodable("another dimension or type than the plan's")
-        exact = values.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            if exact.size and not float(np.abs(exact).max()) <= 1.0:  # also catches NaN
-                raise NotEncodable("a value is not finite, or beyond 1")
+        if values.shape != (self.dimension,):
+            raise NotEncodable("another dimension than the plan's")
+        exact = real_numbers(values, largest=self.largest)
         return np.rint(exact * 2.0**SCALE_BITS).astype(np.int64).view(np.uint64)
 
     def noise(self, *, bits: Bits) -> Words:
