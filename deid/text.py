@@ -11,12 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from deid.errors import NotRedacted
-from deid.notes import NoteFinder
+from deid.lexicon.language import language
 from deid.recognizers.known import known_spans
 from deid.spans import Category, Known, Span, merged
 
+if TYPE_CHECKING:
+    from deid.notes import NoteFinder
+
+LANGUAGE = "en"
 MAX_CHARACTERS = 200_000  # a hundred pages: what is longer is no field and no note of one visit
 
 _LONG_NUMBER = re.compile(r"(?<![\d.])\d{5,}(?![.\d])")  # clinical values have fewer digits in a row
@@ -27,7 +32,9 @@ class Redactor:
 
     @cached_property
     def _finder(self) -> NoteFinder:
-        return NoteFinder.open()
+        from deid.notes import NoteFinder  # loads Presidio and torch, which tables without texts do not need
+
+        return NoteFinder.open(LANGUAGE)
 
     def redact(self, text: str, known: Sequence[Known] = ()) -> str:
         """Return `text` with each finding replaced by its kind: `[PHONE]`; `known` is of whom it speaks.
@@ -42,7 +49,7 @@ class Redactor:
 
     def holds(self, text: str, known: Sequence[Known]) -> bool:
         """Return whether anything of what is known of somebody stands in a text."""
-        return any(True for _ in known_spans(text, known, self._finder.language))
+        return any(True for _ in known_spans(text, known, language(LANGUAGE)))
 
     def redact_note(self, text: str, known: Sequence[Known] = ()) -> str:
         """Return a note with each finding replaced by its kind; `known` is what is known of its patient.

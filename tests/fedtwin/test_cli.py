@@ -11,6 +11,7 @@ import pytest
 
 from fedtwin.cli import _is_ours
 from fedtwin.screen import Exit
+from sim.world import write_world
 from tests.fedtwin.conftest import Fedtwin
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +127,11 @@ def test_a_command_without_its_extra_says_what_to_install(hospital: Path) -> Non
     done = outside("node", "ingest", str(hospital), "--home", str(hospital), block=("duckdb", "pyarrow"))
     assert done.returncode == Exit.USAGE
     assert "fedtwin[node]" in "".join(done.stderr.split())
+
+
+def test_tables_without_texts_are_taken_in_without_what_reads_notes(hospital: Path, tmp_path: Path) -> None:
+    (site,) = write_world(tmp_path / "world", seed=1, sizes=(40,)).hospitals
+    policy = ("node", "policy", "init", "--home", str(hospital))
+    for arguments in (policy, ("node", "ingest", str(site.files), "--home", str(hospital))):
+        done = outside(*arguments, block=("torch", "presidio_analyzer", "spacy", "opacus", "flwr"))
+        assert done.returncode == Exit.OK, done.stderr[-500:]
