@@ -38,6 +38,7 @@ KEY_BYTES = 32  # the strength of the HMAC-SHA256 it keys
 SECRET_BYTES = 16  # two patients never draw the same one
 _BATCH = 20_000  # ids per statement: bounds the memory of one look-up
 MOST_KNOWN = 64  # identifiers kept of a patient: names, numbers, addresses of some moves
+_REMEMBERED = 100_000  # pseudonyms in memory: some 25 MB
 _NONCE_BYTES = 12  # of AES-GCM
 _ID_MASK = 2**63 - 1  # OMOP ids are signed 64-bit; ours are positive
 
@@ -83,6 +84,7 @@ class Vault:
         self._key = key
         self._bits = bits
         self._lock = threading.Lock()
+        self._recent: dict[tuple[str, str], tuple[int, int]] = {}
 
     @classmethod
     def open(cls, path: Path | str, *, key: PseudonymKey, bits: SecureBits) -> Self:
@@ -133,13 +135,24 @@ class Vault:
             namespace: what kind of id this is ("mrn", "encounter"): the same text elsewhere is somebody else.
             project: whose export they are for; empty for the hospital's own store.
         """
-        secrets = self._secrets(source_ids, namespace)
-        key = self._key_of(project)
-        ids = np.empty(len(secrets), dtype=np.int64)
-        shifts = np.empty(len(secrets), dtype=np.int64)
-        for place, secret in enumerate(secrets):
-            ids[place], shifts[place] = _derive(key, secret)
-        return Pseudonyms(ids, shifts)
+        if project:
+            key = self._key_of(project)
+            found = [_derive(key, secret) for secret in self._secrets(source_ids, namespace)]
+        else:
+            found = self._own(source_ids, namespace)
+        pairs = np.array(found, dtype=np.int64).reshape(len(found), 2)
+        return Pseudonyms(pairs[:, 0].copy(), pairs[:, 1].copy())
+
+    def _own(self, source_ids: Sequence[str], namespace: str) -> list[tuple[int, int]]:
+        """Person ids and shifts for the hospital's own store. The last are remembered: they never change."""
+        known = self._recent
+        if len(known) > _REMEMBERED:  # anew and not emptied: another thread may be at it
+            known = self._recent = {}
+        fresh = [one for one in dict.fromkeys(source_ids) if (namespace, one) not in known]
+        if fresh:
+            for source_id, secret in zip(fresh, self._secrets(fresh, namespace), strict=True):
+                known[namespace, source_id] = _derive(self._key, secret)
+        return [known[namespace, source_id] for source_id in source_ids]
 
     def surrogate_keys(
         self, source_ids: Sequence[str], *, namespace: str, project: str = ""
@@ -263,10 +276,14 @@ class Vault:
         Guarantee: a keyed hash (BLAKE2b), so that without the key no name can be found from its number. The
         name of something of a patient begins with their pseudonym, not with the hospital's own id.
         """
-        key = self._key.keyed(b"record ids", label.encode())
-        digest = hashlib.blake2b
-        digests = b"".join([digest(name, digest_size=8, key=key).digest() for name in names])
-        numbers = (np.frombuffer(digests, dtype=">u8") & np.uint64(_ID_MASK)).astype(np.int64)
+        keyed = hashlib.blake2b(digest_size=8, key=self._key.keyed(b"record ids", label.encode()))
+        begin = keyed.copy  # half as long as keying each anew
+        digests = []
+        for name in names:
+            digest = begin()
+            digest.update(name)
+            digests.append(digest.digest())
+        numbers = (np.frombuffer(b"".join(digests), dtype=">u8") & np.uint64(_ID_MASK)).astype(np.int64)
         return np.maximum(numbers, 1)
 
     def dicom_uid(self, uid: str, *, project: str = "") -> str:

@@ -20,29 +20,6 @@ RANK_BITS = 62
 OTHER_NAMESPACE = (
     "other_patient_namespace"  # detail of a merge, a move: whose id `other_patient` is, if not the same
 )
-_REMEMBERED = 100_000  # pseudonyms: some 20 MB
-
-
-class Pseudonyms:
-    """The vault's pseudonyms; the last of them are remembered."""
-
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
-        self._known: dict[str, dict[str, tuple[int, int]]] = {}
-
-    def of(self, space: str, patients: list[str]) -> tuple[list[int], list[int]]:
-        """Return the patients' ids and shifts."""
-        known = self._known.setdefault(space, {})
-        if len(known) > _REMEMBERED:
-            known.clear()
-        fresh = [patient for patient in patients if patient not in known]
-        if fresh:
-            found = self._vault.pseudonyms(fresh, namespace=space)
-            known.update(
-                zip(fresh, zip(found.ids.tolist(), found.shift_days.tolist(), strict=True), strict=True)
-            )
-        ids, shifts = zip(*(known[patient] for patient in patients), strict=True)
-        return list(ids), list(shifts)
 
 
 class Names:
@@ -62,14 +39,12 @@ class Names:
         columns: Columns,
         load: FactLoad,
         vault: Vault,
-        pseudonyms: Pseudonyms,
         *,
         source_sha256: str,
         marks_parts: bool,
     ) -> None:
         self._columns = columns
         self._vault = vault
-        self._pseudonyms = pseudonyms
         self.person, self.shift = self.patients("patient")
         keyed_retraction = columns.retracts & columns.has("key")
         columns.drop((self.person == 0) & ~keyed_retraction, "patient", "missing-patient")
@@ -92,7 +67,8 @@ class Names:
                 by_space.setdefault(space, []).append(place)
         for space, places in by_space.items():
             patients = [names[place].partition(UNIT)[2] for place in places]
-            ids[places], shifts[places] = self._pseudonyms.of(space, patients)
+            found = self._vault.pseudonyms(patients, namespace=space)
+            ids[places], shifts[places] = found.ids, found.shift_days
         index = joined.indices.to_numpy()
         return ids[index], shifts[index]
 

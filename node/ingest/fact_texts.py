@@ -11,7 +11,6 @@ from deid.spans import Known
 from deid.text import Redactor
 from deid.vault import Vault
 from node.ingest.fact_columns import Columns, encoded
-from node.ingest.fact_names import Pseudonyms
 from node.ingest.fact_rules import WORDS, FactRules, TextPolicy
 from node.ingest.facts import Action, FactBatch, Kind
 from node.omop.fact_loading import FactLoad
@@ -22,12 +21,9 @@ _REMEMBERED = 100_000  # texts: some 20 MB
 class Texts:
     """Judges the texts of one source; what it judged lately it remembers."""
 
-    def __init__(
-        self, load: FactLoad, vault: Vault, pseudonyms: Pseudonyms, *, rules: FactRules, redact: Redactor
-    ) -> None:
+    def __init__(self, load: FactLoad, vault: Vault, *, rules: FactRules, redact: Redactor) -> None:
         self._load = load
         self._vault = vault
-        self._pseudonyms = pseudonyms
         self._rules = rules
         self._redact = redact
         self._identities: dict[tuple[str, str], tuple[Known, ...]] = {}
@@ -55,8 +51,8 @@ class Texts:
             if (space, who) not in self._leaving:
                 by_space.setdefault(space, {}).setdefault(who, []).extend(told.known)
         for space, known in by_space.items():
-            ids, _ = self._pseudonyms.of(space, list(known))
-            left = self._load.has_left(np.array(ids, dtype=np.int64)).tolist()
+            ids = self._vault.pseudonyms(list(known), namespace=space).ids
+            left = self._load.has_left(ids).tolist()
             staying = {who: items for (who, items), gone in zip(known.items(), left, strict=True) if not gone}
             self._vault.remember(staying, namespace=space)
             for who in staying:

@@ -25,7 +25,7 @@ from node.ingest.fact_columns import Columns
 from node.ingest.fact_concepts import FactConcepts
 from node.ingest.fact_dates import Dates
 from node.ingest.fact_judging import judge
-from node.ingest.fact_names import Names, Pseudonyms
+from node.ingest.fact_names import Names
 from node.ingest.fact_rules import FactRules
 from node.ingest.fact_stage import Judged, stage_actions, stage_records
 from node.ingest.fact_texts import Texts
@@ -69,8 +69,7 @@ class Harmonizer:
         self._practice = practice
         self._latest_day = latest_day
         self._marks_parts = marks_parts
-        self._pseudonyms = Pseudonyms(vault)
-        self._texts = Texts(load, vault, self._pseudonyms, rules=rules, redact=redact)
+        self._texts = Texts(load, vault, rules=rules, redact=redact)
         self._concepts = FactConcepts(concepts)
         self.words = CodeWords()
         self.count = Count()
@@ -104,7 +103,6 @@ class Harmonizer:
             columns,
             self._load,
             self._vault,
-            self._pseudonyms,
             source_sha256=self._sha256,
             marks_parts=self._marks_parts,
         )
