@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from privacy.encrypted_party import EncryptedParty
 from privacy.errors import DoesNotFit
-from privacy.ring_words import WORD_BYTES, packed
+from privacy.ring_words import WORD_BYTES
 from privacy.sum_party import Masking, SumParty
 from protocols.ids import NodeId
 from protocols.pieces import pieces
@@ -242,4 +242,4 @@ class EncryptedExchange:
 
 
 def _masked(masking: Masking, part: NDArray[np.uint64], width: int) -> bytes:
-    return packed(masking.over(part), width=width)
+    return masking.packed(part, width=width)

@@ -49,7 +49,11 @@ ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and s
 MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
 FLOAT_ERROR = 5 * 2.0**-53  # of patients × largest: two neighbouring sums, the products inside each, and a
 # projection of the sum (privacy.norm_bound), whose own error is far less
-_CHUNK = 2**15  # of a long vector at a time: what is computed on the way stays in the cache
+_CHUNK = 2**14  # of a long vector at a time: what is computed on the way stays in the cache
+_WHOLE = (
+    1.5 * 2.0**52
+)  # floats near it are the integers: within a quarter of it a sum with it is rounded to one
+_WHOLE_BITS = np.float64(_WHOLE).view(np.int64)
 KERNEL_VARIANCE = 6  # r² of step 3: e < 2^-169
 SIGMA_GRID = 2**10  # share sigmas are rounded up to multiples of 1/1024: they stay exact and few
 MAX_SITES = 2**14
@@ -299,14 +303,25 @@ class NoisePlan:
 
     def decode(self, total: Words) -> Reals:
         """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for a shape."""
-        return signed(total, dimension=self.dimension).astype(np.float64) * 2.0**-self.scale_bits
+        values = signed(total, dimension=self.dimension).astype(np.float64)
+        values *= 2.0**-self.scale_bits
+        return values
 
     def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        exact = real_numbers(values, largest=self.largest).reshape(-1)
+        exact = np.ravel(values)
         rounded, scale = np.empty(exact.size, dtype=np.int64), 2.0**self.scale_bits
+        small = self.largest * scale < _WHOLE / 4
         for start in range(0, exact.size, _CHUNK):
-            # a product with a power of two is exact, and rint rounds to the nearest integer
-            rounded[start : start + _CHUNK] = np.rint(exact[start : start + _CHUNK] * scale)
+            part = real_numbers(exact[start : start + _CHUNK], largest=self.largest)
+            into = rounded[start : start + _CHUNK]
+            # a product with a power of two is exact, and both ways round it to the nearest integer
+            if small:
+                floats = into.view(np.float64)
+                np.multiply(part, scale, out=floats)
+                np.add(floats, _WHOLE, out=floats)  # what is left of its significand counts ones
+                np.subtract(into, _WHOLE_BITS, out=into)
+            else:
+                into[:] = np.rint(part * scale)
         return rounded.reshape(values.shape)
 
     def _check_norm(self, vector: NDArray[Any], *, longest: float) -> None:

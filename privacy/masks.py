@@ -8,6 +8,8 @@ Source: RFC 8439 (ChaCha20), RFC 5869 (HKDF).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -20,7 +22,7 @@ from privacy.rng import Words
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
 MAX_WORDS = 2**31  # 16 GiB, twenty times 1e8 parameters; a ChaCha20 stream wraps its counter at 2^35 words
-CHUNK_WORDS = 2**15  # the stream is added piece by piece: stays in the cache, and memory stays flat
+CHUNK_WORDS = 2**14  # added at a time: 128 KiB of zeros, of mask and of vector stay in the cache of one core
 _CHUNK_BYTES = 8 * CHUNK_WORDS
 _NONCE = bytes(16)  # every key is derived for one stream, so the nonce may stay zero
 _ZEROS = bytes(_CHUNK_BYTES)
@@ -40,6 +42,11 @@ def agree(secret: bytes, *, salt: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=SEED_BYTES, salt=salt, info=info).derive(secret)
 
 
+def scratch_for(words: int) -> Words:
+    """Return room for the mask of a chunk of a vector of so many words."""
+    return np.empty(min(words, CHUNK_WORDS), dtype="<u8")
+
+
 class MaskStream:
     """One mask, from its first word to its last, piece after piece: memory stays flat however long it is.
 
@@ -52,23 +59,33 @@ class MaskStream:
         self._stream = Cipher(ChaCha20(derive(seed, "mask", context), _NONCE), mode=None).encryptor()
         self._apply = np.subtract if subtract else np.add
         self._used = 0
-        self._buffer = bytearray()
 
-    def apply(self, words: Words) -> None:
-        """Add (or subtract) the mask's next words to `words`, modulo 2^64, in place."""
+    def apply(self, words: Words, *, scratch: Words | None = None) -> None:
+        """Add (or subtract) the mask's next words to `words`, modulo 2^64, in place.
+
+        Args: scratch: from `scratch_for`, for streams that take turns over the same chunk.
+        """
         self._used += words.size
         if self._used > MAX_WORDS:
             raise BadParameters(f"at most {MAX_WORDS} words")
-        if len(self._buffer) < min(_CHUNK_BYTES, 8 * words.size):
-            self._buffer = bytearray(min(_CHUNK_BYTES, 8 * words.size))
-        mask = np.frombuffer(self._buffer, dtype="<u8")
+        mask = scratch_for(words.size) if scratch is None else scratch
+        data = mask.view(np.uint8).data
         for start in range(0, words.size, CHUNK_WORDS):
             part = words[start : start + CHUNK_WORDS]
-            self._stream.update_into(_ZEROS[: 8 * part.size], self._buffer)
+            self._stream.update_into(_ZEROS[: 8 * part.size], data)
             self._apply(part, mask[: part.size], out=part)
 
     def __repr__(self) -> str:
         return "MaskStream(<hidden>)"
+
+
+def apply_all(streams: Sequence[MaskStream], words: Words) -> None:
+    """Add (or subtract) the next words of several masks to `words`, in place, chunk by chunk."""
+    scratch = scratch_for(words.size)
+    for start in range(0, words.size, CHUNK_WORDS):
+        chunk = words[start : start + CHUNK_WORDS]
+        for stream in streams:
+            stream.apply(chunk, scratch=scratch)
 
 
 def add_mask(total: Words, *, seed: bytes, context: bytes) -> None:

@@ -13,15 +13,16 @@ out says nothing that what is sent does not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privacy.errors import BadParameters
 from privacy.rng import Words
 
 WORD_BYTES: Final = 8  # of the words that are added
-_CHUNK_WORDS = 2**15  # of a long vector at a time: what is computed on the way stays in the cache
+_CHUNK_WORDS = 2**14  # of a long vector at a time: what is computed on the way stays in the cache
 
 
 def fewest_bytes(*, participants: int, largest: int) -> int:
@@ -53,22 +54,35 @@ def width_of(words: Words) -> int:
     return largest.bit_length() // 8 + 1
 
 
-def packed(words: Words, *, width: int) -> bytes:
-    """Return the low `width` bytes of each word: the low parts of all words, then the next parts of all.
+class Packed:
+    """Words of `width` bytes as they travel: the low parts of all words, then the next parts of all.
 
     Parts are of four, two and one byte, least significant first: whole arrays are copied, never single bytes.
+    Raises: BadParameters for a width that no word has.
     """
-    check_width(width)
-    data = bytearray(words.size * width)
-    parts = [
-        (at, np.frombuffer(data, dtype=kind, count=words.size, offset=at * words.size))
-        for at, kind in _parts(width)
-    ]
+
+    def __init__(self, count: int, *, width: int) -> None:
+        check_width(width)
+        self._data = np.empty(count * width, dtype=np.uint8)
+        self._parts = _laid_out(self._data, count, width)
+
+    def put(self, words: Words, *, at: int) -> None:
+        """Write the low bytes of `words`, the first of which is word number `at`."""
+        for shift, part in self._parts:
+            low = words >> np.uint64(8 * shift) if shift else words
+            np.copyto(part[at : at + words.size], low, casting="unsafe")  # unsafe: to take the low bytes
+
+    def data(self) -> bytes:
+        """Return all words."""
+        return self._data.tobytes()
+
+
+def packed(words: Words, *, width: int) -> bytes:
+    """Return the low `width` bytes of each word, as `Packed` lays them out. Raises: BadParameters."""
+    into = Packed(words.size, width=width)
     for start in range(0, words.size, _CHUNK_WORDS):
-        chunk = words[start : start + _CHUNK_WORDS]
-        for at, part in parts:
-            part[start : start + _CHUNK_WORDS] = chunk >> np.uint64(8 * at) if at else chunk
-    return bytes(data)
+        into.put(words[start : start + _CHUNK_WORDS], at=start)
+    return into.data()
 
 
 def unpacked(data: bytes, *, width: int) -> Words:
@@ -101,30 +115,40 @@ def put_signed(out: Words, data: bytes, *, width: int) -> None:
     check_width(width)
     if len(data) != out.size * width:
         raise BadParameters("not as many words")
+    if width in (1, 2, 4, 8):  # numbers that the machine has: one copy
+        out.view(np.int64)[:] = np.frombuffer(data, dtype=f"<i{width}")
+        return
     for at, part in _chunks(data, width):
         extend(part, width=width)
         out[at : at + part.size] = part
 
 
 def _chunks(data: bytes, width: int) -> Iterator[tuple[int, Words]]:
-    """Yield where words begin and what they are, few enough at a time to stay in the cache."""
+    """Yield where words begin and what they are, few enough at a time to stay in the cache.
+
+    What is yielded is written over when the next is asked for.
+    """
     count = len(data) // width
-    parts = [
-        (at, np.frombuffer(data, dtype=kind, count=count, offset=at * count)) for at, kind in _parts(width)
-    ]
+    (_, low), *more = _laid_out(np.frombuffer(data, dtype=np.uint8), count, width)
+    words, high = np.empty((2, min(count, _CHUNK_WORDS)), dtype=np.uint64)
     for start in range(0, count, _CHUNK_WORDS):
-        words = parts[0][1][start : start + _CHUNK_WORDS].astype(np.uint64)
-        for at, part in parts[1:]:
-            words |= part[start : start + _CHUNK_WORDS].astype(np.uint64) << np.uint64(8 * at)
-        yield start, words
+        end = min(start + _CHUNK_WORDS, count)
+        chunk = words[: end - start]
+        np.copyto(chunk, low[start:end])
+        for at, part in more:
+            shifted = high[: end - start]
+            np.copyto(shifted, part[start:end])
+            np.left_shift(shifted, np.uint64(8 * at), out=shifted)
+            np.bitwise_or(chunk, shifted, out=chunk)
+        yield start, chunk
 
 
-def _parts(width: int) -> list[tuple[int, str]]:
-    """Return at which byte of a word each part begins, and its type."""
+def _laid_out(data: NDArray[np.uint8], count: int, width: int) -> list[tuple[int, NDArray[Any]]]:
+    """Return at which byte of a word each part begins, and that part of all words in `data`."""
     found, at = [], 0
     for size in (8, 4, 2, 1):
         if width & size:
-            found.append((at, f"<u{size}"))
+            found.append((at, data[at * count : (at + size) * count].view(f"<u{size}")))
             at += size
     return found
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 
 from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
-from privacy.masks import add_mask, subtract_mask
+from privacy.masks import MaskStream, apply_all
 from privacy.ring_words import WORD_BYTES, extend
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
@@ -291,11 +291,10 @@ class SumCollector:
         state.done = True
         total = state.sums.pop(state.form)
         context = state.form.context
-        for seed in self_seeds:
-            subtract_mask(total, seed=seed, context=context)
+        streams = [MaskStream(seed=seed, context=context, subtract=True) for seed in self_seeds]
         for survivor, absent, seed in pair_seeds:
-            apply = subtract_mask if survivor < absent else add_mask
-            apply(total, seed=seed, context=context)
+            streams.append(MaskStream(seed=seed, context=context, subtract=survivor < absent))
+        apply_all(streams, total)
         extend(total, width=state.form.width)
         state.revealed.clear()
         return total

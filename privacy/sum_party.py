@@ -7,7 +7,7 @@ look into the memory opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -24,7 +24,16 @@ from privacy.errors import (
     StepReused,
     TooFewSurvivors,
 )
-from privacy.masks import CHUNK_WORDS, CONTEXT_BYTES, MAX_WORDS, SEED_BYTES, MaskStream
+from privacy.masks import (
+    CHUNK_WORDS,
+    CONTEXT_BYTES,
+    MAX_WORDS,
+    SEED_BYTES,
+    MaskStream,
+    apply_all,
+    scratch_for,
+)
+from privacy.ring_words import Packed
 from privacy.rng import SecureBits, Words
 from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
@@ -39,7 +48,7 @@ class _Prepared:
         self._mask = mask
         self._used = 0
 
-    def apply(self, words: Words) -> None:
+    def apply(self, words: Words, *, scratch: Words | None = None) -> None:
         words += self._mask[self._used : self._used + words.size]
         self._used += words.size
 
@@ -61,17 +70,33 @@ class Masking:
 
     def over(self, part: Words) -> Words:
         """Return the vector's next words under the masks, in a new array. Raises: BadParameters."""
+        masked = np.empty(part.size, dtype=np.uint64)
+        for at, chunk in self._chunks(part):
+            masked[at : at + chunk.size] = chunk
+        return masked
+
+    def packed(self, part: Words, *, width: int) -> bytes:
+        """Return the low `width` bytes of the vector's next words under the masks. Raises: BadParameters."""
+        packed = Packed(part.size, width=width)
+        for at, chunk in self._chunks(part):
+            packed.put(chunk, at=at)
+        return packed.data()
+
+    def _chunks(self, part: Words) -> Iterator[tuple[int, Words]]:
+        """Yield where words begin and the words under all masks; written over when the next is asked for."""
         _check_words(part)
         if not 1 <= part.size <= self._left:
             raise BadParameters("a piece lies within what is left of the vector")
         self._left -= part.size
-        masked = part.copy()
+        words, scratch = np.empty(min(part.size, CHUNK_WORDS), dtype=np.uint64), scratch_for(part.size)
         for start in range(0, part.size, CHUNK_WORDS):  # all masks over what is in the cache, then the next
+            chunk = words[: min(CHUNK_WORDS, part.size - start)]
+            np.copyto(chunk, part[start : start + chunk.size])
             for stream in self._streams:
-                stream.apply(masked[start : start + CHUNK_WORDS])
+                stream.apply(chunk, scratch=scratch)
+            yield start, chunk
         if self.finished:
             self._streams = ()
-        return masked
 
     def __repr__(self) -> str:
         return "Masking(<hidden>)"
@@ -206,8 +231,7 @@ class SumParty:
         if seeds is None or self_seed is None:
             raise StepReused(step=step)
         mask = np.zeros(length, dtype=np.uint64)
-        for stream in self._streams(self_seed, seeds, context=context):
-            stream.apply(mask)
+        apply_all(self._streams(self_seed, seeds, context=context), mask)
         with self._lock:
             if step not in self._masked:
                 self._prepared[step] = (context, mask)

@@ -198,3 +198,44 @@ def test_the_error_bar_is_only_given_for_totals_with_enough_shares() -> None:
     for contributors in (2, 5):
         with pytest.raises(ValueError, match="promises"):
             plan.standard_deviation(contributors=contributors)
+
+
+@pytest.mark.parametrize("sigma", [8.0, 1e-7])
+def test_values_are_rounded_to_the_nearest_unit_and_halves_to_even(sigma: float) -> None:
+    """By the quick way, and by the other where the lattice is so fine that floats skip integers."""
+    largest = 1000.0
+    plan = NoisePlan.for_reals(
+        sigma=sigma,
+        l2_clip_norm=500.0,
+        sites_per_patient=1,
+        participants=3,
+        tolerance=0,
+        dimension=40_000,
+        largest=largest,
+    )
+    unit = 2.0**-plan.scale_bits
+    assert (largest / unit > 2.0**52) == (sigma < 1.0)
+    values = np.random.default_rng(1).uniform(-largest, largest, 40_000)
+    values[:8] = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.0, -0.0]) * unit
+    values[8:12] = [largest, -largest, np.nextafter(largest, 0.0), -np.nextafter(largest, 0.0)]
+    rounded = plan.encode(values).view(np.int64)
+    assert rounded[:8].tolist() == [0, 2, 2, 0, -2, -2, 0, 0]
+    assert rounded.tolist() == [round(Fraction(value) / Fraction(unit)) for value in values.tolist()]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1000.5])
+@pytest.mark.parametrize("place", [0, 20_000, 39_999])
+def test_one_bad_value_anywhere_is_refused(bad: float, place: int) -> None:
+    plan = NoisePlan.for_reals(
+        sigma=8.0,
+        l2_clip_norm=1.0,
+        sites_per_patient=1,
+        participants=3,
+        tolerance=0,
+        dimension=40_000,
+        largest=1000.0,
+    )
+    values = np.zeros(40_000)
+    values[place] = bad
+    with pytest.raises(NotEncodable):
+        plan.encode(values)
