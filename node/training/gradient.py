@@ -33,6 +33,10 @@ Vector = NDArray[np.float64]
 # A patient's gradient is clipped a little below the bound, so that float64 rounding of norms and of sums over
 # a million patients (1e6 · 2^-53 ≈ 1e-10 relative) stays inside it.
 CLIP_MARGIN = 1e-9
+# Of the square of what tokens' gradients would add up to if none cancelled. Above the rounding of inner
+# products of 80,000 numbers; and a sum in which more than that cancels is not made large by its factor, so
+# that its own rounding stays within the margin (√1e-11 against 2^-53 per token).
+TOKEN_SLACK = 1e-11
 PATIENTS_AT_ONCE = 4096  # activations held at a time: 34 MB at the widest layer a study may have
 # Matrix products round the last rows of an odd batch otherwise than those before, which huge parameters would
 # magnify. In whole blocks each row comes out the same wherever it stands (tests/node/test_fusion.py).
@@ -128,8 +132,33 @@ class _Once:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Tokens:
+    """A wide layer used on a few tokens or views: their outer products are never written out.
+
+    The squared norm of their sum follows from inner products of tokens (ghost norm, Li et al. 2022). These
+    may cancel, so as much is added to it as rounding could have taken away.
+    """
+
+    into: torch.Tensor  # [patients, tokens, inputs]
+    grad: torch.Tensor  # [patients, tokens, outputs]
+
+    def squares(self) -> torch.Tensor:
+        into, grad = self.into @ self.into.transpose(1, 2), self.grad @ self.grad.transpose(1, 2)
+        lengths = (into.diagonal(dim1=1, dim2=2) * grad.diagonal(dim1=1, dim2=2)).sqrt().sum(dim=1)
+        found = (into * grad).sum(dim=(1, 2)) + TOKEN_SLACK * lengths**2
+        return found + (self.grad.sum(dim=1) ** 2).sum(dim=1)
+
+    def sum(self, factors: torch.Tensor) -> list[torch.Tensor]:
+        weighted = (self.grad * factors[:, None, None]).flatten(0, 1)
+        return [weighted.T @ self.into.flatten(0, 1), weighted.sum(dim=0)]
+
+    def only(self, usable: torch.Tensor) -> _Tokens:
+        return _Tokens(self.into[usable], self.grad[usable])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Often:
-    """A layer used on several tokens or views: each patient's gradient, added up over them."""
+    """A narrow layer used on many tokens or views: each patient's gradient, added up over them."""
 
     weights: torch.Tensor  # [patients, outputs, inputs]
     biases: torch.Tensor  # [patients, outputs]
@@ -144,11 +173,11 @@ class _Often:
         return _Often(self.weights[usable], self.biases[usable])
 
 
-PerLayer = Mapping[str, _Once | _Often]
+PerLayer = Mapping[str, _Once | _Tokens | _Often]
 
 
 def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> PerLayer:
-    found: dict[str, _Once | _Often] = {}
+    found: dict[str, _Once | _Tokens | _Often] = {}
     for use, grad in zip(uses, grads, strict=True):
         times = math.prod(grad.shape[1:-1])  # tokens, views
         into, out = (t.reshape(len(t), times, t.shape[-1]) for t in (use.into, grad))
@@ -156,6 +185,8 @@ def _per_layer(uses: list[Use], grads: tuple[torch.Tensor, ...]) -> PerLayer:
             raise ValueError("a layer takes all its tokens at once")
         if out.shape[1] == 1:
             found[use.name] = _Once(into[:, 0], out[:, 0])
+        elif times * times < out.shape[2] * into.shape[2]:
+            found[use.name] = _Tokens(into, out)
         else:
             found[use.name] = _Often(torch.einsum("pto,pti->poi", out, into), out.sum(dim=1))
     return found

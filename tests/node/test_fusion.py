@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from node.features.table import FeatureTable
-from node.training import inputs, models
+from node.training import gradient, inputs, models
 from node.training.gradient import clipped_sums, gradient_norms, sum_of_clipped_grads
 from node.training.losses import losses
 from privacy import descent
@@ -101,6 +101,35 @@ def test_sums_equal_gradients_computed_and_clipped_one_by_one(
     assert np.allclose(np.concatenate([found.shared, found.own]), expected, atol=1e-7)
     if local == "none":
         assert np.allclose(gradient_norms(study, at, rows), norms)
+
+
+def test_wide_tokens_give_the_sums_of_gradients_computed_one_by_one() -> None:
+    study = fusion("attention", fusion__width=16)
+    assert len(study.modalities) ** 2 < 16 * 16  # so few tokens that their inner products are the short way
+    rows, at = drawn(1, 8), params(study, 2)
+    each = one_by_one(study, at, np.zeros(0), rows)
+    expected = (each * np.minimum(1.0, 1.0 / np.linalg.norm(each, axis=1))[:, None]).sum(axis=0)
+    assert np.allclose(clipped_sums(study, at, rows).shared, expected, atol=1e-9)
+    assert np.allclose(gradient_norms(study, at, rows), np.linalg.norm(each, axis=1))
+
+
+@pytest.mark.parametrize("left", [1.0, 1e-3, 1e-6, 1e-9])
+def test_tokens_that_cancel_are_not_taken_for_shorter_than_what_they_add_up_to(left: float) -> None:
+    rng = np.random.default_rng(5)
+    into, grad = (torch.from_numpy(rng.normal(size=(2000, 1, width))) for width in (40, 30))
+    into = torch.cat([into, into], dim=1)
+    grad = torch.cat([grad, -grad * (1.0 - left)], dim=1)  # all but `left` of it cancels, biases as well
+    layer = gradient._Tokens(into, grad)
+    written_out = (torch.einsum("pto,pti->poi", grad, into) ** 2).sum(dim=(1, 2)) + (
+        grad.sum(dim=1) ** 2
+    ).sum(1)
+    assert bool((layer.squares() >= written_out * (1.0 - 1e-10)).all())
+    if left == 1.0:
+        assert torch.allclose(layer.squares(), written_out, rtol=1e-10)
+    factors = torch.clamp(1.0 / layer.squares().sqrt(), max=1.0)
+    for one in range(20):
+        alone = gradient._Tokens(into[[one]], grad[[one]]).sum(factors[[one]])
+        assert sum(float((part**2).sum()) for part in alone) <= (1.0 + 1e-9) ** 2
 
 
 def test_a_head_of_ones_own_sees_the_last_layer() -> None:
