@@ -89,6 +89,7 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "version": _pattern(r"[0-9][0-9A-Za-z.+-]{0,39}"),
     "code": lambda value: isinstance(value, str) and value in set(RefusalCode),
     "plan_hash": _digest,
+    "model_hash": _digest,  # of the noisy, public model that a round starts from, or ends with
     "policy_hash": _digest,
     "ledger_head": _digest,
     "payload_hash": _digest,

@@ -6,8 +6,9 @@ encoding and price are those of a plan that does not adapt, and the share s says
 counting takes from the gradients (Andrew et al. 2021, theorem 1, written as one joint vector).
 
 From the total follows the share of patients that C leaves whole, and C moves towards the plan's quantile by
-C·e^(−rate·(share − quantile)). It starts at `privacy.clip_norm` in each round. The count is divided by the
-public `expected_patients`: a wrong guess pulls the quantile towards one half and breaks no promise.
+C·e^(−rate·(share − quantile)). It starts at `privacy.clip_norm` and goes from round to round. The count is
+divided by the public `expected_patients`: a wrong guess pulls the quantile towards one half and breaks no
+promise.
 
 Guarantee: as `privacy.descent` has it, bit for bit: e^x is a series of IEEE operations, not a library's.
 """
@@ -19,7 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.descent import Descent, NotFinite
+from privacy.descent import Descent, NotFinite, checked
 from protocols.study import Study
 from protocols.study_local import Clipping
 
@@ -32,12 +33,19 @@ _TERMS = 24  # of the series, for |x| <= 1: the next is below 1e-24
 class AdaptiveDescent:
     """The steps of one round, and the clip norm of the next."""
 
-    def __init__(self, study: Study, params: Vector) -> None:
-        """Start a round at `params`. Raises: NotFinite for another shape or a value that is not finite."""
+    def __init__(self, study: Study, params: Vector, memory: Vector | None = None) -> None:
+        """Start a round at `params`, with the norm that the round before ended with (None: the plan's).
+
+        Raises: NotFinite for another shape, a value that is not finite, a norm out of its range.
+        """
         self._study = study
         self._plan = section(study)
         self._descent = Descent(study, params)
-        self.clip_norm = study.privacy.clip_norm
+        [norm] = checked(at_rest(study) if memory is None else memory, 1)
+        unit = study.privacy.clip_norm
+        if not unit / FARTHEST <= norm <= unit * FARTHEST:
+            raise NotFinite("no walk adapts a clip norm so far")
+        self.clip_norm = float(norm)
 
     @property
     def params(self) -> Vector:
@@ -48,6 +56,11 @@ class AdaptiveDescent:
     def steps_done(self) -> int:
         """How many sums were taken in."""
         return self._descent.steps_done
+
+    @property
+    def carried(self) -> Vector:
+        """The model so far, and the clip norm of the next step."""
+        return np.append(self.params, self.clip_norm)
 
     @property
     def finished(self) -> bool:
@@ -86,6 +99,11 @@ def section(study: Study) -> Clipping:
     if study.clipping is None:
         raise ValueError("the plan's clip norm does not adapt")
     return study.clipping
+
+
+def at_rest(study: Study) -> Vector:
+    """Return what a run's first round remembers: the plan's clip norm."""
+    return np.array([study.privacy.clip_norm])
 
 
 def vector_length(study: Study) -> int:

@@ -83,6 +83,11 @@ class Descent:
         self.steps_done = 0
 
     @property
+    def carried(self) -> Vector:
+        """What the next round starts from: the model, and nothing beside it."""
+        return self.params
+
+    @property
     def finished(self) -> bool:
         """Whether the round's steps are all done."""
         return self.steps_done == self._plan.steps_per_round

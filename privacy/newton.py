@@ -59,6 +59,11 @@ class Newton:
         return self._state.params(self._study)
 
     @property
+    def carried(self) -> Vector:
+        """What comes out: there is no further round."""
+        return self.params
+
+    @property
     def coefficients(self) -> Vector:
         """At which the next sum is to be taken."""
         return self._state.coefficients
@@ -184,6 +189,11 @@ class ProductLimit:
     def params(self) -> Vector:
         """Where the walk stands."""
         return self._state.params(self._study)
+
+    @property
+    def carried(self) -> Vector:
+        """What comes out: there is no further round."""
+        return self.params
 
     def apply(self, total: Vector) -> Vector:
         """Take the total in and return the new state. Raises: NotFinite; ValueError if it is over."""

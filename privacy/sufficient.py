@@ -90,6 +90,11 @@ class OneStep:
         self.steps_done = 0
 
     @property
+    def carried(self) -> Vector:
+        """What comes out: there is no further round."""
+        return self.params
+
+    @property
     def finished(self) -> bool:
         """Whether the sum was taken in."""
         return self.steps_done == 1

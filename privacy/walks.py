@@ -2,6 +2,11 @@
 
 A walk is post-processing of what the secure sums open, so it costs no privacy. It is deterministic bit for
 bit, so that all who saw the same totals hold the same model. A plan's training mode says which walk it is.
+
+What a walk remembers of earlier sums (FedAdam's means, Scaffold's control variate, a clip norm that adapts)
+follows from noisy totals as well, is as public as the model, and goes with it from round to round: a run of
+local training is the same however it is cut into rounds. The velocity of descent with shared noise starts at
+rest in each.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy import adaptive_descent, exact_state, newton, server_step, sufficient
+from privacy import adaptive_descent, descent, exact_state, newton, server_step, sufficient
 from privacy.adaptive_descent import AdaptiveDescent
 from privacy.descent import Descent
 from privacy.server_step import ServerStep
@@ -35,6 +40,11 @@ class Walk(Protocol):
         ...
 
     @property
+    def carried(self) -> Vector:
+        """The model so far, and what later sums need to know of earlier ones: the next round's start."""
+        ...
+
+    @property
     def finished(self) -> bool:
         """Whether the round asks for no further sum."""
         ...
@@ -44,15 +54,31 @@ class Walk(Protocol):
         ...
 
 
-def begin(study: Study, params: Vector) -> Walk:
-    """Return the walk of one round from `params`. Raises: privacy.descent.NotFinite."""
+def initial(study: Study) -> Vector:
+    """Return what the first round starts from: the plan's model, and a memory at rest."""
+    params = descent.initial(study)
+    if study.local_training is not None:
+        return np.append(params, server_step.at_rest(study))
+    return params if study.clipping is None else np.append(params, adaptive_descent.at_rest(study))
+
+
+def begin(study: Study, carried: Vector) -> Walk:
+    """Return the walk of one round from what the round before left. Raises: privacy.descent.NotFinite.
+
+    Whoever tells a site what to start from can break no promise by it: the noise covers a patient whatever
+    the model, its memory and a clip norm are.
+    """
+    carried = descent.checked(carried, study.carried)
+    params, memory = carried[: study.parameters], carried[study.parameters :]
     if study.exact is not None:
         return newton.begin(study, params)
     if study.local_training is not None:
-        return ServerStep(study, params)
+        return ServerStep(study, params, memory)
     if study.one_shot is not None:
         return OneStep(study, params)
-    return Descent(study, params) if study.clipping is None else AdaptiveDescent(study, params)
+    if study.clipping is not None:
+        return AdaptiveDescent(study, params, memory)
+    return Descent(study, params)
 
 
 def vector_length(study: Study) -> int:

@@ -35,7 +35,11 @@ class MalformedRound(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundRequest:
-    """What the coordinator asks of each site in one round. `parameters` is one finite row of float64."""
+    """What the coordinator asks of each site in one round.
+
+    `parameters` is one finite row of float64: the model, and what the steps so far left beside it, as much as
+    the plan says (protocols.study.Study.carried).
+    """
 
     plan_hash: bytes
     round: int
@@ -93,7 +97,10 @@ class RoundRequest:
 
 @dataclass(frozen=True, slots=True)
 class RoundReply:
-    """What a site says after its round: the SHA-256 of its parameters (privacy.descent.digest), its steps."""
+    """What a site says after its round: the SHA-256 of what the next would start from, and its steps.
+
+    The digest (privacy.descent.digest) is of the model, and of what goes with it from round to round.
+    """
 
     parameters_digest: bytes
     steps: int

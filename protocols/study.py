@@ -71,7 +71,7 @@ MAX_STEPS = 10_000  # of a whole run
 MAX_SITES = 1_000
 STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a stream that is cut unnoticed
 MAX_STEP_DEADLINE_S = 3_600.0
-MAX_PARAMETERS = 100_000_000  # what a round's request may carry (protocols.round)
+MAX_PARAMETERS = 100_000_000  # what a round's request may carry (protocols.round), memory included
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +267,20 @@ class Study:
         check_layers(self.aggregation, [layer.name for layer in layout])
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "local_layout", model_layout.local(self.local, last, outputs))
+        if self.carried > MAX_PARAMETERS:
+            raise MalformedStudy("local.aggregator", f"remembers more than {MAX_PARAMETERS} numbers")
 
     @property
     def parameters(self) -> int:
         """How many numbers the shared model has: each layer's weights and biases."""
         return model_layout.size(self.layout)
+
+    @property
+    def carried(self) -> int:
+        """How many numbers go from round to round: the shared model, and what the steps to it left behind."""
+        if self.local_training is not None:
+            return self.parameters + self.local_training.remembered(self.parameters)
+        return self.parameters + (self.clipping is not None)
 
     @property
     def local_parameters(self) -> int:

@@ -1,6 +1,7 @@
 """How each site trains by itself between two sums, in the mode "local"; and clipping that adapts itself.
 
-    [local]                 goes with training.mode = "local", and only with it
+    [local]                 goes with training.mode = "local", and only with it; what "fedadam" and
+                            "scaffold" remember of earlier sums goes from round to round with the model
     local_steps = 5         steps of DP-SGD at each site before its update goes into a sum
     sampling_rate = 0.1     the chance of each patient to be drawn for a local step
     aggregator = "fedavg" | "fedprox" | "fedadam" | "scaffold"
@@ -14,7 +15,7 @@
     share = 0.02            of the squared sensitivity that is spent on counting, the rest on gradients
 
 `training.learning_rate`, `momentum` and `l2` are those of a local step, whose scale is a site's public share
-of `expected_patients`; `privacy.clip_norm` is where an adapting norm starts in each round.
+of `expected_patients`; `privacy.clip_norm` is where an adapting norm starts.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class LocalTraining:
     server_learning_rate: float
     update_clip: float
     proximal: float = 0.0
+
+    def remembered(self, parameters: int) -> int:
+        """Return how many numbers all keep from sum to sum beside a model of so many parameters."""
+        return {"fedadam": 2 * parameters + 1, "scaffold": parameters}.get(self.aggregator, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields with defaults left out."""

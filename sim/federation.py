@@ -19,7 +19,7 @@ from node.features.table import FeatureTable
 from node.training.contributions import contribution
 from node.training.local_sgd import Site
 from node.training.own_part import OwnPart
-from privacy import descent, study_noise, walks
+from privacy import study_noise, walks
 from privacy.accountant import epsilon
 from privacy.exact_state import exact_sums
 from privacy.lattice import NoisePlan
@@ -28,6 +28,7 @@ from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_collector import SumCollector
 from privacy.sum_party import SumParty
 from privacy.update_sums import UpdateSums
+from privacy.walks import Walk
 from protocols.ids import NodeId, SessionId
 from protocols.study import Study
 
@@ -69,14 +70,17 @@ def federate(study: Study, tables: Sequence[FeatureTable], *, noise: Noise, bits
         participants=len(tables) if noise is Noise.SHARES else 1,
         tolerance=study.sites.tolerance if noise is Noise.SHARES else 0,
     )
-    params = descent.initial(study)
+    carried = walks.initial(study)
     own = [OwnPart(study, bits=bits) for _ in tables]
+    sites = [Site(bits, noisy=noise is not Noise.NONE) for _ in tables]
     for round_ in range(1, study.training.rounds + 1):
-        params = _round(study, tables, params, own, round_=round_, noise=noise, plan=plan, bits=bits)
+        walk = walks.begin(study, carried)
+        _round(study, tables, walk, own, sites, round_=round_, noise=noise, plan=plan, bits=bits)
+        carried = walk.carried
     spent = study_noise.event(study, steps=study.training.steps)
     sites_adding = len(tables) if noise is not Noise.NONE else 0
     return Run(
-        params=params,
+        params=carried[: study.parameters],
         epsilon=epsilon([spent], delta=study.privacy.delta) if sites_adding else float("inf"),
         delta=study.privacy.delta,
         steps=study.training.steps,
@@ -92,7 +96,7 @@ def _noise_sd(study: Study, plan: NoisePlan | UpdateSums, sites: int) -> float:
 
 def _without_noise(study: Study, tables: Sequence[FeatureTable], *, bits: SecureBits) -> Run:
     """Return the result of an exact study, under masks as ever."""
-    walk = walks.begin(study, descent.initial(study))
+    walk = walks.begin(study, walks.initial(study))
     plan = exact_sums(study, participants=len(tables), tolerance=study.sites.tolerance)
     sums = MaskedSums(study, len(tables), round_=1, bits=bits)
     site = Site(bits)  # an exact study draws nothing
@@ -105,19 +109,17 @@ def _without_noise(study: Study, tables: Sequence[FeatureTable], *, bits: Secure
 def _round(
     study: Study,
     tables: Sequence[FeatureTable],
-    params: Vector,
+    walk: Walk,
     own: Sequence[OwnPart],
+    sites: Sequence[Site],
     *,
     round_: int,
     noise: Noise,
     plan: NoisePlan | UpdateSums,
     bits: SecureBits,
-) -> Vector:
-    steps = study.training.steps_per_round
-    walk = walks.begin(study, params)
+) -> None:
     sums = MaskedSums(study, len(tables), round_=round_, bits=bits) if noise is Noise.SHARES else None
-    sites = [Site(bits, noisy=noise is not Noise.NONE) for _ in tables]
-    for step in range(steps):
+    for step in range(study.training.steps_per_round):
         both = [
             contribution(study, walk, table, site=site, own=part.values)
             for table, part, site in zip(tables, own, sites, strict=True)
@@ -132,7 +134,8 @@ def _round(
         else:
             total = np.sum(grads, axis=0)
         walk.apply(total)
-    return walk.params
+        for site in sites:
+            site.settle()
 
 
 class MaskedSums:

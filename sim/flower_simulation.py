@@ -147,6 +147,7 @@ class _SiteGroup:
     def __init__(
         self, study: Study, tables: Mapping[int, FeatureTable], sums: Any, number: int, sites: int, home: Path
     ) -> None:
+        from node.training.local_sgd import Site as DrawingSite
         from node.training.own_part import OwnPart, OwnParts
         from node.training.validation import Split
 
@@ -163,6 +164,9 @@ class _SiteGroup:
                 OwnPart(study, bits=self._bits, values=self._kept[site].load(study)),
             )
             for site, table in tables.items()
+        }
+        self._drawing = {
+            site: DrawingSite(self._bits, control=self._kept[site].control(study)) for site in tables
         }
         self._lock = threading.Lock()
         self._rounds: dict[SessionId, Future[RoundReply | None]] = {}
@@ -189,16 +193,14 @@ class _SiteGroup:
 
     def _round(self, request: RoundRequest) -> RoundReply | None:
         from node.training.contributions import contribution
-        from node.training.local_sgd import Site
 
         study = self._study
         walk = walks.begin(study, request.parameters)
-        draws = {number: Site(self._bits) for number in self._sites}
         while not walk.finished:
             subtotal = np.zeros(0, dtype=np.uint64)
             for number, site in self._sites.items():
                 found = contribution(
-                    study, walk, site.split.training, site=draws[number], own=site.own.values
+                    study, walk, site.split.training, site=self._drawing[number], own=site.own.values
                 )
                 vector = self._plan.contribution(found.shared, bits=self._bits)
                 subtotal = vector if not subtotal.size else subtotal + vector
@@ -207,19 +209,22 @@ class _SiteGroup:
             if total is None:
                 return None
             walk.apply(self._plan.decode(total))
+            for number, drawing in self._drawing.items():
+                if (control := drawing.settle()) is not None:
+                    self._kept[number].keep_control(study, control)
         if self._look is not None and validation.due(study, round=request.round):
             self._total(request, walk.steps_done, self._looked(walk.params))
         for number, site in self._sites.items():
             if study.local_parameters:
                 self._kept[number].keep(study, site.own.values)
-        return RoundReply(digest(walk.params), walk.steps_done)
+        return RoundReply(digest(walk.carried), walk.steps_done)
 
     def _looked(self, params: Vector) -> Words:
-        from node.training.validation import contribution
+        from node.training.validation import looked
 
         assert self._look is not None
         found = [
-            self._look.encode_rows(contribution(self._study, params, site.split, own=site.own.values))
+            self._look.encode_rows(looked(self._study, params, site.split, own=site.own.values).added)
             + self._look.noise(bits=self._bits)
             for site in self._sites.values()
         ]

@@ -27,7 +27,7 @@ from node.features.table import FeatureTable
 from node.training.contributions import contribution
 from node.training.gradient import sum_of_clipped_grads
 from node.training.local_sgd import Site, Watch
-from privacy import descent, sampled_gaussian, study_noise, study_releases, walks
+from privacy import sampled_gaussian, study_noise, study_releases, walks
 from privacy.accountant import GaussianEvent, SampledGaussianEvent, epsilon
 from privacy.audit.bounds import Errors, errors
 from privacy.lattice import NoisePlan
@@ -80,13 +80,13 @@ def attacked(
     plan = study_noise.private_plan(study, participants=sites, tolerance=study.sites.tolerance)
     nobody = canary.rows(np.zeros(1, dtype=bool))
     appearances = study.privacy.max_sites_per_patient
-    found, params = Attack(), descent.initial(study)
+    found, carried = Attack(), walks.initial(study)
+    keeps = [Site(bits) for _ in range(sites)]
+    if study.local_training is not None:
+        for keep in keeps[:appearances]:
+            keep.watch = _watcher(study, canary, found)
     for _ in range(study.training.rounds):
-        walk = walks.begin(study, params)
-        keeps = [Site(bits) for _ in range(sites)]
-        if study.local_training is not None:
-            for keep in keeps[:appearances]:
-                keep.watch = _watcher(study, canary, found)
+        walk = walks.begin(study, carried)
         while not walk.finished:
             moved = None if study.local_training else _moved(study, walk, canary)
             sums = [
@@ -99,7 +99,9 @@ def attacked(
                 rate = study.training.sampling_rate
                 found.hear(total, moved, sigma=sigma, rate=rate, sites=appearances)
             walk.apply(total)
-        params = walk.params
+            for keep in keeps:
+                keep.settle()
+        carried = walk.carried
     return found
 
 

@@ -6,8 +6,9 @@
     runs/<run>/flower.json       by which number Flower knows its latest start
     runs/<run>/stop              "round" or "step": somebody asked the run to end after it
     runs/<run>/checkpoint.json   the round it holds, the digest of its parameters, what looks at models said
-    runs/<run>/round-<n>.npz     the parameters after that round, and after the best one (no pickle)
-    runs/<run>/step.npz          the parameters after the latest step of a round in progress
+    runs/<run>/round-<n>.npz     the parameters after that round, and after the best one (no pickle); and what
+                                 goes with them to the next round (privacy.walks), if the plan has that
+    runs/<run>/step.npz          the same after the latest step of a round in progress
 
 A checkpoint is post-processing of noisy sums: it holds nothing that the sites have not already released.
 """
@@ -32,6 +33,8 @@ from privacy.validation import Metric
 from protocols import canonical
 from protocols.refusal import RefusalCode
 from protocols.study import Study
+
+Vector = NDArray[np.float64]
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 MAX_JSON_BYTES = 2**20
@@ -122,14 +125,41 @@ class Checkpoint:
     """The model after `round` rounds and `steps` steps, what looks said so far, and who is not asked again.
 
     `holds` is the round whose model it is, if that is not the last one: the best, at the end of a run.
+    `memory` is what goes with the model to the next round, and is no part of it.
     """
 
     round: int
     steps: int
-    parameters: NDArray[np.float64]
+    parameters: Vector
     metrics: tuple[Metric, ...] = ()
     quarantined: Mapping[str, str] = field(default_factory=dict)
     holds: int | None = None
+    memory: Vector = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        round: int,
+        steps: int,
+        carried: Vector,
+        *,
+        metrics: tuple[Metric, ...] = (),
+        quarantined: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the checkpoint of what a round, or a step, left."""
+        size = study.parameters
+        return cls(round, steps, carried[:size], metrics, quarantined or {}, memory=carried[size:])
+
+    @property
+    def carried(self) -> Vector:
+        """What the next round starts from."""
+        return _joined(self.parameters, self.memory)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a file keeps of the numbers."""
+        found = {"parameters": self.parameters.astype("<f8")}
+        return found | ({"memory": self.memory.astype("<f8")} if self.memory.size else {})
 
 
 class RunFolder:
@@ -238,13 +268,13 @@ class RunFolder:
         number, holds = fields["round"], fields.get("holds")
         if fields["plan_hash"] != study.plan_hash().hex() or not isinstance(number, int):
             raise MalformedRun("the checkpoint belongs to another plan")
-        parameters = self._parameters(study, number if holds is None else holds, fields["digest"])
+        parameters, memory = self._kept(study, number if holds is None else holds, fields["digest"])
         try:
             metrics = _metrics(fields.get("metrics", ()))
         except TypeError as error:
             raise MalformedRun("not a checkpoint") from error
         quarantined = fields.get("quarantined", {})
-        return Checkpoint(number, fields["steps"], parameters, metrics, quarantined, holds)
+        return Checkpoint(number, fields["steps"], parameters, metrics, quarantined, holds, memory)
 
     def write_checkpoint(self, study: Study, found: Checkpoint, *, best: int | None = None) -> None:
         """Keep the model of a round, and that of the `best` round; others are dropped once it is on the disk.
@@ -255,10 +285,10 @@ class RunFolder:
         kept = self._of_round(held)
         if found.holds is None:
             buffer = io.BytesIO()
-            np.savez(buffer, parameters=found.parameters.astype("<f8"))
+            np.savez(buffer, **found.arrays())  # type: ignore[arg-type]  # its stubs mistake them for allow_pickle
             private_files.write(kept, buffer.getvalue())
         fields = {
-            "digest": digest(found.parameters).hex(),
+            "digest": digest(found.carried).hex(),
             "plan_hash": study.plan_hash().hex(),
             "round": found.round,
             "steps": found.steps,
@@ -271,18 +301,18 @@ class RunFolder:
             if old not in (kept, None if best is None else self._of_round(best)):
                 old.unlink(missing_ok=True)
 
-    def parameters_of(self, study: Study, round: int) -> NDArray[np.float64]:
-        """Return the model of a round that was kept. Raises: MalformedRun."""
-        return self._parameters(study, round, None)
+    def kept(self, study: Study, round: int) -> tuple[Vector, Vector]:
+        """Return the model of a round that was kept, and what went with it. Raises: MalformedRun."""
+        return self._kept(study, round, None)
 
     def write_step(self, study: Study, found: Checkpoint) -> None:
         """Keep the model after `found.steps` steps in all, the last of them in round `found.round`."""
         buffer = io.BytesIO()
         np.savez(
             buffer,
-            parameters=found.parameters.astype("<f8"),
+            **found.arrays(),  # type: ignore[arg-type]  # as above
             counts=np.array([found.round, found.steps], dtype="<i8"),
-            digests=np.frombuffer(study.plan_hash() + digest(found.parameters), dtype=np.uint8),
+            digests=np.frombuffer(study.plan_hash() + digest(found.carried), dtype=np.uint8),
         )
         private_files.write(self.path / "step.npz", buffer.getvalue())
 
@@ -294,35 +324,47 @@ class RunFolder:
         try:
             with np.load(io.BytesIO((self.path / "step.npz").read_bytes()), allow_pickle=False) as arrays:
                 parameters, counts, digests = (arrays[key] for key in ("parameters", "counts", "digests"))
+                memory = arrays["memory"] if "memory" in arrays else np.zeros(0)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError) as error:
             raise MalformedRun("the latest step cannot be read") from error
-        if digests.tobytes() != study.plan_hash() + digest(parameters) or counts.shape != (2,):
+        whole = _joined(parameters, memory)
+        if digests.tobytes() != study.plan_hash() + digest(whole) or counts.shape != (2,):
             raise MalformedRun("the latest step is not what was written")
-        return Checkpoint(int(counts[0]), int(counts[1]), parameters)
+        if whole.shape != (study.carried,):
+            raise MalformedRun("the latest step has another shape than the plan")
+        return Checkpoint.of(study, int(counts[0]), int(counts[1]), whole)
 
     def _of_round(self, number: int) -> Path:
         return self.path / f"round-{number}.npz"
 
-    def _parameters(self, study: Study, number: int, wanted: str | None) -> NDArray[np.float64]:
+    def _kept(self, study: Study, number: int, wanted: str | None) -> tuple[Vector, Vector]:
         try:
             data = io.BytesIO(self._of_round(number).read_bytes())
             with np.load(data, allow_pickle=False) as arrays:
-                parameters: NDArray[np.float64] = arrays["parameters"]
+                parameters: Vector = arrays["parameters"]
+                memory: Vector = arrays["memory"] if "memory" in arrays else np.zeros(0)
         except (OSError, ValueError, KeyError) as error:
             raise MalformedRun("the checkpoint's parameters cannot be read") from error
         if parameters.dtype != np.dtype("<f8") or parameters.shape != (study.parameters,):
             raise MalformedRun("the checkpoint has another shape than the plan")
-        if wanted is not None and digest(parameters).hex() != wanted:
+        if memory.dtype != np.dtype("<f8") or memory.shape != (study.carried - study.parameters,):
+            raise MalformedRun("what goes with the checkpoint has another shape than the plan")
+        if wanted is not None and digest(_joined(parameters, memory)).hex() != wanted:
             raise MalformedRun("the checkpoint's parameters are not what was written")
-        return parameters
+        return parameters, memory
 
     def _json(self, name: str) -> Any:
         try:
             return canonical.decode((self.path / name).read_bytes(), max_bytes=MAX_JSON_BYTES)
         except (OSError, ValueError) as error:
             raise MalformedRun(f"{name} cannot be read") from error
+
+
+def _joined(parameters: Vector, memory: Vector) -> Vector:
+    """Return both in one row; a model that nothing goes with is not copied: it may be large."""
+    return np.append(parameters, memory) if memory.size else parameters
 
 
 def _metrics(found: Iterable[Any]) -> tuple[Metric, ...]:

@@ -62,12 +62,13 @@ OFFENCES = frozenset({RefusalCode.PROTOCOL_VIOLATION, RefusalCode.MALFORMED})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundOutcome:
-    """What a round left. With fewer `steps` than planned the session broke: the model is as far as it got.
+    """What a round left: `carried` is the model, and what goes with it to the next round.
 
-    `spoilt`: it broke because a total was none that honest sites can make.
+    With fewer `steps` than planned the session broke: the model is as far as it got. `spoilt`: it broke
+    because a total was none that honest sites can make.
     """
 
-    parameters: Vector
+    carried: Vector
     steps: int
     agreeing: tuple[NodeId, ...]
     refusals: Mapping[NodeId, RefusalCode]
@@ -102,8 +103,8 @@ class Watch(Protocol):
         """Whether the run shall end after the step at hand."""
         ...
 
-    def stepped(self, steps: int, parameters: Vector) -> None:
-        """Take note of the model after so many steps of the round."""
+    def stepped(self, steps: int, carried: Vector) -> None:
+        """Take note of the model after so many steps of the round, and of what goes with it."""
         ...
 
 
@@ -114,7 +115,7 @@ class RunningRound:
     study: Study
     opened: OpenedRound
     number: int
-    parameters: Vector
+    carried: Vector  # what it starts from: privacy.walks
     watch: Watch
     walk: Walk = field(init=False)
     plan: NoisePlan | ExactSums | UpdateSums = field(init=False)
@@ -133,7 +134,7 @@ class RunningRound:
         sites, tolerance = len(self.opened.participants), self.study.sites.tolerance
         if sites < self.study.sites.minimum:
             raise Refused(RefusalCode.TOO_FEW_SITES)
-        self.walk = walks.begin(self.study, self.parameters)
+        self.walk = walks.begin(self.study, self.carried)
         self.plan = study_noise.sum_plan(self.study, participants=sites, tolerance=tolerance)
         if validation.due(self.study, round=self.number):
             self.look = validation.noise_plan(self.study, participants=sites, tolerance=tolerance)
@@ -199,7 +200,7 @@ class RunningRound:
             raise RoundLost(code, self._offenders())
         if not self.walk.finished:  # a broken session: keep what the opened sums taught, ask no step again
             return self._told(())
-        ours, steps = digest(self.walk.params), self.walk.steps_done
+        ours, steps = digest(self.walk.carried), self.walk.steps_done
         for node, reply in self.replies.items():
             if reply.parameters_digest != ours or reply.steps != steps:
                 self.refusals[node] = RefusalCode.PROTOCOL_VIOLATION  # it holds another model
@@ -213,7 +214,7 @@ class RunningRound:
     def _told(self, agreeing: tuple[NodeId, ...]) -> RoundOutcome:
         noise = self.plan.standard_deviation(contributors=self.contributors) * self.plan.dimension**0.5
         return RoundOutcome(
-            self.walk.params,
+            self.walk.carried,
             self.walk.steps_done,
             agreeing,
             self.refusals,
@@ -290,7 +291,7 @@ class RunningRound:
         self.walk.apply(total)
         self.norms.append(norm)
         self.contributors = arrived.contributors
-        self.watch.stepped(self.walk.steps_done, self.walk.params)
+        self.watch.stepped(self.walk.steps_done, self.walk.carried)
 
     def _look(self, arrived: RoundSum) -> None:
         plan = self.look

@@ -28,8 +28,7 @@ from coordinator.flower.run_folder import (
     Status,
 )
 from coordinator.flower.running_round import RoundLost, RoundOutcome, RunningRound, StopAsked
-from privacy import study_noise, validation
-from privacy.descent import initial
+from privacy import study_noise, validation, walks
 from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundRequest
@@ -63,10 +62,10 @@ class _Watch:
         """Whether the run shall end after the step at hand."""
         return self.folder.stop_asked() == AFTER_STEP
 
-    def stepped(self, steps: int, parameters: Vector) -> None:
+    def stepped(self, steps: int, carried: Vector) -> None:
         """Keep the model after a step, which was paid for; now and then, say how many steps are done."""
         done = self.status.steps + steps
-        self.folder.write_step(self.study, Checkpoint(self.status.round + 1, done, parameters))
+        self.folder.write_step(self.study, Checkpoint.of(self.study, self.status.round + 1, done, carried))
         now = time.monotonic()
         if now - self.told_at >= TELL_S:
             self.told_at = now
@@ -185,7 +184,7 @@ class _Run:
 
     def _keep(self, outcome: RoundOutcome, *, seconds: float) -> None:
         """Take a round's model, durably, and say how it went."""
-        found = self.found = _after(self.found, outcome)
+        found = self.found = _after(self.study, self.found, outcome)
         best = _best(self.study, found)
         self.folder.write_checkpoint(self.study, found, best=best)
         self.folder.add_round(_record(found, outcome, seconds=seconds))
@@ -207,19 +206,22 @@ class _Run:
 
 def _found(study: Study, folder: RunFolder) -> Checkpoint:
     """Return where the run stands: after its last round, or after a step of a round that was cut off."""
-    found = folder.checkpoint(study) or Checkpoint(0, 0, initial(study))
+    found = folder.checkpoint(study) or Checkpoint.of(study, 0, 0, walks.initial(study))
     step = folder.step(study)
     if step is not None and step.round == found.round + 1 and step.steps > found.steps:
-        found = replace(found, round=step.round, steps=step.steps, parameters=step.parameters)
+        found = replace(
+            found, round=step.round, steps=step.steps, parameters=step.parameters, memory=step.memory
+        )
         folder.write_checkpoint(study, found, best=_best(study, found))
     return found
 
 
-def _after(found: Checkpoint, outcome: RoundOutcome) -> Checkpoint:
-    return Checkpoint(
+def _after(study: Study, found: Checkpoint, outcome: RoundOutcome) -> Checkpoint:
+    return Checkpoint.of(
+        study,
         found.round + 1,
         found.steps + outcome.steps,
-        outcome.parameters,
+        outcome.carried,
         metrics=(*found.metrics, *outcome.metrics),
         quarantined={**found.quarantined, **_by_name(outcome.offenders)},
     )
@@ -230,7 +232,8 @@ def _with_the_best(study: Study, found: Checkpoint, folder: RunFolder) -> Checkp
     best = _best(study, found)
     if best is None or best == (found.holds or found.round):
         return found
-    found = replace(found, parameters=folder.parameters_of(study, best), holds=best)
+    parameters, memory = folder.kept(study, best)
+    found = replace(found, parameters=parameters, memory=memory, holds=best)
     folder.write_checkpoint(study, found, best=best)
     return found
 
@@ -272,7 +275,7 @@ def _round_with_tries(study: Study, found: Checkpoint, *, sites: _Sites, watch: 
             outcome = run_round(
                 study,
                 number=found.round + 1,
-                parameters=found.parameters,
+                carried=found.carried,
                 sites=sites,
                 watch=watch,
                 without=without,
@@ -292,15 +295,15 @@ def run_round(
     study: Study,
     *,
     number: int,
-    parameters: Vector,
+    carried: Vector,
     sites: _Sites,
     watch: _Watch,
     without: Collection[NodeId],
 ) -> RoundOutcome:
     """Run one round. Raises: Refused if no sum was opened, or sites hold another model; StopAsked."""
     with sites.open(study, number=number, without=without) as opened:
-        request = RoundRequest(study.plan_hash(), number, opened.session_id, parameters)
-        running = RunningRound(study, opened, number, parameters, watch)
+        request = RoundRequest(study.plan_hash(), number, opened.session_id, carried)
+        running = RunningRound(study, opened, number, carried, watch)
         running.send(sites.grid, request, sites.online(opened))
         running.follow(sites.grid)
     return running.outcome()

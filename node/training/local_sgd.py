@@ -43,15 +43,27 @@ Watch = Callable[[Vector, FeatureTable, Vector], None]  # parameters of a step, 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """What a site keeps to itself over one round: its source of secrets and its control variate.
+    """What a site keeps to itself over a run: its source of secrets, and Scaffold's control variate.
 
-    Args: noisy, False for comparisons on data that is nobody's; watch, for attacks on made-up patients.
+    The variate follows from noisy steps alone, which the ledger has charged before it is kept: it says no
+    more of a patient than they do. It is the site's own all the same, and leaves only inside sums.
+
+    Args: noisy, False for comparisons on data that is nobody's; watch, for attacks on made-up patients;
+        control, the variate that is in the sums so far; next_control, that of a sum that is not opened yet.
     """
 
     bits: SecureBits
     noisy: bool = True
     watch: Watch | None = field(default=None, repr=False)
     control: Vector | None = field(default=None, repr=False)
+    next_control: Vector | None = field(default=None, repr=False)
+
+    def settle(self) -> Vector | None:
+        """Take the variate of the sum that was just opened, and return it; None if the plan has none."""
+        if self.next_control is None:
+            return None
+        self.control, self.next_control = self.next_control, None
+        return self.control
 
 
 def contribution(study: Study, walk: ServerStep, table: FeatureTable, *, site: Site) -> Vector:
@@ -66,9 +78,8 @@ def contribution(study: Study, walk: ServerStep, table: FeatureTable, *, site: S
     if plan.aggregator == "scaffold":
         bound = server_step.control_bound(study)
         scale = plan.local_steps * study.training.learning_rate
-        change = _within((-walk.control - parts[0] * (plan.update_clip / scale)) / bound)
-        site.control = control + change * bound
-        parts.append(change)
+        parts.append(_within((control - walk.control - parts[0] * (plan.update_clip / scale)) / bound))
+        site.next_control = parts[1] * bound
     return np.concatenate([*parts, np.ones(1)])
 
 

@@ -112,25 +112,43 @@ def fitted(study: Study, params: Vector, table: FeatureTable) -> Vector:
 
 @dataclass(frozen=True, slots=True)
 class OwnParts:
-    """The files that keep them, 0600, by plan: the noisy one between rounds, the fitted one at the end."""
+    """The files, 0600, of what a plan's training leaves here and nowhere else, between rounds and after.
+
+    The noisy own part between rounds, the fitted one at the end; and, beside these, Scaffold's control
+    variate of this site (node.training.local_sgd.Site), as the last opened sum has it.
+    """
 
     folder: Path
 
     def load(self, study: Study, *, final: bool = False) -> Vector | None:
         """Return the part that was kept; None if there is none of the plan's size."""
-        try:
-            found = np.load(io.BytesIO(self._file(study, final).read_bytes()), allow_pickle=False)
-        except (FileNotFoundError, ValueError):
-            return None
-        fits = found.shape == (study.local_parameters,) and found.dtype == np.float64
-        return found if fits and np.isfinite(found).all() else None
+        return self._load(study, ".final" if final else "", size=study.local_parameters)
 
     def keep(self, study: Study, values: Vector, *, final: bool = False) -> None:
         """Keep a part durably."""
+        self._keep(study, ".final" if final else "", values)
+
+    def control(self, study: Study) -> Vector | None:
+        """Return the control variate that was kept; None if there is none of the plan's size."""
+        return self._load(study, ".control", size=study.parameters)
+
+    def keep_control(self, study: Study, values: Vector) -> None:
+        """Keep a control variate durably."""
+        self._keep(study, ".control", values)
+
+    def _load(self, study: Study, which: str, *, size: int) -> Vector | None:
+        try:
+            found = np.load(io.BytesIO(self._file(study, which).read_bytes()), allow_pickle=False)
+        except (FileNotFoundError, ValueError):
+            return None
+        fits = found.shape == (size,) and found.dtype == np.float64
+        return found if fits and np.isfinite(found).all() else None
+
+    def _keep(self, study: Study, which: str, values: Vector) -> None:
         private_files.make_folder(self.folder)
         data = io.BytesIO()
         np.save(data, values, allow_pickle=False)
-        private_files.write(self._file(study, final), data.getvalue())
+        private_files.write(self._file(study, which), data.getvalue())
 
-    def _file(self, study: Study, final: bool) -> Path:
-        return self.folder / f"{study.plan_hash().hex()}{'.final' if final else ''}.npy"
+    def _file(self, study: Study, which: str) -> Path:
+        return self.folder / f"{study.plan_hash().hex()}{which}.npy"

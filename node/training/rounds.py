@@ -92,7 +92,8 @@ class Trainer:
         split_key: the node's own key (16 bytes or more) for the split into training and test patients.
         quality: of the last report on the data, which the policy may ask for.
         deid: of the last evaluation and canary, which the policy may ask for.
-        own_parts: where this site's own parts of models are kept; None: they last as long as the trainer.
+        own_parts: where this site's own parts of models, and its control variates, are kept; None: they last
+            as long as the trainer.
         figures: where this site's own figures of looks at models are kept; None: nowhere.
     """
 
@@ -131,6 +132,7 @@ class Trainer:
         self._own_parts = own_parts
         self._figures = figures
         self._own: dict[bytes, OwnPart] = {}
+        self._sites: dict[bytes, Site] = {}
         self._exact = ExactRounds(
             approvals, policy, ledger, audit, store, self._sums, split_key, clock, dataset
         )
@@ -149,14 +151,16 @@ class Trainer:
             except Exception as error:
                 code = _code_of(error)
                 leaving = code or RefusalCode.INTERNAL
-                self._sums.withdraw(request.session_id, leaving)
-                self._audit.record(
-                    AuditEvent.ROUND_REFUSED,
-                    plan_hash=request.plan_hash.hex(),
-                    session_id=request.session_id,
-                    round=request.round,
-                    code=code or RefusalCode.INTERNAL,
-                )
+                try:
+                    self._audit.record(  # first: a crash while the coordinator is told must not lose it
+                        AuditEvent.ROUND_REFUSED,
+                        plan_hash=request.plan_hash.hex(),
+                        session_id=request.session_id,
+                        round=request.round,
+                        code=leaving,
+                    )
+                finally:
+                    self._sums.withdraw(request.session_id, leaving)
                 if code is None:
                     raise
                 raise Refused(code) from error
@@ -186,6 +190,7 @@ class Trainer:
                 participants=plan.participants,
                 tolerance=plan.tolerance,
                 noise_multiplier=study_noise.noise_multiplier(study),
+                model_hash=descent.digest(request.parameters).hex(),
             )
             walk = self._steps(_Round(request, study, plan, reservation, look), rows)
         self._audit.record(
@@ -194,8 +199,9 @@ class Trainer:
             session_id=request.session_id,
             round=request.round,
             steps=walk.steps_done,
+            model_hash=(model := descent.digest(walk.carried)).hex(),
         )
-        return RoundReply(descent.digest(walk.params), walk.steps_done)
+        return RoundReply(model, walk.steps_done)
 
     def _allowed(self, study: Study, request: RoundRequest, *, approved: bool) -> None:
         """Refuse a plan that policy or approval do not let train here, or whose noise is not as claimed.
@@ -214,7 +220,7 @@ class Trainer:
             tolerance=study.sites.tolerance,
             approved=approved,
         )
-        if request.round > study.training.rounds or len(request.parameters) != study.parameters:
+        if request.round > study.training.rounds or len(request.parameters) != study.carried:
             raise Refused(RefusalCode.MALFORMED)
         second_accountant.check(study)
 
@@ -281,7 +287,7 @@ class Trainer:
 
     def _steps(self, current: _Round, rows: Split) -> Walk:
         walk = walks.begin(current.study, current.request.parameters)
-        own, site = self._own_part(current.study), Site(self._bits)
+        own, site = self._own_part(current.study), self._site(current.study, round=current.request.round)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
             sums = contribution(current.study, walk, rows.training, site=site, own=own.values)
@@ -293,6 +299,9 @@ class Trainer:
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
             total = self._sums.total(sending)
             walk.apply(current.plan.decode(total))
+            control = site.settle()
+            if control is not None and self._own_parts is not None:
+                self._own_parts.keep_control(current.study, control)
         self._keep_own_part(current, walk, own, rows.training)
         if current.look is not None:
             self._take_look(current, current.look, walk, own, rows)
@@ -307,9 +316,8 @@ class Trainer:
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
         study, round_ = current.study, current.request.round
-        added = validation.contribution(study, walk.params, rows, own=own.values)
-        vector = look.plan.encode_rows(added) + look.plan.noise(bits=self._bits)
-        figures = validation.local_figures(study, walk.params, rows, own=own.values)
+        seen_here = validation.looked(study, walk.params, rows, own=own.values)
+        vector = look.plan.encode_rows(seen_here.added) + look.plan.noise(bits=self._bits)
         context = looks.step_context(current.request.plan_hash, round=round_)
         sending = self._send(
             current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
@@ -323,7 +331,7 @@ class Trainer:
         fleet = looks.metrics(study, total, round=round_, noise_sd=noise_sd)
         seen = (*(self._figures.fleet(study) if self._figures else ()), *fleet)
         if self._figures is not None:
-            self._figures.add(study, figures, fleet, round=round_)
+            self._figures.add(study, seen_here.figures, fleet, round=round_)
         if looks.best_round(study, seen) == round_:
             self._keep_fitted(study, walk, rows.training)
 
@@ -333,6 +341,17 @@ class Trainer:
             kept = self._own_parts.load(study) if self._own_parts else None
             self._own[plan_hash] = OwnPart(study, bits=self._bits, values=kept)
         return self._own[plan_hash]
+
+    def _site(self, study: Study, *, round: int) -> Site:
+        """Return what this site remembers of the run: nothing in its first round, else its last sum's."""
+        key = study.plan_hash()
+        if round == 1:
+            self._sites[key] = Site(self._bits)
+        elif key not in self._sites:
+            kept = self._own_parts.control(study) if self._own_parts else None
+            self._sites[key] = Site(self._bits, control=kept)
+        self._sites[key].next_control = None  # of a sum that was never opened
+        return self._sites[key]
 
     def _keep_own_part(self, current: _Round, walk: Walk, own: OwnPart, rows: FeatureTable) -> None:
         study = current.study

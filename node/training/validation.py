@@ -1,7 +1,7 @@
 """A look at the model at one site: what its validation patients add to the fleet's sum, and what stays here.
 
-Guarantee: one patient more or less changes `contribution` by one row, whose L2 norm is at most
-`privacy.validation.patient_norm`, whatever the model is. What `local_figures` says is exact, and for the
+Guarantee: one patient more or less changes `Looked.added` by one row, whose L2 norm is at most
+`privacy.validation.patient_norm`, whatever the model is. What `Looked.figures` says is exact, and for the
 hospital's own eyes: it has no noise and must not leave.
 """
 
@@ -48,10 +48,24 @@ class Split:
         return cls(table.rows(chosen), table.rows(tried), len(table))
 
 
-def contribution(study: Study, params: Vector, split: Split, *, own: Vector | None = None) -> Vector:
-    """Return what each patient of the study adds [patients, validation.vector_length]."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """What a look at a model found here.
+
+    Args:
+        added: what each patient of the study adds to the fleet's sum [patients, validation.vector_length].
+        figures: this site's own exact figures on its validation patients. They must not leave the site.
+    """
+
+    added: Vector
+    figures: Mapping[str, float]
+
+
+def looked(study: Study, params: Vector, split: Split, *, own: Vector | None = None) -> Looked:
+    """Try the model on this site's validation patients, once."""
     each, right = judged(study, params, split.validation, own=own)
-    return validation.rows(study, each, right, others=split.patients - len(split.validation))
+    added = validation.rows(study, each, right, others=split.patients - len(split.validation))
+    return Looked(added, _figures(each, right))
 
 
 def judged(
@@ -67,9 +81,7 @@ def judged(
     return each, said == table.y.astype(np.int64)
 
 
-def local_figures(study: Study, params: Vector, split: Split, *, own: Vector | None) -> Mapping[str, float]:
-    """Return this site's own exact figures on its validation patients. They must not leave the site."""
-    each, right = judged(study, params, split.validation, own=own)
+def _figures(each: Vector, right: NDArray[np.bool_] | None) -> Mapping[str, float]:
     found: dict[str, float] = {"patients": len(each)}
     if len(each):
         found["loss"] = float(np.nan_to_num(each).mean())

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from coordinator.flower.run_folder import Checkpoint, MalformedRun, RunFolder
 from coordinator.flower.server_app import by_name
 from coordinator.flower.training_rounds import train
 from node.flower.client_app import answer
+from privacy import walks
 from privacy.descent import Descent, digest, initial
 from privacy.rng import SecureBits
-from privacy.study_noise import noise_plan
+from privacy.study_noise import noise_plan, private_plan
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RECORD, RoundReply, RoundRequest
@@ -325,3 +327,90 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(folder: RunFolder) -> None:
 def test_a_run_name_cannot_lead_out_of_the_home(tmp_path: Path, name: str) -> None:
     with pytest.raises(MalformedRun):
         RunFolder(tmp_path, name)
+
+
+# ---- what goes with the model from round to round ----
+
+REMEMBERING = Study.from_json(
+    study_form(training__mode="local")
+    | {"local": {"local_steps": 1, "update_clip": 1.0, "aggregator": "fedadam", "server_learning_rate": 0.1}}
+)
+
+
+class Updating(Trainer):
+    """A site whose updates are made up, and others in each sum of the run."""
+
+    def train(self, request: RoundRequest) -> RoundReply:
+        self.requests.append(request)
+        plan = private_plan(REMEMBERING, participants=len(NODES), tolerance=REMEMBERING.sites.tolerance)
+        walk = walks.begin(REMEMBERING, request.parameters)
+        while not walk.finished:
+            done = int(walk.carried[-1])  # sums of the whole run
+            update = np.append(np.full(REMEMBERING.parameters, 0.1 / (1 + done)), 1.0)
+            vector = plan.contribution(update, bits=SecureBits())
+            walk.apply(plan.decode(self.sums.add(request.session_id, walk.steps_done, vector)))
+        return RoundReply(digest(walk.carried), walk.steps_done)
+
+
+def expected(sums: int) -> np.ndarray:
+    """Return what so many sums make of the plan's start, in one walk."""
+    whole = replace(REMEMBERING, training=replace(REMEMBERING.training, rounds=1, steps_per_round=sums))
+    walk = walks.begin(whole, walks.initial(REMEMBERING))
+    for done in range(sums):
+        walk.apply(
+            np.append(np.full(REMEMBERING.parameters, 4 * np.rint(2**32 * 0.1 / (1 + done)) / 2**32), 4.0)
+        )
+    return walk.carried
+
+
+def run_remembering(folder: RunFolder, sums: Sums) -> tuple[Checkpoint, list[Updating]]:
+    folder.create(REMEMBERING)
+    sites = [Updating(sums) for _ in NODES]
+    grid = Memory({n: lambda m, t=site: answer(m, t) for n, site in zip(NODES, sites, strict=True)})
+    try:
+        return train(REMEMBERING, folder=folder, grid=grid, source=sums, directory=by_name), sites
+    finally:
+        grid.join()
+
+
+def test_what_a_run_remembers_goes_with_the_model_from_round_to_round(folder: RunFolder) -> None:
+    found, sites = run_remembering(folder, Sums())
+    assert np.array_equal(found.carried, expected(6))
+    assert found.parameters.shape == (REMEMBERING.parameters,)
+    assert np.array_equal(sites[0].requests[1].parameters, expected(3))
+    kept = folder.checkpoint(REMEMBERING)
+    assert kept is not None
+    assert np.array_equal(kept.carried, found.carried)
+    assert (kept.memory[-1], kept.parameters.tolist()) == (6.0, found.parameters.tolist())
+
+
+def test_a_broken_round_and_a_killed_coordinator_lose_nothing_of_it(folder: RunFolder) -> None:
+    """A round that breaks after two sums; and a step file that a killed coordinator left after the fifth."""
+    found, sites = run_remembering(folder, Sums(breaks_after=2))
+    assert (found.round, found.steps) == (2, 5)
+    assert np.array_equal(sites[0].requests[1].parameters, expected(2))
+    assert np.array_equal(found.carried, expected(5))
+    folder.write_checkpoint(REMEMBERING, Checkpoint.of(REMEMBERING, 0, 0, walks.initial(REMEMBERING)))
+    folder.write_step(REMEMBERING, Checkpoint.of(REMEMBERING, 1, 2, expected(2)))
+    again, resumed = run_remembering(folder, Sums())
+    assert np.array_equal(resumed[0].requests[0].parameters, expected(2))
+    assert (again.round, again.steps, again.memory[-1]) == (2, 5, 5.0)
+    assert np.array_equal(again.carried, expected(5))
+
+
+def test_a_memory_that_was_tampered_with_is_refused(folder: RunFolder) -> None:
+    run_remembering(folder, Sums())
+    kept = folder.path / "round-2.npz"
+    with np.load(kept) as arrays:
+        parts = dict(arrays)
+    np.savez(kept, **(parts | {"memory": parts["memory"] + 1.0}))
+    with pytest.raises(MalformedRun, match="not what was written"):
+        folder.checkpoint(REMEMBERING)
+    np.savez(kept, parameters=parts["parameters"])
+    with pytest.raises(MalformedRun, match="another shape"):
+        folder.checkpoint(REMEMBERING)
+    with np.load(folder.path / "step.npz") as arrays:
+        step = dict(arrays)
+    np.savez(folder.path / "step.npz", **(step | {"memory": step["memory"][:-1]}))
+    with pytest.raises(MalformedRun, match="not what was written"):
+        folder.step(REMEMBERING)

@@ -312,6 +312,8 @@ def test_scaffold_corrects_the_drift_of_sites_that_pull_apart() -> None:
             [local_sgd.contribution(study, walk, t, site=s) for t, s in zip(tables, sites, strict=True)],
             axis=0,
         )
+        for site in sites:
+            site.settle()
         ends, before = [], [one.copy() for one in own]
         for k, rows in enumerate(tables):
             y = x.copy()

@@ -11,7 +11,7 @@ import pytest
 
 from node.features.splitting import in_training, in_validation
 from node.features.study_rows import feature_table
-from node.training.validation import LocalFigures, Split, contribution, judged
+from node.training.validation import LocalFigures, Split, judged, looked
 from privacy import descent, study_noise, validation
 from privacy.budget import Selection
 from privacy.walks import begin
@@ -75,11 +75,11 @@ def test_one_patient_more_moves_what_leaves_by_at_most_the_norm(network: Hospita
     table = feature_table(STUDY, network.all[0].store)
     params = 50.0 * np.ones(STUDY.parameters)  # losses far beyond the bound
     split = Split.of(STUDY, table, key=bytes(16))
-    whole = contribution(STUDY, params, split).sum(axis=0)
+    whole = looked(STUDY, params, split).added.sum(axis=0)
     for left_out in range(0, len(table), 7):
         keep = np.arange(len(table)) != left_out
         fewer = Split.of(STUDY, table.rows(keep), key=bytes(16))
-        moved = np.linalg.norm(whole - contribution(STUDY, params, fewer).sum(axis=0))
+        moved = np.linalg.norm(whole - looked(STUDY, params, fewer).added.sum(axis=0))
         assert 0.0 < moved <= validation.patient_norm(STUDY) * (1 + 1e-9)
     each, _ = judged(STUDY, params, split.validation)
     assert each.max() > 2.0
@@ -109,7 +109,7 @@ def test_the_total_says_how_the_rounds_model_does_on_validation_patients(network
     look = validation.noise_plan(STUDY, participants=4, tolerance=1)
     total = look.decode(np.sum([v for _, v in network.hub.vectors[12:]], axis=0, dtype=np.uint64))
     splits = [Split.of(STUDY, feature_table(STUDY, h.store), key=h.node.raw) for h in network.all]
-    exact = np.sum([contribution(STUDY, walk.params, split).sum(axis=0) for split in splits], axis=0)
+    exact = np.sum([looked(STUDY, walk.params, split).added.sum(axis=0) for split in splits], axis=0)
     sd = look.standard_deviation(contributors=4)
     assert 0.0 < np.abs(total - exact).max() < 6.0 * sd  # noise, and no more than that
     found = {m.name: m for m in validation.metrics(STUDY, total, round=2, noise_sd=sd)}

@@ -113,7 +113,7 @@ def test_noise_in_the_count_moves_the_norm_by_no_more_than_a_step_and_never_out_
 def test_a_total_that_is_none_is_refused(total: np.ndarray) -> None:
     study = plan()
     with pytest.raises(NotFinite):
-        walks.begin(study, descent.initial(study)).apply(total)
+        walks.begin(study, walks.initial(study)).apply(total)
 
 
 def test_a_private_run_with_samples_and_adapting_norms_learns() -> None:
