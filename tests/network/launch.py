@@ -1,14 +1,11 @@
-"""Starts a coordinator or a node as a process of its own, without Flower; a node may stop at a named moment.
-
-    python tests/network/launch.py coordinator HOME
-    python tests/network/launch.py node HOME [--pause-at accepted|committed|sent|revealed --marker FILE]
+"""A coordinator or a node as a process of its own, without Flower; a node may stop at a named moment.
 
 A node that was told to pause does nothing more from that moment on: it makes the marker file and waits to be
 killed. Production code knows nothing of it.
 """
 
-import argparse
 import asyncio
+import os
 from pathlib import Path
 
 from coordinator.home import CoordinatorHome
@@ -55,20 +52,21 @@ def pausing(moment: str, marker: Path) -> type[RunningNode]:
     return PausingNode
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=("coordinator", "node"))
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--pause-at", choices=sorted(MOMENTS))
-    parser.add_argument("--marker", type=Path)
-    asked = parser.parse_args()
+def serve(
+    role: str, home: Path, *, out: Path, err: Path, pause_at: str | None = None, marker: Path | None = None
+) -> None:
+    """Serve until SIGTERM, as what `fedtwin coordinator serve` and `fedtwin node serve` start."""
+    _write_to(out, 1)
+    _write_to(err, 2)
     clock = SystemClock()
-    if asked.role == "coordinator":
-        serve_coordinator(CoordinatorHome(asked.home), clock=clock, flower=False)
+    if role == "coordinator":
+        serve_coordinator(CoordinatorHome(home), clock=clock, flower=False)
         return
-    make = pausing(asked.pause_at, asked.marker) if asked.pause_at else RunningNode
-    asyncio.run(serve_until_stopped(NodeHome(asked.home), clock=clock, flower=False, make=make))
+    make = pausing(pause_at, marker) if pause_at and marker else RunningNode
+    asyncio.run(serve_until_stopped(NodeHome(home), clock=clock, flower=False, make=make))
 
 
-if __name__ == "__main__":
-    main()
+def _write_to(file: Path, descriptor: int) -> None:
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(opened, descriptor)
+    os.close(opened)

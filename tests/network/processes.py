@@ -1,21 +1,26 @@
-"""A consortium of real processes that may be killed at any moment. What is started is ended by its pid."""
+"""A consortium of real processes that may be killed at any moment. What is started is ended by its pid.
+
+Each is forked from a process that has imported what a coordinator and a node are made of and done nothing
+else: to import it costs more than a test's whole question.
+"""
 
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedtwin.profile import Profile
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
+from tests.network import launch
 from tests.network.consortium import Consortium
 
-ROOT = Path(__file__).parents[2]
-LAUNCH = ROOT / "tests" / "network" / "launch.py"
 READY_S = 60.0
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload([launch.__name__])
 
 
 class Processes:
@@ -23,31 +28,27 @@ class Processes:
 
     def __init__(self, consortium: Consortium) -> None:
         self.consortium = consortium
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._running: dict[str, ForkServerProcess] = {}
 
-    async def start(self, name: str, *options: str) -> None:
-        """Start one and wait until it says that it serves."""
+    async def start(self, name: str, **pausing: object) -> None:
+        """Start one and wait until it says that it serves. A node may be told when to pause (`launch`)."""
         folder = self.consortium.folder
         role = "coordinator" if name == "coordinator" else "node"
-        log = (folder / f"{name}.stderr").open("ab")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(LAUNCH),
-            role,
-            str(folder / name),
-            *options,
-            cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
+        out, err = folder / f"{name}.stdout", folder / f"{name}.stderr"
+        out.unlink(missing_ok=True)
+        process = FORKS.Process(
+            target=launch.serve,
+            args=(role, folder / name),
+            kwargs={"out": out, "err": err, **pausing},
+            daemon=True,
         )
-        log.close()
+        await asyncio.to_thread(process.start)
         self._running[name] = process
-        assert process.stdout is not None
         async with asyncio.timeout(READY_S):
-            line = await process.stdout.readline()
-        assert json.loads(line)["serving"], (folder / f"{name}.stderr").read_text()
+            while not (out.exists() and out.read_text().endswith("\n")):
+                assert process.is_alive(), err.read_text()
+                await asyncio.sleep(0.01)
+        assert json.loads(out.read_text())["serving"], err.read_text()
 
     async def start_nodes(self, *sites: int) -> None:
         await asyncio.gather(*(self.start(f"node-{site}") for site in sites))
@@ -56,14 +57,14 @@ class Processes:
         """kill -9, and wait until it is gone."""
         process = self._running.pop(name)
         process.kill()
-        await process.wait()
+        await asyncio.to_thread(process.join)
 
-    async def stop(self, name: str) -> int:
+    async def stop(self, name: str) -> int | None:
         """SIGTERM. Returns the exit status."""
         process = self._running.pop(name)
         process.terminate()
-        async with asyncio.timeout(20):
-            return await process.wait()
+        await asyncio.to_thread(process.join, 20)
+        return process.exitcode
 
     async def connected(self, count: int, *, timeout_s: float = 30.0) -> None:
         """Wait until so many nodes are connected, as the lead sees it."""
@@ -78,9 +79,7 @@ class Processes:
 
     async def end(self) -> None:
         for name in list(self._running):
-            with contextlib.suppress(ProcessLookupError):
-                self._running[name].kill()
-            await self._running.pop(name).wait()
+            await self.kill(name)
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,7 @@ def test_a_node_killed_in_a_question_is_a_dropout_and_comes_back(
         async with processes(tmp_path) as network:
             marker = tmp_path / "paused"
             await network.start_nodes(0, 1, 2)
-            await network.start("node-3", "--pause-at", moment, "--marker", str(marker))
+            await network.start("node-3", pause_at=moment, marker=marker)
             await network.connected(4)
             consortium = network.consortium
             async with asyncio.TaskGroup() as group:
@@ -58,7 +58,7 @@ def test_below_the_minimum_there_is_a_clear_refusal(tmp_path: Path, moment: str)
         async with processes(tmp_path, sites=3) as network:
             marker = tmp_path / "paused"
             await network.start_nodes(0, 1)
-            await network.start("node-2", "--pause-at", moment, "--marker", str(marker))
+            await network.start("node-2", pause_at=moment, marker=marker)
             await network.connected(3)
             with pytest.raises(Refused) as refused:  # noqa: PT012 - the kill belongs to the question
                 async with asyncio.timeout(30):
@@ -87,7 +87,7 @@ def test_a_question_in_which_a_second_attempt_is_needed_is_charged_for_both(tmp_
             markers = [tmp_path / f"paused-{site}" for site in (3, 4)]
             await network.start_nodes(0, 1, 2)
             for site, marker in zip((3, 4), markers, strict=True):
-                await network.start(f"node-{site}", "--pause-at", "committed", "--marker", str(marker))
+                await network.start(f"node-{site}", pause_at="committed", marker=marker)
             await network.connected(5)
             asking = asyncio.create_task(network.consortium.ask())
             for site, marker in zip((3, 4), markers, strict=True):
@@ -113,7 +113,7 @@ def test_a_killed_coordinator_loses_no_node_and_ends_the_open_question_by_a_code
         async with processes(tmp_path) as network:
             marker = tmp_path / "paused"
             await network.start_nodes(0, 1, 2)
-            await network.start("node-3", "--pause-at", "committed", "--marker", str(marker))
+            await network.start("node-3", pause_at="committed", marker=marker)
             await network.connected(4)
             consortium = network.consortium
             question = consortium.question()
