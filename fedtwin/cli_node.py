@@ -148,6 +148,16 @@ def ingest(
     copy_schema: Annotated[
         str, typer.Option("--copy-schema", metavar="NAME", help="Where that copy lies.")
     ] = "cdm",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            min=1,
+            help="How many take part: one stores, the others read ahead of it. Default: the processors, at"
+            " most 3; 1 reads and stores in turn.",
+        ),
+    ] = None,
     home: NodeHome = NODE_HOME,
     json: Json = False,
 ) -> None:
@@ -169,7 +179,15 @@ def ingest(
             line.describe(source)
             line.to(done, total=total)
 
-        report = take_in(home, paths or [], mappings=mapping or [], sql=sql, replace=replace, watch=watch)
+        report = take_in(
+            home,
+            paths or [],
+            mappings=mapping or [],
+            sql=sql,
+            replace=replace,
+            watch=watch,
+            processes=processes,
+        )
     report |= _copied(home, copy_to, copy_schema)
     if json:
         emit_json(report)

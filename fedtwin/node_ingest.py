@@ -18,6 +18,7 @@ from node.ingest.fact_rules import read_rules
 from node.ingest.intake import Progress
 from node.ingest.mapping import Mapping, read_mapping
 from node.ingest.pipeline import Pipeline, Report, SourceReport
+from node.ingest.reading_apart import usable_processes
 from node.keys import NodeKeys
 from node.omop import starter
 from node.omop.errors import AlreadyLoaded, StoreBusy
@@ -56,12 +57,13 @@ def take_in(
     replace: bool,
     watch: Watcher,
     sql: str | None = None,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """Load files and folders, or rows of the database `sql`, into the store of `home`: what came of it.
 
     Raises: Stop(REFUSED) while a node serves from this home, or for a file that has changed since it was
         loaded; Stop(USAGE) for a mapping that names no rows of the database; MalformedMapping, NoMapping,
-        UnreadableSource, ReaderUnavailable, Unaccounted, NotSuchUrl, NoDriver, DatabaseAway.
+        UnreadableSource, ReaderUnavailable, ReaderLost, Unaccounted, NotSuchUrl, NoDriver, DatabaseAway.
     """
     given = [read_mapping(file) for file in mappings]
 
@@ -85,6 +87,7 @@ def take_in(
                 mappings=given,
                 progress=progress,
                 database=database,
+                processes=processes,
             )
         except AlreadyLoaded as error:
             raise Stop(Exit.REFUSED, f"{error} (--replace replaces it)") from None
@@ -126,6 +129,7 @@ def load(
     progress: Callable[[Progress], None] | None = None,
     bits: SecureBits | None = None,
     database: Database | None = None,
+    processes: int | None = None,
 ) -> Report:
     """Load files, or a database's rows, into the open store of `home`, by the hospital's rules.
 
@@ -137,7 +141,13 @@ def load(
     with closing(Vault.open(home / VAULT, key=key, bits=bits or SecureBits())) as vault:
         starter.ensure(store, now=clock.now())
         pipeline = Pipeline(
-            store, vault, clock, rules=read_rules(home / RULES), again=again, progress=progress
+            store,
+            vault,
+            clock,
+            rules=read_rules(home / RULES),
+            again=again,
+            progress=progress,
+            processes=usable_processes() if processes is None else processes,
         )
         if database is not None:
             report = pipeline.ingest_rows(database, mappings)

@@ -8,6 +8,7 @@ IngestError
 ├── NoDriver            an outage: the library for that kind of database is not installed
 ├── NotSuchUrl          the caller's mistake: no URL of a database, or a password in it
 ├── ReaderUnavailable   an outage: a library that a reader needs is not installed
+├── ReaderLost          a fault: a process that reads files ended or failed; the file is not loaded
 └── Unaccounted         a fault: a reader lost a record, so that its file is not loaded
 """
 
@@ -52,6 +53,18 @@ class ReaderUnavailable(IngestError):
         super().__init__(f"the reader '{reader}' needs {library}: pip install 'fedtwin[{extra}]'")
         self.reader = reader
         self.library = library
+
+
+class ReaderLost(IngestError):
+    """A process that reads files was killed, or its reader failed. `how`: by which signal or error."""
+
+    def __init__(self, reader: str, how: str) -> None:
+        super().__init__(
+            f"the process of the reader '{reader}' ended ({how}); what was loaded stays, and the same command"
+            " goes on from there (--processes 1 reads without such a process)"
+        )
+        self.reader = reader
+        self.how = how
 
 
 class DatabaseAway(IngestError):

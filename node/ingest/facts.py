@@ -190,6 +190,9 @@ class Reader(Protocol):
     A reader may have `marks_parts = True`: what stands before the first PART_MARK of its keys is then the key
     of what the fact is a part of (a line of a claim), and it takes marks out of the ids of its sources
     (`unmarked`). In the keys of all other readers the sign means nothing.
+
+    A reader may have `apart`: the words by which its class makes the same reader in another process, which
+    then may read its files (node.ingest.reading_apart).
     """
 
     name: str

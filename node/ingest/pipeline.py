@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,12 @@ from node.ingest.facts import Reader
 from node.ingest.harmonize import Count, Harmonizer
 from node.ingest.intake import FileReport, Progress
 from node.ingest.mapping import Mapping, packaged
+from node.ingest.reading_apart import FROM_BYTES, ReadingApart, can_be_apart, usable_processes
 from node.ingest.registry import READERS, Entry, reader_for
 from node.omop import fact_persons, vocabulary
 from node.omop.concepts import Concepts
 from node.omop.fact_loading import HELD_FACTS, Reading
-from node.omop.loading import Again, Source
+from node.omop.loading import Again, Loaded, Source
 from node.omop.store import OmopStore
 from node.signals.intake import FOLDER as SIGNALS
 from node.signals.raw import RawSamples
@@ -119,13 +120,16 @@ class Pipeline:
     batch_rows: int = intake.BATCH_ROWS  # of delimited files
     readers: tuple[Entry, ...] = READERS
     progress: Callable[[Progress], None] | None = None
+    processes: int = field(default_factory=usable_processes)  # this one, and those that read ahead of it
+    apart_from_bytes: int = FROM_BYTES  # of files; fewer are read in this process
 
     def ingest(self, paths: Sequence[Path], *, mappings: Sequence[Mapping] | None = None) -> Report:
         """Load files, and every file of folders.
 
         Args: mappings: for delimited files; they go before those beside the data, readers, and our own.
         Raises: NoMapping if nothing can be read; MalformedMapping, AlreadyLoaded, ReaderUnavailable,
-            Unaccounted. A file that is not what it seems is reported as unreadable, and the rest is loaded.
+            ReaderLost, Unaccounted. A file that is not what it seems is reported as unreadable, and the rest
+            is loaded.
         """
         plan, without = self._plan(paths, mappings)
         redact = Redactor()
@@ -133,12 +137,34 @@ class Pipeline:
         with closing(self.store.cursor()) as cursor:
             cursor.execute("SET schema = 'main'")
             concepts = Concepts(cursor)
-            for file, found in plan:
-                if isinstance(found, Mapping):
-                    reports.append(self._mapped(file, found, redact))
-                else:
-                    reports.append(self.load(file, found, concepts, redact))
+            sha256 = cache(sha256_of)  # a file that is read ahead is asked about twice
+            with self._apart(plan, sha256) as apart:
+                for file, found in plan:
+                    if isinstance(found, Mapping):
+                        reports.append(self._mapped(file, found, redact))
+                    else:
+                        reports.append(self.load(file, found, concepts, redact, apart=apart, sha256=sha256))
         return self._settled(reports, without)
+
+    def _apart(
+        self, plan: Sequence[tuple[Path, Mapping | Reader]], sha256: Callable[[Path], str]
+    ) -> ReadingApart:
+        """Return the files that may be read in other processes, as `load` will ask for them."""
+
+        def wanted(file: Path, reader: Reader) -> bool:
+            return self._before(self._source(file, reader, sha256)[0]) is None
+
+        return ReadingApart(
+            [
+                (file, self._bound(found))
+                for file, found in plan
+                if not isinstance(found, Mapping) and can_be_apart(found)
+            ],
+            wanted=wanted,
+            batch_records=self.batch_records,
+            processes=self.processes,
+            from_bytes=self.apart_from_bytes,
+        )
 
     def ingest_rows(self, database: Database, mappings: Sequence[Mapping]) -> Report:
         """Load rows of an open database, each mapping's by itself, persons first.
@@ -160,16 +186,24 @@ class Pipeline:
             self.store.settle()
         return Report(tuple(reports), without)
 
-    def load(self, file: Path, reader: Reader, concepts: Concepts, redact: Redactor) -> SourceReport:
+    def load(
+        self,
+        file: Path,
+        reader: Reader,
+        concepts: Concepts,
+        redact: Redactor,
+        *,
+        apart: ReadingApart | None = None,
+        sha256: Callable[[Path], str] = sha256_of,
+    ) -> SourceReport:
         """Load one file by its reader; what follows from it (`OmopStore.derive`) is the caller's to ask for.
 
-        Raises: AlreadyLoaded, Unaccounted.
+        Raises: AlreadyLoaded, ReaderLost, Unaccounted.
         """
         began = time.monotonic()
         reader = self._bound(reader)
-        reading = Reading(reader.name, reader.version, self._vocabulary())
-        source = Source(self._stored_name(file), _content(file, reader), reader.name, self._digest(reading))
-        before = self.store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
+        source, reading = self._source(file, reader, sha256)
+        before = self._before(source)
         if before is not None:
             return self._unchanged(file, reader, before.load_id)
         now = self.clock.now()
@@ -190,7 +224,10 @@ class Pipeline:
                     redact=redact,
                     marks_parts=getattr(reader, "marks_parts", False),
                 )
-                batches = reader.read(file, batch_records=self.batch_records)
+                if apart is None:
+                    batches = reader.read(file, batch_records=self.batch_records)
+                else:
+                    batches = apart.batches(file, reader)
                 while True:
                     with collector.paused():
                         batch = next(batches, None)
@@ -204,6 +241,7 @@ class Pipeline:
                                 file.name, min(batch.bytes_done, size), size, count.records_in, count.stored
                             )
                         )
+                    del batch  # while the next one comes
                 harmonizer.words.note(load.cursor, self.vault)
                 count = harmonizer.count
                 load.records, load.records_quarantined = count.records_in, count.quarantined
@@ -332,6 +370,15 @@ class Pipeline:
         ).fetchall()
         return dict(rows)
 
+    def _source(self, file: Path, reader: Reader, sha256: Callable[[Path], str]) -> tuple[Source, Reading]:
+        """What a file and the way it is read are known by."""
+        reading = Reading(reader.name, reader.version, self._vocabulary())
+        content = _content(file, reader, sha256)
+        return Source(self._stored_name(file), content, reader.name, self._digest(reading)), reading
+
+    def _before(self, source: Source) -> Loaded | None:
+        return self.store.loaded(source_sha256=source.sha256, mapping_sha256=source.mapping_sha256)
+
     def _unchanged(self, file: Path, reader: Reader, load_id: int) -> SourceReport:
         row = self.store.connection.con.execute(
             "SELECT rows, records_quarantined FROM fedtwin_load WHERE load_id = ?", [load_id]
@@ -363,12 +410,12 @@ class Pipeline:
         return f"file-{number:016x}"
 
 
-def _content(file: Path, reader: Reader) -> str:
+def _content(file: Path, reader: Reader, sha256: Callable[[Path], str]) -> str:
     """What a file is known by: its bytes, and whose they are where its folder says that."""
-    sha256 = sha256_of(file)
+    found = sha256(file)
     belongs = getattr(reader, "belongs_to", None)
     whose = None if belongs is None else belongs(file)
-    return sha256 if whose is None else hashlib.sha256(f"{sha256} {whose}".encode()).hexdigest()
+    return found if whose is None else hashlib.sha256(f"{found} {whose}".encode()).hexdigest()
 
 
 def _report(

@@ -13,7 +13,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, cast
 
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import Action, FactBatch, TurnedAway
@@ -32,6 +32,7 @@ class ClaimsCsv:
 
     name = "claims"
     version = "3"
+    apart: ClassVar[dict[str, str]] = {}
     marks_parts = True
 
     def reads(self, path: Path) -> bool:

@@ -43,6 +43,7 @@ class FhirReader:
 
     def __init__(self, *, patient_namespace: str = NAMESPACE) -> None:
         self._namespace = patient_namespace
+        self.apart = {"patient_namespace": patient_namespace}
 
     def reads(self, path: Path) -> bool:
         """Return whether the file is JSON with FHIR resources."""

@@ -33,6 +33,7 @@ class Hl7v2Reader:
 
     def __init__(self, *, zone: str = "") -> None:
         self._zone = zone
+        self.apart = {"zone": zone}
         self.version = f"{VERSION} {zone}" if zone else VERSION
 
     def in_zone(self, zone: str) -> Hl7v2Reader:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import FactBatch
@@ -25,6 +26,7 @@ class SyntheaCsv:
 
     name = "synthea"
     version = "1"
+    apart: ClassVar[dict[str, str]] = {}
 
     def reads(self, path: Path) -> bool:
         """Return whether the first line is a header of Synthea's."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from node.ingest.errors import UnreadableSource
 from node.ingest.facts import FactBatch, TurnedAway
@@ -23,6 +24,7 @@ class X12:
 
     name = "x12"
     version = "3"
+    apart: ClassVar[dict[str, str]] = {}
     marks_parts = True
 
     def reads(self, path: Path) -> bool:
