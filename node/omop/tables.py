@@ -65,9 +65,15 @@ class Table:
 
     def ddl(self, name: str | None = None, *, dialect: str = "duckdb") -> str:
         """Return the CREATE TABLE IF NOT EXISTS statement, under another `name` if given."""
-        columns = self.schema().to_sqlglot_column_defs(dialect)
-        body = sge.Schema(this=sg.to_identifier(name or self.name), expressions=columns)
-        return str(sge.Create(kind="TABLE", this=body, exists=True).sql(dialect))
+        return _ddl(self, name or self.name, dialect)
+
+
+@cache
+def _ddl(table: Table, name: str, dialect: str) -> str:
+    """Return a table's statement. Each store that is opened runs them all: putting them together is slow."""
+    columns = table.schema().to_sqlglot_column_defs(dialect)
+    body = sge.Schema(this=sg.to_identifier(name), expressions=columns)
+    return str(sge.Create(kind="TABLE", this=body, exists=True).sql(dialect))
 
 
 @dataclass(frozen=True, slots=True)
