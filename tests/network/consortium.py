@@ -23,7 +23,6 @@ from keyholder.home import KeyHolderHome
 from node.enrolment import join
 from node.home import NodeHome
 from node.key_holder import trust
-from node.omop.store import OmopStore
 from node.policy import write_starter
 from node.running import Parts, RunningNode
 from node.serve import serving as node_serving
@@ -37,7 +36,7 @@ from protocols.question import Question
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
-from tests.node.patients import AF, Patient, fill
+from tests.node.patients import AF, Patient, fill_new
 
 CLOCK = SystemClock()
 PROJECT = "demo"
@@ -125,10 +124,7 @@ class Consortium:
         write_starter(home.policy, preset="demo")
         home.store.parent.mkdir()
         self.counts[site] = 100 * (site + 1) + 7
-        with_it = [Patient(n + 1, conditions=[(AF, DAY)]) for n in range(self.counts[site])]
-        without = [Patient(100_000 + n) for n in range(50)]
-        with contextlib.closing(OmopStore.open(home.store)) as store:
-            fill(store, [*with_it, *without])
+        fill_new(home.store, f"consortium {self.counts[site]}", lambda: _patients(self.counts[site]))
 
     async def enrol_all(self) -> None:
         for site in range(self.sites):
@@ -187,6 +183,12 @@ class Consortium:
         """Return kind and attempt of each ledger entry but the first."""
         with Ledger(self.node(site).ledger, clock=CLOCK, read_only=True) as ledger:
             return [(entry.kind, entry.attempt) for entry in ledger.entries()][1:]
+
+
+def _patients(count: int) -> list[Patient]:
+    """Return `count` patients in COHORT and 50 others."""
+    with_it = [Patient(n + 1, conditions=[(AF, DAY)]) for n in range(count)]
+    return [*with_it, *(Patient(100_000 + n) for n in range(50))]
 
 
 async def ask(

@@ -32,7 +32,7 @@ from protocols.study import Study
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.network.consortium import CLOCK, PROJECT, Consortium, until
-from tests.node.patients import DAY, HEART_FAILURE, SBP, Patient, fill
+from tests.node.patients import DAY, HEART_FAILURE, SBP, Patient, fill_new
 from tests.protocols.study_forms import study_form
 
 PATIENTS = 220  # at each site
@@ -230,7 +230,6 @@ async def fleet(folder: Path, *, sites: int) -> AsyncIterator[Fleet]:
 
 async def _enrol(consortium: Consortium, site: int) -> None:
     from node.enrolment import join
-    from node.omop.store import OmopStore
 
     with contextlib.closing(consortium.home.open_state()) as state:
         token = consortium.home.invite(state, f"Hospital {site}", clock=CLOCK).to_token()
@@ -242,8 +241,7 @@ async def _enrol(consortium: Consortium, site: int) -> None:
         policy = policy.replace(old, new)
     home.policy.write_bytes(policy)
     home.store.parent.mkdir()
-    with contextlib.closing(OmopStore.open(home.store)) as store:
-        fill(store, patients(PATIENTS, seed=site))
+    fill_new(home.store, f"training {site}", lambda: patients(PATIENTS, seed=site))
 
 
 def auc(plan: Study, parameters: np.ndarray, tables: list[FeatureTable]) -> float:

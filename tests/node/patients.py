@@ -1,8 +1,10 @@
 """A few patients written straight into a store, as rows a test can read."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +58,23 @@ def fill(store: OmopStore, patients: Iterable[Patient], *, name: str = "made-up"
         for table, found in rows.items():
             if found:
                 load.add_events(table, _table(table, found), np.arange(1, len(found) + 1))
+
+
+_STORES: dict[str, bytes] = {}
+
+
+def fill_new(path: Path, name: str, patients: Callable[[], Iterable[Patient]]) -> None:
+    """Make a store at `path` with patients. Of one `name` there is one store: others are copies of its file.
+
+    To make a store takes longer than what most tests ask of it.
+    """
+    if name not in _STORES:
+        with closing(OmopStore.open(path)) as store:
+            fill(store, patients())
+        _STORES[name] = path.read_bytes()
+    else:
+        path.touch(mode=0o600)
+        path.write_bytes(_STORES[name])
 
 
 def _table(name: str, rows: list[tuple]) -> pa.Table:
