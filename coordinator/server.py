@@ -34,6 +34,7 @@ from coordinator.standing import StandingSessions
 from coordinator.state import State
 from coordinator.studies import StudyDesk
 from coordinator.sums import SumService
+from privacy.long_vectors import ready_for_long_vectors
 from protocols.clock import Clock
 from protocols.ids import NodeId
 from protocols.wire import fedtwin_pb2_grpc
@@ -108,6 +109,7 @@ def serve(home: CoordinatorHome, *, clock: Clock, flower: bool = True) -> None:
 
     Raises: what a wrong home or a taken port raises.
     """
+    ready_for_long_vectors()
     _start_logging(home.logs)
     asyncio.run(_serve(home, clock=clock, flower=flower))
 

@@ -39,6 +39,7 @@ from node.stores import Stores
 from node.training.approvals import Approvals
 from privacy import private_files
 from privacy.ledger import Ledger
+from privacy.long_vectors import ready_for_long_vectors
 from privacy.rng import SecureBits
 from protocols.clock import Clock
 from protocols.refusal import RefusalCode, Refused
@@ -117,6 +118,7 @@ async def serving(
 
 def serve(home: NodeHome, *, clock: Clock, flower: bool = True) -> None:
     """Serve until SIGTERM or SIGINT. Raises: as `serving`."""
+    ready_for_long_vectors()
     stop_logging = boundary.start_logging(home.logs)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO each poll of the SuperNode is a line
     try:

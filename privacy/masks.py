@@ -86,6 +86,7 @@ def apply_all(streams: Sequence[MaskStream], words: Words) -> None:
         chunk = words[start : start + CHUNK_WORDS]
         for stream in streams:
             stream.apply(chunk, scratch=scratch)
+    scratch.fill(0)  # freed memory may stay with the process
 
 
 def add_mask(total: Words, *, seed: bytes, context: bytes) -> None:

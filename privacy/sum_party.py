@@ -49,7 +49,9 @@ class _Prepared:
         self._used = 0
 
     def apply(self, words: Words, *, scratch: Words | None = None) -> None:
-        words += self._mask[self._used : self._used + words.size]
+        used = self._mask[self._used : self._used + words.size]
+        words += used
+        used.fill(0)  # freed memory may stay with the process
         self._used += words.size
 
 
@@ -95,6 +97,7 @@ class Masking:
             for stream in self._streams:
                 stream.apply(chunk, scratch=scratch)
             yield start, chunk
+        scratch.fill(0)
         if self.finished:
             self._streams = ()
 

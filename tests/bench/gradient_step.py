@@ -29,6 +29,7 @@ from node.training.gradient import clipped_sums
 from node.training.round_sums import Sums
 from node.training.rounds import Trainer
 from privacy import descent, study_noise
+from privacy.long_vectors import ready_for_long_vectors
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols import proposal
 from protocols.ids import NodeId, SessionId
@@ -69,6 +70,7 @@ class Times:
 def figures(*, quick: bool) -> Iterable[Figure]:
     """Yield the step, the same without masks, and the gradient."""
     count, steps = (1, 6) if quick else (4, 12)
+    ready_for_long_vectors()  # as hospitals' and coordinators' servers do
     with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
         masked, plain = asyncio.run(_measured(Path(folder), count=count, steps=steps))
     step, without = statistics.median(masked.steps), statistics.median(plain.steps)
