@@ -72,15 +72,15 @@ class AdaptiveDescent:
         total = np.asarray(noisy_sum, dtype=np.float64)
         if total.shape != (vector_length(self._study),) or not math.isfinite(float(total[-1])):
             raise NotFinite("a total has another shape, or a value that is not finite")
-        unit, training = self._study.privacy.clip_norm, self._study.training
-        params = self._descent.apply(total[:-1] * (self.clip_norm / (unit * gradient_part(self._study))))
+        unit_norm, training = self._study.privacy.clip_norm, self._study.training
+        params = self._descent.apply(total[:-1] * unit(self._study, clip_norm=self.clip_norm))
         patients = float(training.expected_patients) * training.sampling_rate
         more_whole = float(total[-1]) / (
-            unit * count_part(self._study) * patients
+            unit_norm * count_part(self._study) * patients
         )  # in [-1, 1] but for noise
         whole = min(1.0, max(0.0, 0.5 * (1.0 + more_whole)))
         moved = self.clip_norm * _exp(-self._plan.learning_rate * (whole - self._plan.quantile))
-        self.clip_norm = min(unit * FARTHEST, max(unit / FARTHEST, moved))
+        self.clip_norm = min(unit_norm * FARTHEST, max(unit_norm / FARTHEST, moved))
         return params
 
 
@@ -89,9 +89,8 @@ def contribution(study: Study, gradients: Vector, *, clip_norm: float, patients:
 
     Args: whole, how many of the `patients` in the sum had gradients no longer than that.
     """
-    unit = study.privacy.clip_norm
-    counted = unit * count_part(study) * float(2 * whole - patients)
-    return np.append(gradients * (unit * gradient_part(study) / clip_norm), counted)
+    counted = study.privacy.clip_norm * count_part(study) * float(2 * whole - patients)
+    return np.append(gradients / unit(study, clip_norm=clip_norm), counted)
 
 
 def section(study: Study) -> Clipping:
@@ -109,6 +108,11 @@ def at_rest(study: Study) -> Vector:
 def vector_length(study: Study) -> int:
     """Return how many numbers a site's vector has."""
     return study.parameters + 1
+
+
+def unit(study: Study, *, clip_norm: float) -> float:
+    """Return what a gradient in a site's vector is multiplied by to be one clipped to `clip_norm` again."""
+    return clip_norm / (study.privacy.clip_norm * gradient_part(study))
 
 
 def gradient_part(study: Study) -> float:

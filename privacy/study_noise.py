@@ -79,6 +79,7 @@ def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
 def step_noise_plan(study: Study) -> NoisePlan:
     """Return how a site puts noise into each of its own steps, all of it by itself, in the mode "local".
 
+    It is on the gradients of the shared parameters and of the site's own part, side by side.
     Raises: ValueError for parameters that no plan can serve.
     """
     privacy = study.privacy
@@ -88,7 +89,7 @@ def step_noise_plan(study: Study) -> NoisePlan:
         sites_per_patient=1,
         participants=1,
         tolerance=0,
-        dimension=study.parameters,
+        dimension=study.parameters + study.local_parameters,
         largest=PATIENTS_AT_ONE_SITE * privacy.clip_norm,
     )
 

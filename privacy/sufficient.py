@@ -28,7 +28,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy import cholesky
+from privacy import cholesky, validation
 from privacy.accountant import calibrate
 from privacy.descent import NotFinite
 from protocols.study import Study
@@ -58,8 +58,10 @@ def curvature_bound(study: Study) -> float:
 
 def noise_sd(study: Study) -> float:
     """Return the standard deviation of the noise of one value of the total."""
-    multiplier = calibrate(epsilon=study.privacy.epsilon, delta=study.privacy.delta, count=1)
-    return multiplier * study.privacy.sensitivity
+    privacy = study.privacy
+    if study.validation is not None:  # a look at what comes out is bought from the same epsilon
+        return validation.noise_multipliers(study)[0] * privacy.sensitivity
+    return calibrate(epsilon=privacy.epsilon, delta=privacy.delta, count=1) * privacy.sensitivity
 
 
 def packed(score: Vector, information: Matrix) -> Vector:

@@ -190,7 +190,7 @@ class Study:
             return
         if exact.coefficients(len(self.columns)) > MAX_COEFFICIENTS:
             raise MalformedStudy("features", f"an exact study has at most {MAX_COEFFICIENTS} coefficients")
-        if self.priors or self.validation is not None:
+        if self.priors:
             raise MalformedStudy("exact", "starts from zero, and its fit is its result")
         if bool(self.features) == (exact.model == "kaplan-meier"):
             raise MalformedStudy("features", "a model has some, a Kaplan-Meier curve has none")
@@ -204,24 +204,23 @@ class Study:
             raise MalformedStudy("study.model", "one sum makes a linear or a logistic model")
         if len(self.columns) >= MAX_COEFFICIENTS:
             raise MalformedStudy("features", f"one sum makes at most {MAX_COEFFICIENTS} coefficients")
-        if self.local != "none" or self.validation is not None:
-            raise MalformedStudy("one_shot", "is over after one sum: no part stays, and nothing is tried")
+        if self.local != "none":
+            raise MalformedStudy("study.local", "one sum trains no part that stays at a site")
+        if self.validation is not None and self.validation.patience:
+            raise MalformedStudy("validation.patience", "is 0 for one sum: there is nothing to end early")
 
     def _check_mode(self) -> None:
         mode, training = self.training.mode, self.training
         if (self.local_training is None) == (mode == "local"):
             raise MalformedStudy("local", 'goes with training.mode = "local", and only with it')
-        if self.clipping is not None and (mode != "shared-noise" or self.local != "none"):
-            raise MalformedStudy("clipping", "goes with shared noise, and a model that no site has a part of")
+        if self.clipping is not None and mode != "shared-noise":
+            raise MalformedStudy("clipping", "goes with shared noise")
         if self.clipping is not None and self.aggregation.encrypted_layers:
             raise MalformedStudy("clipping", "goes with sums of which no layer is encrypted besides")
         if training.sampling_rate != 1.0 and mode != "shared-noise":
             raise MalformedStudy("training.sampling_rate", "goes with shared noise: see local.sampling_rate")
-        if mode == "local":
-            if self.local != "none":
-                raise MalformedStudy("study.local", "local training has no part that stays at a site")
-            if training.optimizer != "momentum" or training.average:
-                raise MalformedStudy("training.optimizer", "a local step is plain, with momentum at most")
+        if mode == "local" and (training.optimizer != "momentum" or training.average):
+            raise MalformedStudy("training.optimizer", "a local step is plain, with momentum at most")
 
     def _check_priors(self) -> None:
         if self.priors and (self.model != "logistic" or self.outcome.outputs != 1):
@@ -236,12 +235,16 @@ class Study:
         plan = self.validation
         if plan is None:
             return
+        if self.exact is not None:
+            raise MalformedStudy(
+                "validation",
+                "not of an exact study: its result comes with standard errors and a likelihood. What is to be "
+                "tried on patients it has not seen is a model with privacy: another mode",
+            )
         if not plan.looks(self.training.rounds):
             raise MalformedStudy(
                 "validation.every", "the run has fewer rounds: the model would never be tried"
             )
-        if self.training.mode not in ("shared-noise", "local"):
-            raise MalformedStudy("validation", "goes with models that are trained in steps")
         if self.training.train_fraction + plan.fraction > 1.0:
             raise MalformedStudy("validation.fraction", "with train_fraction at most 1 together")
         if plan.metric == "accuracy" and self.outcome.task not in ("binary", "multiclass"):

@@ -126,7 +126,7 @@ def _round(
         ]
         grads = [found.shared for found in both]
         for part, found in zip(own, both, strict=True):
-            part.step(found.own, noisy=noise is not Noise.NONE)
+            part.follow(found, noisy=noise is not Noise.NONE)
         if sums is not None:
             total = plan.decode(sums.add([plan.contribution(g, bits=bits) for g in grads], step=step))
         elif noise is Noise.PER_SITE:

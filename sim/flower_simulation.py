@@ -204,7 +204,7 @@ class _SiteGroup:
                 )
                 vector = self._plan.contribution(found.shared, bits=self._bits)
                 subtotal = vector if not subtotal.size else subtotal + vector
-                site.own.step(found.own)
+                site.own.follow(found)
             total = self._total(request, walk.steps_done, subtotal)
             if total is None:
                 return None

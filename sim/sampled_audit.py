@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
 from node.training.contributions import contribution
-from node.training.gradient import sum_of_clipped_grads
+from node.training.gradient import clipped_sums
 from node.training.local_sgd import Site, Watch
+from node.training.own_part import OwnPart
 from privacy import sampled_gaussian, study_noise, study_releases, walks
 from privacy.accountant import GaussianEvent, SampledGaussianEvent, epsilon
 from privacy.audit.bounds import Errors, errors
@@ -82,6 +83,7 @@ def attacked(
     appearances = study.privacy.max_sites_per_patient
     found, carried = Attack(), walks.initial(study)
     keeps = [Site(bits) for _ in range(sites)]
+    own = [OwnPart(study, bits=bits) for _ in range(sites)]  # in local training its noisy steps are seen too
     if study.local_training is not None:
         for keep in keeps[:appearances]:
             keep.watch = _watcher(study, canary, found)
@@ -90,10 +92,18 @@ def attacked(
         while not walk.finished:
             moved = None if study.local_training else _moved(study, walk, canary)
             sums = [
-                contribution(study, walk, canary if inside and at < appearances else nobody, site=keep).shared
+                contribution(
+                    study,
+                    walk,
+                    canary if inside and at < appearances else nobody,
+                    site=keep,
+                    own=own[at].values if study.local_training else None,
+                )
                 for at, keep in enumerate(keeps)
             ]
-            total = totals(plan, sums, bits)
+            for part, each in zip(own, sums, strict=True):
+                part.follow(each)
+            total = totals(plan, [each.shared for each in sums], bits)
             if moved is not None:
                 sigma = study_noise.noise_multiplier(study) * study.privacy.sensitivity
                 rate = study.training.sampling_rate
@@ -116,7 +126,8 @@ def _watcher(study: Study, canary: FeatureTable, found: Attack) -> Watch:
     rate = study_releases.sampling_rate(study)
 
     def watch(here: Vector, sample: FeatureTable, noisy: Vector) -> None:
-        found.hear(noisy, sum_of_clipped_grads(study, here, canary), sigma=sigma, rate=rate, sites=1)
+        sums = clipped_sums(study, here[: study.parameters], canary, own=here[study.parameters :])
+        found.hear(noisy, np.append(sums.shared, sums.own), sigma=sigma, rate=rate, sites=1)
 
     return watch
 

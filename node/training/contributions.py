@@ -26,22 +26,22 @@ def contribution(
     except in an exact study, where nothing bounds what a patient moves, and in local training, whose vector
     has its noise already.
 
-    Args: site, what the site keeps to itself over the round; a sample is drawn by its bits.
+    Args: site, what the site keeps to itself over the run, and a sample is drawn by its bits; own, its own
+        part of the model (zeros if it is not given).
     """
     if isinstance(walk, Newton | ProductLimit):
         return Sums(exact_parts.part(study, walk, table), np.zeros(0))
     if isinstance(walk, OneStep):
         return Sums(one_shot.part(study, walk.params, table), np.zeros(0))
     if isinstance(walk, ServerStep):
-        return Sums(local_sgd.contribution(study, walk, table, site=site), np.zeros(0))
+        return local_sgd.contribution(study, walk, table, site=site, own=own)
     table = sampling.drawn(table, rate=study.training.sampling_rate, bits=site.bits)
     if isinstance(walk, AdaptiveDescent):
-        found = clipped_sums(study, walk.params, table, clip_norm=walk.clip_norm)
+        found = clipped_sums(study, walk.params, table, own=own, clip_norm=walk.clip_norm)
         patients, clip_norm = len(table), walk.clip_norm
-        return Sums(
-            adaptive_descent.contribution(
-                study, found.shared, clip_norm=clip_norm, patients=patients, whole=found.whole
-            ),
-            found.own,
+        shared = adaptive_descent.contribution(
+            study, found.shared, clip_norm=clip_norm, patients=patients, whole=found.whole
         )
+        unit = adaptive_descent.unit(study, clip_norm=clip_norm)
+        return Sums(shared, found.own / unit, found.whole, own_unit=unit)
     return clipped_sums(study, walk.params, table, own=own)

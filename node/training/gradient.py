@@ -46,11 +46,17 @@ NUMBERS_AT_ONCE = 8_000_000  # of patients' own gradients, where these must be h
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """The sum for the shared parameters, which leaves with noise, and that for the site's own part."""
+    """The sum for the shared parameters, which leaves with noise, and that for the site's own part.
+
+    Args: whole, how many patients' gradients were not clipped; own_unit, what the own sum is multiplied by
+        once its noise is in it, where a clip norm adapts. In local training `own` is no sum but the own part
+        itself, as the site's noisy steps left it (node.training.own_part.OwnPart.follow).
+    """
 
     shared: Vector
     own: Vector
-    whole: int = 0  # patients whose gradient was not clipped
+    whole: int = 0
+    own_unit: float = 1.0
 
 
 def sum_of_clipped_grads(study: Study, params: Vector, table: FeatureTable) -> Vector:

@@ -31,14 +31,14 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 
 from node.features.table import FeatureTable
 from node.training import sampling
-from node.training.gradient import sum_of_clipped_grads
+from node.training.gradient import Sums, clipped_sums
 from privacy import server_step, study_noise
 from privacy.rng import SecureBits
 from privacy.server_step import ServerStep
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
-Watch = Callable[[Vector, FeatureTable, Vector], None]  # parameters of a step, its sample, its noisy sum
+Watch = Callable[[Vector, FeatureTable, Vector], None]  # where a step is taken, its sample, its noisy sum
 
 
 @dataclass(slots=True, eq=False)
@@ -66,28 +66,35 @@ class Site:
         return self.control
 
 
-def contribution(study: Study, walk: ServerStep, table: FeatureTable, *, site: Site) -> Vector:
+def contribution(
+    study: Study, walk: ServerStep, table: FeatureTable, *, site: Site, own: Vector | None = None
+) -> Sums:
     """Return the site's vector for the walk's next sum: its update, and what goes with it, in [-1, 1].
 
-    Guarantee: as of the module; and its L2 norm is at most √3, so that no site moves a sum by more.
+    Beside it, the site's own part of the model as the same steps left it.
+    Guarantee: as of the module; and the vector's L2 norm is at most √3, so that no site moves a sum by more.
     """
     plan = server_step.section(study)
     control = site.control if site.control is not None else np.zeros(study.parameters)
-    update = trained(study, walk, table, site=site, control=control) - walk.params
-    parts = [_within(update / plan.update_clip)]
+    own = np.zeros(study.local_parameters) if own is None else own
+    params, own = trained(study, walk, table, site=site, control=control, own=own)
+    parts = [_within((params - walk.params) / plan.update_clip)]
     if plan.aggregator == "scaffold":
         bound = server_step.control_bound(study)
         scale = plan.local_steps * study.training.learning_rate
         parts.append(_within((control - walk.control - parts[0] * (plan.update_clip / scale)) / bound))
         site.next_control = parts[1] * bound
-    return np.concatenate([*parts, np.ones(1)])
+    return Sums(np.concatenate([*parts, np.ones(1)]), own)
 
 
-def trained(study: Study, walk: ServerStep, table: FeatureTable, *, site: Site, control: Vector) -> Vector:
-    """Return the model after the site's local steps from the walk's; not clipped yet, and private."""
+def trained(
+    study: Study, walk: ServerStep, table: FeatureTable, *, site: Site, control: Vector, own: Vector
+) -> tuple[Vector, Vector]:
+    """Return the model and the own part after the site's local steps; not clipped yet, and private."""
     plan = server_step.section(study)
     params = torch.nn.Parameter(torch.from_numpy(walk.params.copy()))
-    optimizer = LatticeOptimizer(study, params, site=site)
+    mine = torch.nn.Parameter(torch.from_numpy(own.copy())) if own.size else None
+    optimizer = LatticeOptimizer(study, params, site=site, own=mine)
     pull = torch.from_numpy(walk.params.copy())
     correction = torch.from_numpy(walk.control - control)
 
@@ -101,30 +108,38 @@ def trained(study: Study, walk: ServerStep, table: FeatureTable, *, site: Site, 
 
     optimizer.attach_step_hook(after_the_noise)
     for _ in range(plan.local_steps):
-        here = params.detach().numpy().copy()
-        if not np.isfinite(here).all():
+        here, own_here = _numbers(params), own if mine is None else _numbers(mine)
+        if not (np.isfinite(here).all() and np.isfinite(own_here).all()):
             break  # nothing can be learnt from here; `contribution` sends no update
         sample = sampling.drawn(table, rate=plan.sampling_rate, bits=site.bits)
         optimizer.zero_grad()
-        params.grad = torch.from_numpy(sum_of_clipped_grads(study, here, sample))
+        sums = clipped_sums(study, here, sample, own=own_here)
+        params.grad = torch.from_numpy(sums.shared)
+        if mine is not None:
+            mine.grad = torch.from_numpy(sums.own)
         optimizer.step()
         if site.watch is not None:
-            site.watch(here, sample, optimizer.noisy_sum)
-    return params.detach().numpy().copy()
+            site.watch(np.append(here, own_here), sample, optimizer.noisy_sum)
+    after = own if mine is None else _numbers(mine)
+    return _numbers(params), after if np.isfinite(after).all() else own
 
 
 class LatticeOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] # opacus has no types
     """Opacus' optimizer over one flat parameter, whose noise is discrete and from a secure source.
 
-    It takes the sum of clipped gradients in `params.grad`, adds the noise of the plan, divides by the public
-    number of patients that are expected in a sample at one site, and lets SGD take its step.
+    It takes the sum of clipped gradients in `params.grad` (and that for the site's own part, which no `l2`
+    shrinks), adds the noise of the plan, divides by the public number of patients that are expected in a
+    sample at one site, and lets SGD take its step.
     """
 
-    def __init__(self, study: Study, params: torch.nn.Parameter, *, site: Site) -> None:
+    def __init__(
+        self, study: Study, params: torch.nn.Parameter, *, site: Site, own: torch.nn.Parameter | None = None
+    ) -> None:
         training, privacy = study.training, study.privacy
-        inner = torch.optim.SGD(
-            [params], lr=training.learning_rate, momentum=training.momentum, weight_decay=training.l2
-        )
+        groups: list[dict[str, Any]] = [{"params": [params], "weight_decay": training.l2}]
+        if own is not None:
+            groups.append({"params": [own]})
+        inner = torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
         super().__init__(
             inner,
             noise_multiplier=study_noise.noise_multiplier(study) if site.noisy else 0.0,
@@ -134,21 +149,27 @@ class LatticeOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] #
         )
         self._noise = study_noise.step_noise_plan(study)
         self._site = site
-        self.noisy_sum: Vector = np.zeros(study.parameters)
+        self.noisy_sum: Vector = np.zeros(study.parameters + study.local_parameters)
 
     def add_noise(self) -> None:
         """Put the sum with the noise of one release into the gradient."""
-        [params] = self.params
-        exact = params.summed_grad.numpy()
+        exact = np.concatenate([params.summed_grad.numpy() for params in self.params])
         noisy = self._noise.contribution(exact, bits=self._site.bits) if self._site.noisy else None
         self.noisy_sum = exact.copy() if noisy is None else self._noise.decode(noisy)
-        params.grad = torch.from_numpy(self.noisy_sum.copy())
+        at = 0
+        for params in self.params:
+            params.grad = torch.from_numpy(self.noisy_sum[at : at + len(params)].copy())
+            at += len(params)
 
 
 def expected_sample(study: Study) -> float:
     """Return how many patients a local step is divided by: public, from the plan alone."""
     plan = server_step.section(study)
     return plan.sampling_rate * study.training.expected_patients / study.sites.minimum
+
+
+def _numbers(params: torch.nn.Parameter) -> Vector:
+    return params.detach().numpy().copy()
 
 
 def _within(vector: Vector) -> Vector:

@@ -4,7 +4,9 @@ While the shared part is trained, what it learns depends on the own part. So tha
 patient than the budget covers: it follows noisy sums as well. Its gradients are clipped together with the
 shared ones (node.training.gradient), and its noise has the whole standard deviation of the total, added by
 this site alone. Shared total and own sum together are then one Gaussian mechanism of the plan's sensitivity,
-patients known to several sites included, and GaussianEvent(noise multiplier) is what a step costs.
+patients known to several sites included, and GaussianEvent(noise multiplier) is what a step costs. A clip
+norm that adapts bounds both side by side too, and both are scaled to the plan's before the noise comes. In
+local training the own part moves in each local step, with the model, under the noise of that step.
 
 `fitted` is for afterwards: the own part that suits this site's patients best. It is exact, and stays here;
 nothing that leaves may be computed with it.
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
 from node.training import inputs
+from node.training.gradient import Sums
 from node.training.losses import losses
 from node.training.models import Layers, forward
 from privacy import private_files, study_noise
@@ -44,15 +47,23 @@ class OwnPart:
         self.values: Vector = np.zeros(study.local_parameters) if values is None else values.copy()
         self._plan = noise_plan(study) if study.local_parameters else None
 
-    def step(self, own_sum: Vector, *, noisy: bool = True) -> None:
-        """Take one step along the site's own sum of clipped gradients, to which the noise is added here.
+    def follow(self, found: Sums, *, noisy: bool = True) -> None:
+        """Move with what the site has just added to a sum, once that is charged.
 
         Without noise (`noisy` False) it is for comparisons on data that is nobody's.
         """
+        if self._study.local_training is not None:
+            self.values = found.own.copy()  # it has its noise
+        else:
+            self.step(found.own, unit=found.own_unit, noisy=noisy)
+
+    def step(self, own_sum: Vector, *, unit: float = 1.0, noisy: bool = True) -> None:
+        """Take one step along the site's own sum of clipped gradients, to which the noise is added here."""
         if self._plan is None:
             return
         if noisy:
             own_sum = self._plan.decode(self._plan.contribution(own_sum, bits=self._bits))
+        own_sum = own_sum * unit
         training = self._study.training
         patients_here = (
             training.expected_patients / self._study.sites.minimum

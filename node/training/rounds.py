@@ -293,7 +293,7 @@ class Trainer:
             sums = contribution(current.study, walk, rows.training, site=site, own=own.values)
             _check_sum(current.study, sums.shared, patients=len(rows.training))
             sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
-            own.step(sums.own)  # the step is committed; like the total, its own part follows a noisy sum
+            own.follow(sums)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
                 self._prepare(current, walk.steps_done + 1)
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add

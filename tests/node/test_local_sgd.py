@@ -178,7 +178,9 @@ def test_an_empty_sample_is_a_step_of_noise_not_a_step_left_out() -> None:
     steps: list[int] = []
     site = Site(SecureBits(), watch=lambda here, sample, noisy: steps.append(len(sample)))
     walk = ServerStep(study, descent.initial(study))
-    vector = local_sgd.contribution(study, walk, table(study).rows(np.zeros(60, dtype=bool)), site=site)
+    vector = local_sgd.contribution(
+        study, walk, table(study).rows(np.zeros(60, dtype=bool)), site=site
+    ).shared
     assert steps == [0, 0, 0, 0]
     assert np.linalg.norm(vector[:-1]) > 0.0
 
@@ -208,7 +210,7 @@ def test_without_noise_and_samples_it_is_plain_sgd() -> None:
         params = params - 0.2 * velocity
     found = local_sgd.contribution(
         study, ServerStep(study, start), rows, site=Site(SecureBits(), noisy=False)
-    )
+    ).shared
     assert np.allclose(found[:-1] * 1e5, params - start, atol=1e-12)
 
 
@@ -223,7 +225,7 @@ def test_no_update_is_larger_than_the_plan_says_whatever_the_model(aggregator: s
     with np.errstate(over="ignore", invalid="ignore"):
         vector = local_sgd.contribution(
             study, ServerStep(study, np.full(study.parameters, start)), table(study), site=site
-        )
+        ).shared
     sums = UpdateSums(participants=4, tolerance=1, dimension=walks.vector_length(study))
     assert sums.encode(vector) is not None
     size = study.parameters
@@ -285,7 +287,7 @@ def test_the_pull_of_fedprox_shortens_what_a_site_moves() -> None:
         start, site = descent.initial(study), Site(SecureBits(), noisy=False)
         return float(
             np.linalg.norm(
-                local_sgd.contribution(study, ServerStep(study, start), table(study), site=site)[:-1]
+                local_sgd.contribution(study, ServerStep(study, start), table(study), site=site).shared[:-1]
             )
         )
 
@@ -309,7 +311,10 @@ def test_scaffold_corrects_the_drift_of_sites_that_pull_apart() -> None:
     x, c, own = descent.initial(study), np.zeros(size), [np.zeros(size), np.zeros(size)]
     for _ in range(2):
         total = np.sum(
-            [local_sgd.contribution(study, walk, t, site=s) for t, s in zip(tables, sites, strict=True)],
+            [
+                local_sgd.contribution(study, walk, t, site=s).shared
+                for t, s in zip(tables, sites, strict=True)
+            ],
             axis=0,
         )
         for site in sites:

@@ -8,7 +8,8 @@ import pytest
 
 from node.features.table import FeatureTable
 from node.training import one_shot, second_accountant
-from privacy import descent, study_noise, sufficient, walks
+from node.training.validation import LocalFigures
+from privacy import descent, study_noise, sufficient, validation, walks
 from privacy.accountant import GaussianEvent, epsilon
 from privacy.descent import NotFinite
 from privacy.rng import SecureBits
@@ -25,6 +26,10 @@ from tests.protocols.study_forms import study_form
 
 AMOUNT = {"kind": "amount", "table": "measurement", "concept_id": 3004249, "range": [90, 190]}
 WEIGHTS = np.array([1.2, -0.8, 0.5, 0.0, 0.3])
+
+
+LOOKS = {"every": 1, "fraction": 0.3, "share": 0.2, "loss_bound": 2.0, "patience": 0}
+PART = {"mode": "one-shot", "train_fraction": 0.6}
 
 
 def form(*, linear: bool = False, columns: int = 4, prior: float = 0.0, **keys: Any) -> dict[str, Any]:
@@ -224,6 +229,33 @@ def test_hospitals_train_it_in_one_round_and_are_charged_once(tmp_path: Path) ->
         assert {getattr(reply, "code", None) for reply in again} == {RefusalCode.BUDGET_EXHAUSTED}
 
 
+def test_a_look_at_what_came_out_is_bought_from_the_same_epsilon(tmp_path: Path) -> None:
+    form_ = study_form(validation=LOOKS)
+    del form_["privacy"]["clip_norm"]
+    plan = Study.from_json(form_ | {"training": PART})
+    alone = Study.from_json({k: v for k, v in plan.to_json().items() if k != "validation"})
+    assert sufficient.noise_sd(plan) > 1.05 * sufficient.noise_sd(alone), "the look takes its share"
+    noise = study_noise.noise_plan(plan, participants=3, tolerance=1)
+    assert sufficient.noise_sd(plan) == pytest.approx(noise.sigma)
+    second_accountant.check(plan)
+    with Hospitals(tmp_path, 3) as network:
+        for place, hospital in enumerate(network.all):
+            fill(hospital.store, patients(40, seed=place))
+        network.approve(plan)
+        replies = network.round(plan, descent.initial(plan), round=1)
+        assert all(isinstance(reply, RoundReply) for reply in replies), replies
+        look = validation.noise_plan(plan, participants=3, tolerance=1)
+        total = look.decode(np.sum([v for _, v in network.hub.vectors[3:]], axis=0, dtype=np.uint64))
+        assert total[-1] / 0.5 == pytest.approx(120, abs=6 * 2 * look.standard_deviation(contributors=3))
+        for hospital in network.all:
+            spent = hospital.ledger.spent("tests", delta=1e-5)
+            assert spent.events == 2
+            assert 0.99 < spent.epsilon <= 1.0
+            assert hospital.trainer.looks_taken(plan.plan_hash()) == 1
+            (line,) = LocalFigures(hospital.home / "looks").lines(plan)
+            assert line["here"]["patients"] > 0
+
+
 # ---- plans and walks ----
 
 
@@ -249,7 +281,10 @@ def test_a_plan_survives_its_own_form_and_the_defaults_are_part_of_it() -> None:
         ({"one_shot": {"row_norm": 0.0}}, "one_shot.row_norm"),
         ({"one_shot": {"noise": 1.0}}, "one_shot.noise"),
         ({"study": {"name": "a", "project": "b", "model": "mlp", "hidden": [4]}}, "study.model"),
-        ({"study": {"name": "a", "project": "b", "model": "logistic", "local": "intercept"}}, "one_shot"),
+        ({"study": {"name": "a", "project": "b", "model": "logistic", "local": "intercept"}}, "study.local"),
+        ({"validation": LOOKS | {"patience": 1}, "training": PART}, "validation.patience"),
+        ({"validation": LOOKS | {"every": 2}}, "validation.every"),
+        ({"validation": LOOKS, "training": {"mode": "one-shot"}}, "validation.fraction"),
     ],
 )
 def test_what_does_not_go_together_is_refused(change: dict[str, Any], path: str) -> None:

@@ -44,6 +44,9 @@ def test_a_run_has_no_more_sums_than_planned() -> None:
     assert exact_study("kaplan-meier").training.steps == 1
 
 
+LOOKS = {"every": 1, "fraction": 0.1, "share": 0.1, "loss_bound": 2.0, "patience": 0}
+
+
 def changed(form: dict, section: str, **keys: object) -> dict:
     return form | {section: form.get(section, {}) | keys}
 
@@ -54,6 +57,7 @@ def changed(form: dict, section: str, **keys: object) -> dict:
         (exact_form("logistic") | {"privacy": study_form()["privacy"]}, "privacy"),
         (changed(exact_form("logistic"), "study", model="logistic"), "study.model"),
         (changed(exact_form("logistic"), "study", local="intercept"), "study.local"),
+        (exact_form("logistic") | {"validation": LOOKS}, "validation"),
         (changed(exact_form("logistic"), "training", rounds=2), "training.rounds"),
         (changed(exact_form("logistic"), "training", mode="shared-noise"), "training.mode"),
         (changed(exact_form("logistic"), "exact", grid_days=[1]), "exact.grid_days"),

@@ -26,8 +26,10 @@ def local_form(**changes: Any) -> dict[str, Any]:
         local_form(local=LOCAL | {"aggregator": "fedprox", "proximal": 0.5}),
         study_form(clipping=CLIPPING),
         study_form(training__sampling_rate=0.1, clipping=CLIPPING),
+        local_form(study__local="intercept"),
+        study_form(study__local="intercept", clipping=CLIPPING),
     ],
-    ids=["sampled", "local", "fedprox", "clipping", "both"],
+    ids=["sampled", "local", "fedprox", "clipping", "both", "own-local", "own-clipping"],
 )
 def test_a_plan_reads_the_same_from_its_canonical_form_and_has_a_hash_of_its_own(form: dict) -> None:
     study = Study.from_json(form)
@@ -48,12 +50,10 @@ def test_plans_from_before_these_keys_keep_their_hash() -> None:
     [
         (study_form(training__mode="local"), "local"),
         (study_form(local=LOCAL), "local"),
-        (local_form(study__local="intercept"), "study.local"),
         (local_form(training__optimizer="adam"), "training.optimizer"),
         (local_form(training__average=True), "training.optimizer"),
         (local_form(training__sampling_rate=0.5), "training.sampling_rate"),
         (local_form(clipping=CLIPPING), "clipping"),
-        (study_form(study__local="intercept", clipping=CLIPPING), "clipping"),
         (study_form(training__sampling_rate=0.0), "training.sampling_rate"),
         (study_form(training__sampling_rate=1.1), "training.sampling_rate"),
         (local_form(local=LOCAL | {"aggregator": "fedprox"}), "local.proximal"),

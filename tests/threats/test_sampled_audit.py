@@ -28,9 +28,10 @@ FEATURES = [
 ]
 
 
-def plan(mode: str, *, claim: float, rate: float = 0.3, sites: int = 1) -> Study:
+def plan(mode: str, *, claim: float, rate: float = 0.3, sites: int = 1, own: str = "none") -> Study:
     form = study_form(
         features=FEATURES,
+        study__local=own,
         privacy__epsilon=claim,
         privacy__max_sites_per_patient=sites,
         training__rounds=1,
@@ -132,6 +133,27 @@ def test_local_noise_that_is_too_small_or_missing_is_found(
 
     monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
     assert attacked(plan("local", claim=3.0, rate=0.9), runs=runs).refuted
+
+
+@pytest.mark.slow
+def test_a_part_that_stays_at_its_site_costs_nothing_besides() -> None:
+    found = attacked(plan("local", claim=3.0, rate=0.9, own="head"), runs=300)
+    assert not found.refuted
+    assert found.gaussian > 1.5, "the attack has power"
+
+
+def test_an_own_part_that_is_trained_without_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradients are seen in the clear: in the steps after, the model would tell of them."""
+    right = LatticeOptimizer.add_noise
+
+    def wrong(self: LatticeOptimizer) -> None:
+        right(self)
+        params, own = self.params
+        self.noisy_sum[len(params) :] = own.summed_grad.numpy()
+        own.grad.copy_(own.summed_grad)
+
+    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
+    assert attacked(plan("local", claim=3.0, rate=0.9, own="intercept"), runs=60).refuted
 
 
 # ---- the attack's own arithmetic ----
