@@ -30,17 +30,19 @@ from deid.errors import NotRedacted
 from deid.lexicon.language import Language
 from deid.lexicon.language import language as language_of
 from deid.recognizers.composed import Composed
-from deid.recognizers.consistency import address_gaps, repeated
+from deid.recognizers.consistency import address_gaps, repeated, whole_places
 from deid.recognizers.dates import dates, great_ages, paired_days
+from deid.recognizers.initials import initials
 from deid.recognizers.keep import without_terms
 from deid.recognizers.known import known_spans
 from deid.recognizers.labels import labelled_numbers, labelled_places
 from deid.recognizers.learned import tagged
 from deid.recognizers.names import named_people, names_by_list
-from deid.recognizers.numbers import shaped_numbers
+from deid.recognizers.numbers import handles_and_coordinates, shaped_numbers
 from deid.recognizers.page import Page, Reading
-from deid.recognizers.people import initials, longer_names, people_beside
+from deid.recognizers.people import longer_names, people_beside
 from deid.recognizers.places import addresses, institutions, organizations
+from deid.recognizers.spoken import spoken
 from deid.spans import Category, Known, Span, merged
 from deid.tagger import Tagger
 
@@ -48,7 +50,9 @@ MAX_CHARACTERS = 1_000_000  # of one note
 BY = "/"  # between a category and who found it
 RULES: tuple[Callable[[Page], Iterator[Span]], ...] = (
     shaped_numbers,
+    handles_and_coordinates,
     dates,
+    spoken,
     great_ages,
     labelled_numbers,
     labelled_places,
@@ -219,7 +223,7 @@ class NoteFinder:
         ]
         found = merged([*without_terms(page, found), *known_spans(page.text, known, self.language)])
         found = merged([*found, *longer_names(page, found), *paired_days(page, found)])
-        found = merged([*found, *address_gaps(page, found)])
+        found = merged([*found, *address_gaps(page, found), *whole_places(page, found)])
         again = without_terms(page, list(repeated(page, found)))
         kept = self.policy.categories
         return [

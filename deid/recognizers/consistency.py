@@ -13,6 +13,11 @@ from deid.spans import DIRECT, Category, Span
 
 SURE = 0.75  # a finding less sure than this vouches for no other
 MIN_LETTERS = 3
+PLACED = frozenset((Category.ADDRESS, Category.HOSPITAL, Category.ORGANIZATION))
+CODE_BEHIND = re.compile(r"[ ]?[-–,]?[ ]?[1-9]\d{2}[ ]?\d{3}(?![\w-])")  # of India
+NUMBER_BEFORE = re.compile(
+    r"(?<!\w)(?:H\.?[ ]?No|House No|Door No|D\.?[ ]?No|Plot(?: No)?|Flat(?: No)?|Apt|No)\.?[ ]?#?\Z"
+)
 WHOLE = DIRECT | {Category.HOSPITAL, Category.ADDRESS, Category.ORGANIZATION}
 
 
@@ -63,6 +68,49 @@ def address_gaps(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
         words = re.findall(r"[^\W_]+", between)
         if words and all(not word[0].islower() or word in SMALL_WORDS for word in words):
             yield Span(before.end, after.start, Category.ADDRESS, 0.7, "between")
+
+
+def whole_places(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
+    """Yield the places of the list of which a part was found: "Stoke-on-Trent", "Truth or Consequences"; and the
+    number of a house or a code of the post that an address begins or ends with."""
+    text = page.text
+    small = text.lower()
+    for span in spans:
+        if span.category not in PLACED:
+            continue
+        found = page.tokens(span.start, span.end)
+        for place in range(max(found.start - 3, 0), found.stop):
+            start = page.starts[place]
+            for entry in _long_places().get(small[start : page.ends[place]], ()):
+                end = start + len(entry)
+                if (
+                    end > span.start
+                    and (start < span.start or end > span.end)
+                    and small.startswith(entry, start)
+                    and not text[end : end + 1].isalnum()
+                ):
+                    yield Span(start, end, span.category, 0.7, "between")
+        if span.category is Category.ADDRESS:
+            code, number = (
+                CODE_BEHIND.match(text, span.end),
+                NUMBER_BEFORE.search(text[max(span.start - 12, 0) : span.start]),
+            )
+            if code is not None and text[span.end - 1].isalpha():
+                yield Span(span.end, code.end(), Category.ADDRESS, 0.7, "between")
+            if number is not None and text[span.start].isdigit():
+                yield Span(span.start - len(number.group()), span.start, Category.ADDRESS, 0.7, "between")
+
+
+@cache
+def _long_places() -> dict[str, tuple[str, ...]]:
+    """Return places of more than one word by their first."""
+    found: dict[str, list[str]] = {}
+    for name in read_list("places"):
+        small = name.lower()
+        first = re.match(r"[^\W\d_]+", small)
+        if first is not None and first.group() != small and len(small) == len(name):
+            found.setdefault(first.group(), []).append(small)
+    return {first: tuple(names) for first, names in found.items()}
 
 
 def repeated(page: Page, spans: Sequence[Span]) -> Iterator[Span]:

@@ -13,11 +13,11 @@ from deid.spans import Category, Span
 AGE_FROM = 90  # 45 CFR 164.514(b)(2)(i)(C): ages over 89
 
 NUMERIC = re.compile(
-    r"(?<![\w./-])(?:"
+    r"(?:(?<![\w./-])|(?<=Date)|(?<=DATE)|(?<=DOB))(?:"
     r"(?:0?[1-9]|[12]\d|3[01])([/.-])(?:0?[1-9]|[12]\d|3[01])\1(?:(?:18|19|20)\d\d|\d\d)"
     r"|(?:18|19|20)\d\d([/.-])(?:0?[1-9]|1[0-2])\2(?:0?[1-9]|[12]\d|3[01])"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
-    r")(?![\w/]|[.-]\d)"
+    r")(?:(?=(?:MRN|DOB|SSN|Age|Sex|Acct|Phone|Time))|(?![\w/]|[.-]\d))"
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def _written(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.P
     month = rf"(?:{language.either('months')}|(?:{language.either('months_short')})(?![^\W\d_])\.?)"
     weekday = language.either("weekdays")
     day = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|º|ª)?"
+    months = "|".join(name for word in language.words("months") for name in (word.title(), word.upper()))
     of = language.either("of") or "of"
     year = r"(?:18|19|20)\d\d"
     full = re.compile(
@@ -64,7 +65,10 @@ def _written(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.P
         re.IGNORECASE,
     )
     short = re.compile(
-        rf"(?<![\w-])(?:(?:{weekday})\.?,?\s+)?(?:{month}\s{day}(?![\w/%]|\s?(?:mg|ml))|(?:the\s+)?{day}\s(?:(?:{of})\s)?{month}(?!\w))",
+        rf"(?<![\w-])(?:(?:{weekday})\.?,?\s+)?(?:{month}\s{day}(?![\w/%]|\s?(?:mg|ml))|(?:the\s+)?{day}\s(?:(?:{of})\s)?{month}(?!\w))"
+        rf"|(?<![\w-])(?:{weekday})\.?,?\s(?:the\s)?(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)(?!\w)"
+        rf"|(?<=\b(?-i:(?:in|of|by))\s)(?-i:{months})(?!\w|[’']|\s\d)"
+        rf"|(?<![\w-])(?:early|late|mid|since|until|last|next|this)[\s-](?P<month>(?-i:{months}))(?!\w)",
         re.IGNORECASE,
     )
     holiday = re.compile(
@@ -80,7 +84,8 @@ def _led(language: Language) -> re.Pattern[str]:
     days, years = language.either("leads_to_day") or "(?!)", language.either("leads_to_year") or "(?!)"
     return re.compile(
         rf"(?<![\w-])(?:(?:{days})[ ]?[:=-]?[ ]?(?P<day>{day})|(?:{years})[ ](?P<year>(?:19|20)\d\d)(?![\w/%]|[.:-]\d|[ ]?(?:mg|ml|kcal|hours|hrs|h\b)))"
-        rf"|(?<=[\s(])['’](?P<short>\d\d)(?![\w%])",
+        rf"|(?<=[\s(])['’](?P<short>\d\d)(?![\w%])"
+        r"|\((?P<begun>(?:0?[1-9]|1[0-2])[/-](?:0?[1-9]|[12]\d|3[01]))[ ]?[-–][ ]?\)",
         re.IGNORECASE,
     )
 
@@ -93,7 +98,7 @@ def dates(page: Page) -> Iterator[Span]:
         return
     full, short, holiday = _written(page.language)
     for match in _led(page.language).finditer(page.text):
-        group = next(name for name in ("day", "year", "short") if match.group(name))
+        group = next(name for name in ("day", "year", "short", "begun") if match.group(name))
         yield Span(match.start(group), match.end(group), Category.DATE, 0.8, "date")
     for match in (*PADDED.finditer(page.text), *YEARS.finditer(page.text)):
         yield Span(match.start(), match.end(), Category.DATE, 0.8, "date")
@@ -105,7 +110,8 @@ def dates(page: Page) -> Iterator[Span]:
                 and match.group()[0].islower()
             ):
                 continue  # "may 2 tablets"
-            yield Span(match.start(), match.end(), Category.DATE, score, "date")
+            start, end = match.span("month" if match.groupdict().get("month") else 0)
+            yield Span(start, end, Category.DATE, score, "date")
 
 
 @cache

@@ -19,7 +19,16 @@ NUMBERED = frozenset((*DIRECT, Category.DATE, Category.AGE))
 FOUND_BY_LIKENESS = frozenset(("tagger", "again", "list", "degree", "shape", "date", "label", "address"))
 PUBLISHED_NEAR = 60  # characters to either side in which a word of publishing makes a year one of a book
 SENTENCE_END = re.compile(r"[.;!?](?=\s|\Z)|\n")
-PUBLIC_CODE = re.compile(r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12})\Z")
+PUBLIC_CODE = re.compile(
+    r"(?:NCT\d{8}|PMC\d{6,8}|ISRCTN\d{6,9}|rs\d{3,12}|[NX][MPRG]_\d{6,9}(?:\.\d{1,2})?|ENS[TGP]\d{11}|[cgmp]\.[\w*+>_-]+)\Z"
+)
+VERSION_BEFORE = re.compile(r"(?:^|[\s(])[vV](?:\.|ersion)?\s?\Z")
+NUMBERED_DAY = re.compile(r"(?:(?:hospital|post-?op|cycle) )?(?:[Dd]ay|DAY|[Ww]eek)\s?\d{0,3}")
+TWO_NUMBERS = re.compile(r"(\d{1,3})/(\d{1,3})")
+SHORT_WORD = 5  # letters of what in capitals is rather a short form than a name
+PARTS_OF_HOLIDAYS = frozenset(
+    ("day", "eve", "new", "year", "years", "good", "super", "bowl", "the", "box", "ash")
+)
 YEAR = re.compile(r"(?:[^\W\d_]+\.?,? (?:of )?)?(?:18|19|20)\d\d(?:[ ]?[-–][ ]?(?:18|19|20)\d\d)?")
 ORDINAL = re.compile(r"(?:the )?\d{1,2}(?:st|nd|rd|th)?")
 COUNTED = re.compile(
@@ -48,6 +57,8 @@ VALUE_BEFORE = re.compile(  # what a laboratory writes before a normal range: a 
 HOURS = re.compile(
     r"(?:[01]?\d|2[0-3]):?[0-5]\d(?:\s?[AaPp]\.?[Mm]\.?)?(?:\s?-\s?(?:(?:[01]?\d|2[0-3]):?[0-5]?\d?))?"
 )
+AT_AN_HOUR = re.compile(r"(?:\b(?:at|by|until|till|around|since|@|~)|[@~])[ ]?\Z", re.IGNORECASE)
+HOUR = re.compile(r"(?:[01]\d|2[0-3])[0-5]\d")
 HOURS_BEFORE = re.compile(
     r"(?:\b(?:npn|note|shift|from|hours|hrs|time|am|pm|seen|in|out)\b\.?|[AaPp]\.?[Mm]\.?)[:\s-]{1,4}\Z|\d\d?:?\Z|-\s?\Z",
     re.IGNORECASE,
@@ -69,6 +80,7 @@ class _Tables:
     heads: frozenset[str]
     drugs: frozenset[str]
     never: frozenset[str]
+    labels: frozenset[str]
     short: frozenset[str]
     clinical: frozenset[str]
     calendar: frozenset[str]
@@ -93,13 +105,14 @@ def _tables(language: Language) -> _Tables:
         heads=words("eponym_heads"),
         drugs=words("drugs"),
         never=words("never_names"),
+        labels=words("not_names", "staff", "lead_words"),
         short=frozenset(language.words("abbreviations")),
         clinical=words("clinical_words") | frozenset(read_list("terms") if language.code == "en" else ()),
         calendar=frozenset(
             part
             for phrase in words("months", "months_short", "weekdays", "holidays")
             for part in (phrase, *re.split(r"[ ']+", phrase))
-            if len(part) > 2
+            if len(part) > 2 and part not in PARTS_OF_HOLIDAYS
         ),
         lists=membership(language),
         safe=re.compile(
@@ -173,6 +186,8 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         return len(piece) < 3 and (span.category is not Category.ADDRESS or span.found_by == "tagger")
     if all(word in tables.drugs or word in tables.never for word in words):
         return True
+    if span.found_by == "tagger" and all(word in tables.labels for word in words):
+        return not _addressed(text, span.start)
     if span.found_by == "tagger" and (
         _product(text, span, words, tables) or _placed_term(text, span, piece, words, tables)
     ):
@@ -257,6 +272,13 @@ def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str
     if len(words) > 1 or span.score > LESS_SURE or _addressed(text, span.start):
         return False
     if (
+        written[0].isupper()
+        and len(written[0]) <= SHORT_WORD
+        and not tables.lists.get(words[0], 0) & NAME_OR_PLACE
+        and not _in_capitals(text, span)
+    ):
+        return True
+    if (
         span.category is Category.ADDRESS
         and span.score > SURE_OF_PLACE
         and tables.lists.get(words[0], 0) & NAME_OR_PLACE
@@ -273,6 +295,13 @@ def _ordinary(text: str, span: Span, written: Sequence[str], words: Sequence[str
     return span.category is Category.NAME and not lists & GIVEN_NAME and span.score < HARDLY_SURE
 
 
+def _in_capitals(text: str, span: Span) -> bool:
+    """Say whether the line is all in capitals."""
+    start = text.rfind("\n", 0, span.start) + 1
+    end = text.find("\n", span.end)
+    return text[start : end if end >= 0 else len(text)].isupper()
+
+
 def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     begin = span.start
     while begin > 0 and not text[begin - 1].isspace() and text[begin - 1] not in "(=:#":
@@ -281,11 +310,17 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     if (
         tables.safe.search(ahead)
         or PUBLIC_CODE.match(piece)
+        or PUBLIC_CODE.match(text[begin : span.end])
         or ahead.rstrip().endswith(MONEY)
         or text[begin] in MONEY
     ):
         return True
     if span.found_by == "tagger" and _measured(text, span, piece):
+        return True
+    if (
+        VERSION_BEFORE.search(text[max(span.start - 10, 0) : span.start])
+        and "." in text[span.start - 1 : span.end + 3]
+    ):
         return True
     if span.category is Category.DATE and _no_day(text, span, piece, tables):
         return True
@@ -300,6 +335,13 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
 
 def _no_day(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     """Say whether what looks like a date is a floor or a rib, the year of a book, or a score."""
+    if NUMBERED_DAY.fullmatch(piece):
+        return True
+    two = TWO_NUMBERS.fullmatch(piece)
+    if two is not None and (
+        min(int(two[1]), int(two[2])) > 12 or piece in ("24/7", "20/20") or max(int(two[1]), int(two[2])) > 31
+    ):
+        return True
     if ORDINAL.fullmatch(piece) and COUNTED.match(text, span.end):
         return True
     if YEAR.fullmatch(piece) and not SINCE.search(text[max(span.start - 20, 0) : span.start]):
@@ -308,7 +350,10 @@ def _no_day(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         if tables.published.search(f"{ahead} {behind}"):
             return True
     before = SENTENCE_END.split(text[max(span.start - 50, 0) : span.start])[-1]
-    return SCORE.fullmatch(piece) is not None and tables.scores.search(before) is not None
+    behind = SENTENCE_END.split(text[span.end : span.end + 16])[0]
+    return SCORE.fullmatch(piece) is not None and (
+        tables.scores.search(before) is not None or tables.scores.search(behind) is not None
+    )
 
 
 def _measured(text: str, span: Span, piece: str) -> bool:
@@ -321,6 +366,11 @@ def _measured(text: str, span: Span, piece: str) -> bool:
             before
         ) is not None
     if TIMES.fullmatch(piece):
+        return True
+    if HOUR.fullmatch(piece) and (
+        AT_AN_HOUR.search(before)
+        or (before.endswith("\n") and span.score < LESS_SURE and text[span.end : span.end + 1] == " ")
+    ):
         return True
     return HOURS.fullmatch(piece) is not None and HOURS_BEFORE.search(before) is not None
 

@@ -13,6 +13,9 @@ from deid.spans import Category, Span
 
 # one run with a digit in it; a space only inside digits, or after a few capitals ("AB 123456")
 VALUE = r"[#(]?(?:(?-i:[A-Z]{1,3}[ ](?=\d{4}))|[A-Za-z]{2,3}[ ](?=\d{3}[ ]\d{3}))?(?=[A-Za-z0-9*./:_-]*\d)[A-Za-z0-9*](?:[A-Za-z0-9*]|[-/.:_](?=[A-Za-z0-9*])|(?<=\d)[ ](?=\d{2,}(?:[ ]\d{2,})*(?![\w%/-]|\.\d)))*"
+GLUED = re.compile(
+    r"(?<=\d)(?:D\.?O\.?B|MRN|SSN|Phone|PHONE|Tel|Fax|Date|DATE|Age|AGE|Sex|SEX|Acct|Name|NAME)\Z"
+)
 NO_NUMBER = re.compile(r"\d{1,2}/\d{1,2}|\d+(?:\.\d+)?\s?(?:mg|ml|%)|\d{1,2}:\d\d")  # a date, a dose, a time
 SMALL_NUMBER = re.compile(r"\d{1,2}\.\d{1,2}")
 JOIN = (
@@ -69,7 +72,7 @@ def labelled_numbers(page: Page) -> Iterator[Span]:
     pattern, kinds = _labelled(page.language)
     for match in pattern.finditer(page.text):
         category = next(kind for name, kind in kinds.items() if match.group(name))
-        value = match.group("value")
+        value = GLUED.sub("", match.group("value"))
         digits = sum(c.isdigit() for c in value)
         if (
             digits < (3 if category is Category.PHONE else 2)
@@ -85,4 +88,5 @@ def labelled_numbers(page: Page) -> Iterator[Span]:
             continue  # "pH 7.31"
         if category is Category.LICENSE and page.text[match.start() - 1 : match.start()] == "/":
             continue  # "mg/dL 0.57-1.00"
-        yield Span(match.start("value"), match.end("value"), category, 0.9, "label")
+        begin = match.start("value")
+        yield Span(begin, begin + len(value), category, 0.9, "label")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
+from deid.lexicon.language import Language
+from deid.lexicon.lists import folded
 from deid.recognizers.dates import is_great
 from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
@@ -25,7 +28,16 @@ AGE_NUMBER = re.compile(r"[^\W\d_]{0,3}\s?\d{1,3}")
 # a number goes on over a hyphen, a stroke or a point to the end of what is written together: "6182114-7"
 MORE_OF_NUMBER = re.compile(r"(?:[-/.][^\W_]{1,12}){1,3}(?![\w/.-]|\.\d)")
 LESS_OF_NUMBER = re.compile(r"(?<![\w/.-])(?:[^\W_]{1,12}[-/.]){1,3}\Z")
-DEGREE_BEHIND = re.compile(r",?\s*(?:M\.?D?|Ph\.?D?|PsyD|D\.?O?|RN|LPN|MSW|LCSW|NP|PA|PA-C|CNA|NPI|DPT)\.?\Z")
+LONG_WORD = re.compile(r"[^\W\d_]{5}\Z")
+NAMED = frozenset((Category.NAME, Category.ADDRESS, Category.HOSPITAL, Category.ORGANIZATION))
+WITH_EDGES = NAMED | {Category.DATE}
+FIRST_WORD = re.compile(r"(?P<word>[^\W\d_]+)(?:[.:][ ]{0,2}|[ ]{1,2})(?=[\w(+#])")
+LAST_WORD = re.compile(r"(?<=\w)[ ,.;/|]{1,3}(?P<word>[^\W\d_]+):?\Z")
+LABEL_BEHIND = re.compile(r"[ ]?:")
+PREFIX_OF_NUMBER = re.compile(r"(?<![\w-])[A-Z]{1,4}-\Z")
+DEGREE_BEHIND = re.compile(
+    r"(?:,?\s*(?:BM BCh|MBBS|MBBCh|MBChB|MRCP|MRCGP|FRCS|FRCPC|FRCP|FRCA|FRCR|CCFP|MRCPsych|FRACP|FACS|FACC|CST|CGC|MS|Esq|JD|CNM|OTR|RRT|RD|PharmD|LPN|APRN|CRNA|FNP(?:-C)?))+\.?\Z|,?\s*(?:M\.?D?|Ph\.?D?|PsyD|D\.?O?|RN|LPN|MSW|LCSW|NP|PA|PA-C|CNA|NPI|DPT)\.?\Z"
+)
 ADDRESS_BRIDGE = re.compile(r"[\s,.;|#/-]{0,6}\Z")
 
 
@@ -52,6 +64,7 @@ def tagged(page: Page, outside_at_most: float = OUTSIDE_AT_MOST) -> Iterator[Spa
             and run[2] == kind
             and float(scores[place, 1 + 2 * kind]) < 0.6
             and _joined(text[run[1] : start], CATEGORIES[kind])
+            and not _sentence_ends(text, run[1], start)
         ):
             run = (run[0], end, kind, max(run[3], sure))
             continue
@@ -67,6 +80,15 @@ def _joined(between: str, category: Category) -> bool:
     return pattern.match(between) is not None
 
 
+def _sentence_ends(text: str, end: int, start: int) -> bool:
+    """Say whether a full stop ends a sentence there: not behind "St" or "Ave", but behind a longer word."""
+    return (
+        "." in text[end:start]
+        and text[end:start] != "."
+        and LONG_WORD.search(text[max(end - 5, 0) : end]) is not None
+    )
+
+
 def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
     start, end, kind, score = run
     category, text = CATEGORIES[kind], page.text
@@ -76,6 +98,8 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
         start += 1
     while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
         end -= 1
+    if category in WITH_EDGES or category in DIRECT:
+        start, end = _without_edges(page, start, end, category)
     if category is Category.NAME:
         end = _without_degree(text, start, end)
     piece = text[start:end]
@@ -99,10 +123,49 @@ def _whole_number(text: str, start: int, end: int) -> tuple[int, int]:
     if more is not None and any(c.isdigit() for c in more.group()):
         end = more.end()
     low = max(start - 30, 0)
+    prefix = PREFIX_OF_NUMBER.search(text[max(start - 5, 0) : start]) if text[start].isdigit() else None
+    if prefix is not None:
+        return start - len(prefix.group()), end
     less = LESS_OF_NUMBER.search(text[low:start]) if text[start].isalnum() else None
     if less is not None and any(c.isdigit() for c in less.group()):
         start = low + less.start()
     return start, end
+
+
+def _without_edges(page: Page, start: int, end: int, category: Category) -> tuple[int, int]:
+    """Return where a name, place or date begins and ends, less words of the sentence and labels at its edges."""
+    lead, tail, labels = _edges(page.language, category)
+    while match := FIRST_WORD.match(page.text, start, end):
+        if folded(match.group("word")) not in lead and not (
+            match.group("word") in tail and match.group("word").islower()
+        ):
+            break
+        start = match.end()
+    while match := LAST_WORD.search(page.text, start, end):
+        word = match.group("word")
+        if not (
+            word in tail
+            or (category not in NAMED and (folded(word) in lead or (word.islower() and category in DIRECT)))
+            or (LABEL_BEHIND.match(page.text, end) and folded(word) in labels)
+        ):
+            break
+        end = match.start()
+    return start, end
+
+
+@cache
+def _edges(language: Language, category: Category) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return words that never begin what is found, words that never end it, and those that do not before a colon."""
+    lead = {"re"}
+    if category is Category.NAME:
+        lead |= {folded(word) for word in (*language.words("relations"), *language.words("lead_words"))}
+    elif category not in NAMED:
+        lead |= {folded(word) for word in language.words("edge_labels")}
+    labels = {
+        folded(word)
+        for word in (*language.words("staff"), *language.words("label_name"), *language.words("edge_labels"))
+    }
+    return frozenset(lead), frozenset(language.words("tail_words")), frozenset(labels)
 
 
 def _without_degree(text: str, start: int, end: int) -> int:

@@ -14,7 +14,7 @@ from deid.tagger import ENGLISH_WORD, GIVEN_NAME, WELL_KNOWN_NAME, membership
 
 # a capital letter begins a word of a name; particles may stand between
 CAP = r"[^\W\d_a-zß-öø-ÿ][\w'’]*(?:-[^\W\d_][\w'’]*)*"
-PARTICLE = r"(?:de|la|las|los|del|van|von|der|den|ter|al|el|bin|ibn|da|dos|di|du|le|st\.|y|e)"
+PARTICLE = r"(?:'t|ap|de|la|las|los|del|van|von|der|den|ter|al|el|bin|ibn|da|dos|di|du|le|st\.|y|e)"
 DOT = (
     r"(?:(?<![^\W_]{3})\.)?"  # only after an initial or a short form: a sentence may end after a longer word
 )
@@ -43,7 +43,7 @@ def _patterns(
     )
     labels = language.either("label_name")
     labelled = re.compile(
-        rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|=|#|>>)[ \t]{{0,4}}[\"“]?)(?P<name>{NAME})"
+        rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|;|=|#|>>)[ \t]{{0,4}}[\"“]?_{{0,6}})(?P<name>{NAME})"
     )
     credentials = r"M\.?D\.?|D\.?O\.?|R\.?N\.?|N\.P\.|NP|PA-?C|Ph\.?D\.?|LPN|PharmD|LCSW|FACS|DPT|MBBS|CRNA|APRN|FNP|DDS|MPH"
     credited = re.compile(
@@ -144,7 +144,7 @@ def _trimmed(
         start, end, name = start + lead.end(), end + lead.end(), name[lead.end() :]
     start_of_name = start
     for match in re.finditer(r"[^\s,]+", name):
-        word = match.group().strip(".'’")
+        word = match.group().strip(".'’_")
         if DEGREE.match(page.text, start_of_name + match.start()) and end > start:
             break
         if folded(word) in stop or any(c.isdigit() for c in word):
@@ -160,5 +160,5 @@ def _trimmed(
             if len(places) and float(scores[places.start, 0]) > 0.97:
                 break
         end = start + match.end()
-    text = page.text[start:end].rstrip(".,'’ ")
+    text = page.text[start:end].rstrip(".,'’ _")
     return (start, start + len(text)) if len(text) > 1 else None

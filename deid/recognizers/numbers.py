@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
+from deid.tagger import ENGLISH_WORD, membership
 
 EMAIL = re.compile(r"[\w.+%-]+\s?@\s?[A-Za-z0-9][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}|[\w.+%-]+@[\w-]+\b")
 URL = re.compile(
@@ -38,6 +39,11 @@ SPACED = re.compile(
     r"|(?<![\d.,/-][ ])(?<![\w.,/-])\d{3} \d{3} \d{3}(?![\w%/-]|\.\d| \d)"
 )
 LONG = re.compile(r"(?<![\w.,/-])\d{9,19}(?![\w%/-]|\.\d)")
+HANDLE = re.compile(r"(?<![\w.@/])@(?P<name>[A-Za-z][\w.]{2,29})(?![\w@])")  # of a social network
+AUSTRALIAN = re.compile(r"(?<![\w./-])[2-9]\d{3}[ ]\d{5}[ ]\d(?:[ ]?/[ ]?\d)?(?![\w-])")  # a Medicare card
+COORDINATES = re.compile(
+    r"(?<![\w.-])-?\d{1,2}\.\d{3,8}\s?°?\s?[NS]?\s?[,/ ]\s?-?\d{1,3}\.\d{3,8}(?:\s?°?\s?[EW]\b)?(?!\w|\.\d)"
+)
 ISO_TIME = re.compile(r"\b\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?")
 
 VIN_VALUES = dict(
@@ -80,6 +86,18 @@ def shaped_numbers(page: Page) -> Iterator[Span]:
         _span(m, Category.ACCOUNT if len(m.group()) > 11 else Category.ID, 0.6) for m in LONG.finditer(text)
     )
     yield from (_span(m, Category.DATE, 0.97) for m in ISO_TIME.finditer(text))
+
+
+def handles_and_coordinates(page: Page) -> Iterator[Span]:
+    """Yield names on social networks, points on the map, and cards of Australia's Medicare."""
+    text = page.text
+    yield from (_span(m, Category.PLAN_ID, 0.8) for m in AUSTRALIAN.finditer(text))
+    yield from (_span(m, Category.ADDRESS, 0.8) for m in COORDINATES.finditer(text))
+    if "@" in text:
+        lists = membership(page.language)
+        for match in HANDLE.finditer(text):
+            if not lists.get(match.group("name").lower(), 0) & ENGLISH_WORD:
+                yield Span(match.start(), match.end(), Category.ID, 0.8, "handle")
 
 
 def luhn_holds(number: str) -> bool:

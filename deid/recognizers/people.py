@@ -1,5 +1,5 @@
 """Names beside other words that tell of people: after "his sister", "probation officer", "login"; the other half of a
-name of which one half was found; initials under a dictation.
+name of which one half was found.
 
 Where such a word stands before it, less suspicion of the tagger is enough; a word of a list of names needs none.
 """
@@ -15,20 +15,24 @@ from deid.lexicon.language import Language
 from deid.lexicon.lists import folded, read_list
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
-from deid.tagger import ENGLISH_WORD, GIVEN_NAME, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
+from deid.tagger import ANY_GIVEN_NAME, ENGLISH_WORD, GIVEN_NAME, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
 
 SURE = 0.75  # a finding less sure than this is not made longer
 SUSPICION = 0.02  # of the tagger, that an unknown word beside a name or a relation is one
 SUSPICION_OF_WORDS = (
     0.10  # the same for an English word that is a well-known name too, all in capitals or small
 )
+SUSPICION_OF_FIRST = 0.5  # the same for an unknown word that begins a sentence: mostly one misspelled
 WORDS_MORE = 3  # of a name, beside what was found
 NAME_WORD = r"[^\W\d_][^\W\d_'’]*(?:['’-][^\W\d_]+)*"
 SMALL = r"(?:(?:de|la|las|los|del|van|von|der|den|ter|al|el|bin|ben|abu|ibn|da|dos|di|du|le|st\.?|o)[ ]){0,2}"
 NEXT = re.compile(rf"[ ]{SMALL}(?P<word>{NAME_WORD})|-(?P<rest>{NAME_WORD})", re.IGNORECASE)
+CARETS = re.compile(rf"(?:\^{NAME_WORD}(?:[ ]{NAME_WORD})?){{1,3}}(?=[|~&^\n])")  # as HL7 writes names
+INITIAL_OF_FAMILY = re.compile(r"[ ][A-ZÀ-Þ](?:\.|(?=[ \t]*(?:\n|\Z|[,;)])))")  # "Travis C."
 BEFORE = re.compile(rf"(?<![\w'’-])(?P<word>{NAME_WORD})(?:(?P<dot>\.)?[ ]|-)\Z")
 CONTRACTED = re.compile(r"['’](?:m|s|re|ve|ll|d|t)\Z", re.IGNORECASE)
 INITIAL_BEHIND = re.compile(r"[ ][A-Z](?:\.|(?=\s*(?:\n|\Z|[ ]{2}|,|\d|[ ]\()|[ ]\d))")  # "Vu, Marek M"
+END_OF_NAME = re.compile(r"[ ]?(?:[,;)(\n/]|\Z)")
 REACH = 40  # characters before a name in which the word before it begins
 
 
@@ -75,6 +79,9 @@ def people_beside(page: Page) -> Iterator[Span]:
     for match in words.after.finditer(page.text):
         if _can_be_name(page, match.start("word"), match.end("word"), told=True):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
+    for match in (*AWARE.finditer(page.text), *FAMILY.finditer(page.text)):
+        if _can_be_name(page, match.start("word"), match.end("word")):
+            yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
     for match in (*words.logins.finditer(page.text), *BY_AND_WHEN.finditer(page.text)):
         word = match.group("word")
         if not words.lists.get(folded(word), 0) & ENGLISH_WORD and folded(word) not in words.never:
@@ -97,16 +104,64 @@ def longer_names(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
 def _longer_behind(page: Page, span: Span) -> int:
     text, end = page.text, span.end
     lists = _words(page.language).lists
+    carets = CARETS.match(text, end)
+    if carets is not None:
+        return carets.end()
+    if (
+        INITIAL_OF_FAMILY.match(text, end)
+        and " " not in text[span.start : end]
+        and text[span.start].isupper()
+    ):
+        return end + 2 + (text[end + 2 : end + 3] == ".")
     for _ in range(WORDS_MORE):
         match = NEXT.match(text, end)
         group = "rest" if match and match.group("rest") else "word"
-        if match is None or not _can_be_name(page, match.start(group), match.end(group)):
+        if match is None:
+            break
+        if _family_at_end(page, span, match.start(group), match.end(group)):
+            end = match.end()
+            break
+        if not _can_be_name(page, match.start(group), match.end(group)):
             break
         if _only_words(page, span) and lists.get(folded(match.group(group)), 0) & ENGLISH_WORD:
             break
         end = match.end()
     last = INITIAL_BEHIND.match(text, end)
     return last.end() if last is not None and "," in text[span.start : end] else end
+
+
+def _begins_sentence(text: str, at: int) -> bool:
+    before = text[max(at - 3, 0) : at].rstrip(" \t")
+    return not before or before[-1] in ".!?:\n-•*|;"
+
+
+def _given_before(page: Page, span: Span, word: str, at: int) -> bool:
+    """Say whether a given name that is a word stands amid a sentence before a family name that is none: "Beryl"."""
+    lists = _words(page.language).lists
+    family = folded(page.text[span.start : span.end])
+    return (
+        bool(lists.get(folded(word), 0) & ANY_GIVEN_NAME)
+        and word[0].isupper()
+        and not word.isupper()
+        and not lists.get(family, 0) & ENGLISH_WORD
+        and folded(word) not in _words(page.language).never
+        and not _begins_sentence(page.text, at)
+    )
+
+
+def _family_at_end(page: Page, span: Span, start: int, end: int) -> bool:
+    """Say whether a small word with a capital is the family name of a given name: "Li Hua He," "Jun Ma (friend)"."""
+    text, lists = page.text, _words(page.language).lists
+    word, given = text[start:end], re.findall(r"[^\W\d_]+", text[span.start : span.end])
+    return (
+        word[0].isupper()
+        and 1 < len(word) < 5
+        and word.isupper() == text[span.start : span.end].isupper()
+        and bool(lists.get(folded(word), 0) & NAME_OR_PLACE)
+        and bool(given)
+        and all(lists.get(folded(part), 0) & NAME_OR_PLACE for part in given)
+        and END_OF_NAME.match(text, end) is not None
+    )
 
 
 def _only_words(page: Page, span: Span) -> bool:
@@ -133,15 +188,19 @@ def _longer_before(page: Page, span: Span) -> int:
             match.group("dot")
             or CONTRACTED.search(word)
             or (not word[0].isupper() and not small)
-            or not _can_be_name(page, at, at + len(word))
+            or not (
+                _can_be_name(page, at, at + len(word), alone=_begins_sentence(text, at))
+                or _given_before(page, span, word, at)
+            )
         ):
             break
         start = at
     return start
 
 
-def _can_be_name(page: Page, start: int, end: int, *, told: bool = False) -> bool:
-    """Say whether a word that stands where a name may stand is one; `told` if a word for people stands before it."""
+def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone: bool = False) -> bool:
+    """Say whether a word that stands where a name may stand is one; `told` if a word for people stands before it,
+    `alone` if it has its capital from the sentence that it begins."""
     words, text = _words(page.language), page.text
     word = text[start:end]
     plain = folded(word)
@@ -160,35 +219,19 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False) -> boo
     if not lists & ENGLISH_WORD:
         if lists & NAME_OR_PLACE:
             return upright or (len(word) > 2 and (told or suspicion > SUSPICION / 4))
+        if alone:
+            return len(word) > 2 and suspicion > SUSPICION_OF_FIRST
         return len(word) > 2 and suspicion > (SUSPICION / 4 if told and len(word) > 4 else SUSPICION)
     return bool(lists & WELL_KNOWN_NAME) and suspicion > (SUSPICION if upright else SUSPICION_OF_WORDS)
 
 
-BY_AND_WHEN = re.compile(r"\bby[ ](?P<word>[a-z][a-z.-]{3,24}\d{0,4})(?=[ ]\d{4}-\d\d-\d\d[T ]\d)")
-DEGREE = r"(?:M\.?D\.?|D\.?O\.?|PA-?C?|N\.?P\.?|Ph\.?D\.?|FAC[CSP])"
-INITIALS = (
-    re.compile(r"(?<![\w/])(?P<a>[A-Z]{2,3})[/:](?P<b>[a-z]{2,3})(?=\d{0,4}(?:[ \t]*(?:\n|\Z)|[ \t]+(?:D[DT]?|T|Job|JOB|DOC)\b))"),
-    re.compile(r"(?m)^[ \t]*(?P<a>[A-Za-z]{2,3})[/:](?P<b>[A-Za-z]{2,3})(?=\d{0,5}[ \t]*$)"),
-    re.compile(r"(?:\b(?:DT|TD|T|DD|D):[ ]?[\d/.-]{6,10}[ \t\n]+)(?P<a>[A-Z]{2,3})[/:](?P<b>[A-Za-z]{2,3})\b"),
-    re.compile(r"(?m)^[ \t]*[/-]{1,2}[ ]?(?P<a>[a-z]{2,3})[ \t]*$"),
-    re.compile(rf"{DEGREE}[ \t]{{1,4}}(?P<a>[A-Z]{{2,3}}\d{{1,4}})(?=[ \t]*(?:\n|\Z))"),
-    re.compile(r"(?i:\b(?:tech|technologist|initials|transcribed[^\n]{0,14} by|typed[^\n]{0,14} by|transcriptionist|grossed by|gross description by|prosected by|cut by|screened by|keyed by|entered by))[ ]?:?[ ](?P<a>[A-Z]{2,3}|[a-z]{2,3}(?=[ ]*(?:\n|\Z)))(?![\w'’])"),
-    re.compile(r"(?:\d[/-]\d{1,2}|\d\d:?\d\d(?:[ ]?[AaPp][Mm])?)[ ](?:by|BY)[ ](?P<a>[A-Z]{2,3})(?=[ ]*(?:\n|\Z|[.;,]))"),
-    re.compile(r"(?i:\b(?:best|thanks|thx|regards|cheers))[,.!]?[ \n](?P<a>[A-Z]{2,3})(?=[ ]*(?:\n|\Z))"),
-    re.compile(r"(?i:\bre:?[ ]pt[ ])(?P<a>[A-Z]{2,3})(?=,)"),
-)  # fmt: skip
-
-
-def initials(page: Page) -> Iterator[Span]:
-    """Yield the initials of who dictated, wrote or signed: "JS/bd", "T: 3/4/2019 JS:bd", "Tech: XRD"."""
-    titles = {folded(word) for table in ("titles", "credentials") for word in page.language.words(table)}
-    for pattern in INITIALS:
-        for match in pattern.finditer(page.text):
-            for group in ("a", "b"):
-                if group not in pattern.groupindex or not match.group(group):
-                    continue
-                if (
-                    folded(match.group(group)) not in titles
-                    or page.text[match.end(group) : match.end(group) + 1] != "."
-                ):
-                    yield Span(match.start(group), match.end(group), Category.NAME, 0.7, "initials")
+BY_AND_WHEN = re.compile(
+    r"\bby[ ](?P<word>[a-z][a-z.-]{2,24}\d{0,4})(?=,?[ ](?:on[ ]|at[ ]|@[ ]?)?\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}(?!\d))"
+)
+AWARE = re.compile(
+    r"(?<![\w'’-])(?P<word>(?-i:[^\W\d_a-zß-öø-ÿ])[^\W\d_]{1,24})[ ](?:is[ ]|was[ ]|made[ ])?(?:aware|notified|paged|updated|informed|at[ ]bedside|in[ ]to[ ]see)\b",
+    re.IGNORECASE,
+)
+FAMILY = re.compile(
+    r"\b[Tt]he[ ](?P<word>[A-ZÀ-Þ][^\W\d_]+(?:['’-][^\W\d_]+)*)[ ](?:family|household|residence|home|children|kids|brothers|sisters|twins)\b"
+)

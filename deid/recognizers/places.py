@@ -61,7 +61,7 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
     return (
         (
             re.compile(
-                rf"(?<![\w./-])\d{{1,6}}[A-Za-z]?\s{heading}(?:{CAP}\s|\d{{1,3}}(?:st|nd|rd|th)\s){{1,4}}(?:{ways})\b\.?{flat}{town}"
+                rf"(?<![\w./-])\d{{1,6}}[A-Za-z]?\s{heading}(?:{CAP}\s|\d{{1,3}}(?:st|nd|rd|th)\s){{1,4}}(?:{ways})\b\.?(?:(?<=Hwy|HWY|Rte)\s\d{{1,3}}\b)?{flat}{town}"
             ),
             0.9,
         ),
