@@ -133,18 +133,18 @@ class Consortium:
     # ---- in this process ----
 
     @contextlib.asynccontextmanager
-    async def coordinator(self) -> AsyncIterator[Serving]:
-        async with coordinator_serving(self.home, clock=CLOCK, flower=False) as serving:
+    async def coordinator(self, *, flower: bool = False) -> AsyncIterator[Serving]:
+        async with coordinator_serving(self.home, clock=CLOCK, flower=flower) as serving:
             yield serving
 
     @contextlib.asynccontextmanager
     async def nodes(
-        self, *sites: int, make: Callable[[Parts], RunningNode] = RunningNode
+        self, *sites: int, make: Callable[[Parts], RunningNode] = RunningNode, flower: bool = False
     ) -> AsyncIterator[list[RunningNode]]:
         async with contextlib.AsyncExitStack() as stack:
             yield [
                 await stack.enter_async_context(
-                    node_serving(self.node(site), clock=CLOCK, flower=False, make=make)
+                    node_serving(self.node(site), clock=CLOCK, flower=flower, make=make)
                 )
                 for site in sites or range(self.sites)
             ]

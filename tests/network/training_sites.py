@@ -222,13 +222,14 @@ async def fleet(folder: Path, *, sites: int) -> AsyncIterator[Fleet]:
     consortium.found()
     async with consortium.coordinator() as serving:
         for site in range(sites):
-            await _enrol(consortium, site)
+            await enrol(consortium, site)
         async with consortium.nodes(make=CuttableNode) as nodes:
             await until(lambda: len(serving.broker.connected()) == sites)
             yield Fleet(consortium, nodes, folder / "runs")  # type: ignore[arg-type]
 
 
-async def _enrol(consortium: Consortium, site: int) -> None:
+async def enrol(consortium: Consortium, site: int) -> None:
+    """Let one hospital join, with patients and a wide policy; needs a serving coordinator."""
     from node.enrolment import join
 
     with contextlib.closing(consortium.home.open_state()) as state:

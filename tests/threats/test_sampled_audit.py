@@ -142,20 +142,6 @@ def test_a_part_that_stays_at_its_site_costs_nothing_besides() -> None:
     assert found.gaussian > 1.5, "the attack has power"
 
 
-def test_an_own_part_that_is_trained_without_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its gradients are seen in the clear: in the steps after, the model would tell of them."""
-    right = LatticeOptimizer.add_noise
-
-    def wrong(self: LatticeOptimizer) -> None:
-        right(self)
-        params, own = self.params
-        self.noisy_sum[len(params) :] = own.summed_grad.numpy()
-        own.grad.copy_(own.summed_grad)
-
-    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
-    assert attacked(plan("local", claim=3.0, rate=0.9, own="intercept"), runs=60).refuted
-
-
 # ---- the attack's own arithmetic ----
 
 
