@@ -3,8 +3,8 @@
 kind           columns
 value          a number: scaled by `range` to [-1, 1], or along `knots`; which one by `pick`
 age            years at the index date, scaled alike
-sex, present   0 or 1
-category       0 or 1 for each of `categories` (value_as_concept_id) or `codes` (value_as_number)
+sex, present   0 or 1; with `signed`, -1 or 1
+category       0 or 1, or -1 or 1, for each of `categories` (value_as_concept_id) or `codes` (value_as_number)
 count          how many records: log(1 + n) / log(1 + most), at most 1
 stay           days in visits until the index date, encoded as a count
 sequence       for each concept and half-life h: 1 - exp(-Σ 2^(-days ago / h)), which says how much of it
@@ -60,6 +60,8 @@ class Feature:
 
     `pick`: of several values the latest, earliest, mean, least or largest; or their standard deviation
     (spread), latest less earliest (change), or least-squares change per day (slope), of two or more.
+    `signed` puts the middle of a yes or no at 0, which is what an unknown category counts as: the noise of a
+    small budget then falls on weights, not on what all patients share.
     `modality` names the group that is present or missing together. `prior` is the weight that a logistic
     model starts from: public knowledge, such as a textbook's score, which costs no budget.
     """
@@ -82,6 +84,7 @@ class Feature:
     index: str = ""
     modality: str = ""
     prior: float = 0.0
+    signed: bool = False
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -124,7 +127,7 @@ class Feature:
         for key in ("most", "index", "modality", "prior"):
             if getattr(self, key):
                 found[key] = getattr(self, key)
-        found |= {key: True for key in ("missing_flag", "exclude_missing") if getattr(self, key)}
+        found |= {key: True for key in ("missing_flag", "exclude_missing", "signed") if getattr(self, key)}
         return found
 
 
@@ -135,6 +138,10 @@ def parse_feature(fields: Fields) -> Feature:
     found = _PARSERS[kind](fields)
     if "modality" in fields:
         found["modality"] = checked_text(*fields.take("modality"), SHORT_NAME)
+    if "signed" in fields:
+        if kind not in YES_OR_NO:
+            raise MalformedStudy(f"{fields.path}.signed", "goes with a yes or no")
+        found["signed"] = checked_flag(*fields.take("signed"))
     if "prior" in fields:
         found["prior"] = checked_float(*fields.take("prior"), low=-MAX_PRIOR, high=MAX_PRIOR)
     fields.done()
@@ -231,6 +238,7 @@ _PARSERS: dict[str, Callable[[Fields], dict[str, Any]]] = {
     "comorbidity": _comorbidity,
 }
 KINDS = tuple(_PARSERS)
+YES_OR_NO = ("sex", "present", "category")
 
 
 def modalities(features: tuple[Feature, ...]) -> tuple[Modality, ...]:

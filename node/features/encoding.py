@@ -28,7 +28,7 @@ def columns(feature: Feature, people: People, store: OmopStore, *, known: bool) 
 
 
 def _sex(feature: Feature, people: People, _store: OmopStore, _known: bool) -> Columns:
-    return [np.isin(people.sex, feature.concept_ids).astype(np.float64)], _everyone(people)
+    return [_yes_or_no(feature, np.isin(people.sex, feature.concept_ids))], _everyone(people)
 
 
 def _age(feature: Feature, people: People, _store: OmopStore, _known: bool) -> Columns:
@@ -37,7 +37,7 @@ def _age(feature: Feature, people: People, _store: OmopStore, _known: bool) -> C
 
 def _present(feature: Feature, people: People, store: OmopStore, known: bool) -> Columns:
     assert feature.records is not None  # the study's parser gives these kinds their records
-    return [has(feature.records, people, store, known=known).astype(np.float64)], _everyone(people)
+    return [_yes_or_no(feature, has(feature.records, people, store, known=known))], _everyone(people)
 
 
 def _value(feature: Feature, people: People, store: OmopStore, known: bool) -> Columns:
@@ -53,7 +53,7 @@ def _value(feature: Feature, people: People, store: OmopStore, known: bool) -> C
     )
     seen = np.isfinite(picked)
     if feature.kind == "category":
-        return [(picked == level).astype(np.float64) for level in feature.levels], seen
+        return [np.where(seen, _yes_or_no(feature, picked == level), 0.0) for level in feature.levels], seen
     return scaled(feature, picked), seen
 
 
@@ -110,6 +110,10 @@ def scaled(feature: Feature, values: Floats) -> list[Floats]:
     low, high = feature.range
     filled = np.where(np.isfinite(values), values, feature.fill)
     return [np.clip(2.0 * (filled - low) / (high - low) - 1.0, -1.0, 1.0)]
+
+
+def _yes_or_no(feature: Feature, yes: Bools) -> Floats:
+    return np.where(yes, 1.0, -1.0 if feature.signed else 0.0)
 
 
 def _logarithmic(counts: Floats, most: float) -> Floats:

@@ -41,8 +41,17 @@ class Site:
 
 
 def heart_study() -> Study:
-    """Return the packaged plan."""
-    return Study.parse(resources.files("sim").joinpath("studies", "heart.toml").read_bytes())
+    """Return the packaged plan, of ε = 1."""
+    return _packaged("heart.toml")
+
+
+def small_budget_study() -> Study:
+    """Return the packaged plan of ε = 0.1."""
+    return _packaged("heart_small_budget.toml")
+
+
+def _packaged(name: str) -> Study:
+    return Study.parse(resources.files("sim").joinpath("studies", name).read_bytes())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One noisy sum of sufficient statistics on the UCI heart data, beside the descent with shared noise.
 
-FLamby's rows, split and metric, as in the bench `heart`; ε = 1 and 0.1 at δ = 1e-5. The plan is the packaged
-one with the mode changed and every key of [one_shot] at its default. Beside it, simulated hospitals of
+FLamby's rows, split and metric, as in the bench `heart`; ε = 1 and 0.1 at δ = 1e-5. The plans are packaged
+ones with the mode changed and every key of [one_shot] at its default. Beside them, simulated hospitals of
 growing size, against the coefficients that made their outcomes.
 """
 
@@ -19,16 +19,14 @@ from tests.bench.heart import (
     RESPLITS,
     SEEDS,
     SHARED_HEART,
-    TENTH_CLIP_NORM,
-    TENTH_STEPS,
+    SMALL_BUDGET_DRAWS,
     accuracy,
     auc,
-    changed,
     federated,
     mean,
     textbook_score,
 )
-from tests.bench.heart_data import FLAMBY_SEED, heart_study, hospitals
+from tests.bench.heart_data import FLAMBY_SEED, heart_study, hospitals, small_budget_study
 
 SIMULATED_SITES = 4
 COLUMNS = 10
@@ -42,15 +40,15 @@ def figures(*, quick: bool) -> Iterable[Figure]:
         return
     study = heart_study()
     everyone = hospitals(SHARED_HEART, study)
-    cut = [hospital.cut(seed=FLAMBY_SEED) for hospital in everyone]
     seeds = 2 if quick else SEEDS
-    for epsilon, descent in (
-        (1.0, study),
-        (0.1, changed(study, privacy={"epsilon": 0.1, "clip_norm": TENTH_CLIP_NORM}, training=TENTH_STEPS)),
-    ):
-        one = one_shot(study, epsilon=epsilon)
-        runs = [federated(one, cut, Noise.SHARES) for _ in range(seeds)]
-        beside = [federated(descent, cut, Noise.SHARES) for _ in range(seeds)]
+    for descent, draws in ((study, seeds), (small_budget_study(), seeds * SMALL_BUDGET_DRAWS)):
+        epsilon, rows = descent.privacy.epsilon, everyone
+        if descent is not study:
+            rows = hospitals(SHARED_HEART, descent)
+        cut = [hospital.cut(seed=FLAMBY_SEED) for hospital in rows]
+        one = one_shot(descent, epsilon=epsilon)
+        runs = [federated(one, cut, Noise.SHARES) for _ in range(draws)]
+        beside = [federated(descent, cut, Noise.SHARES) for _ in range(draws)]
         name = f"one_shot.heart_eps{epsilon:g}"
         shared = mean([accuracy(run, cut) for run in beside])
         yield Figure(name, mean([accuracy(run, cut) for run in runs]), "accuracy", shared, "shared noise")

@@ -60,6 +60,21 @@ def test_columns_are_scaled_by_the_public_ranges_and_clipped(store: OmopStore) -
     assert found.y.tolist() == [0.0, 0.0, 1.0]
 
 
+def test_a_signed_yes_or_no_has_its_middle_at_what_is_not_known(store: OmopStore) -> None:
+    form = study_form()["features"]
+    signed = [f | {"signed": True} if f["kind"] in ("sex", "present", "category") else f for f in form]
+    found = table(
+        store,
+        Patient(1, sex=8532, conditions=[(AF, DAY)]),
+        Patient(2, observations=[(SMOKER, YES, DAY)]),
+        Patient(3, observations=[(SMOKER, NO, DAY)]),
+        features=signed,
+    )
+    assert found.x[:, MALE].tolist() == [-1.0, 1.0, 1.0]
+    assert found.x[:, ATRIAL].tolist() == [1.0, -1.0, -1.0]  # no record of a condition says no
+    assert found.x[:, SMOKES].tolist() == [0.0, 1.0, -1.0]  # nobody asked the first
+
+
 @pytest.mark.parametrize(
     ("pick", "expected"),
     [("latest", 170.0), ("earliest", 100.0), ("mean", 135.0), ("minimum", 100.0), ("maximum", 180.0)],

@@ -37,6 +37,16 @@ def test_the_order_of_keys_and_written_defaults_change_no_hash() -> None:
     assert Study.from_json(turned).plan_hash() == Study.from_json(form).plan_hash()
 
 
+def test_a_signed_feature_is_part_of_the_plan_and_an_unsigned_one_says_nothing() -> None:
+    sex = {"name": "male", "kind": "sex", "concept_id": 8507}
+    plain, unsigned, signed = (
+        Study.from_json(study_form(features=[sex | more]))
+        for more in ({}, {"signed": False}, {"signed": True})
+    )
+    assert plain.plan_hash() == unsigned.plan_hash() != signed.plan_hash()
+    assert Study.from_json(signed.to_json()) == signed
+
+
 @pytest.mark.parametrize(
     ("change", "value"),
     [
@@ -78,6 +88,8 @@ def test_whatever_changes_the_plan_changes_its_hash(change: str, value: object) 
         ("features", [{"name": "age", "kind": "age", "range": [90, 30]}], "features[0].range"),
         ("features", [{"name": "age", "kind": "age", "range": [30, 90], "unit": "a"}], "features[0].unit"),
         ("features", [{"name": "a", "kind": "age", "range": [0, 9]}] * 2, "features"),
+        ("features", [{"name": "a", "kind": "age", "range": [0, 9], "signed": True}], "features[0].signed"),
+        ("features", [{"name": "a", "kind": "sex", "concept_id": 1, "signed": 1}], "features[0].signed"),
         (
             "features",
             [{"name": "a", "kind": "present", "table": "person", "concept_id": 1}],
