@@ -86,7 +86,7 @@ class Table:
     def _look_up(self, uniform: NDArray[np.uint64], bits: Bits, *, out: NDArray[np.int64]) -> None:
         """Write the values that these words mean.
 
-        Where the first bits decide, every entry they could mean is above all words that begin so, and equal to
+        Where the first bits decide, the entry that they mean is above all words that begin so, and equal to
         none. Elsewhere `high` ends in 2^64 − 1, so an index is always inside; equal words need the lower bits
         (once in 2^47).
         """

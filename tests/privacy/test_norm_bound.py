@@ -1,12 +1,14 @@
 """No vector that is too long is masked, and totals that honest sites do not give are seen."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.lattice import NoisePlan, NotEncodable
-from privacy.norm_bound import Implausible, TotalBounds, fits, projected
+from privacy.norm_bound import Implausible, TotalBounds, fits, length, projected
 from tests.privacy.seeded_bits import SeededBits
 
 CHANCE = 1e-2
@@ -164,3 +166,14 @@ def test_a_plan_encodes_no_vector_beyond_its_norm() -> None:
     plan.encode_rows(np.full((50, 4), 1.0))
     with pytest.raises(NotEncodable, match="long"):
         plan.encode_rows(np.full((51, 4), 1.0))
+
+
+def test_a_length_is_that_of_exact_arithmetic_and_one_bad_value_anywhere_is_seen() -> None:
+    values = np.random.default_rng(2).normal(size=50_001) * 1e3
+    exact = math.sqrt(math.fsum(value * value for value in values.tolist()))
+    assert length(values) == pytest.approx(exact, rel=1e-13)
+    assert length(values.reshape(3, -1)) == length(values)
+    assert length(np.full(20_000, 1e200)) == math.inf
+    for bad in (np.nan, np.inf):
+        values[-1] = bad
+        assert not fits(values, longest=1e300)

@@ -10,16 +10,15 @@ import pytest
 from privacy import errors, masks
 from privacy.shamir import recover
 from tests.privacy.sum_network import CONTEXT, node
-from tests.vectors.chacha20_reference import chacha20_stream, hkdf_expand_32
+from tests.vectors.aes_reference import aes256_block, aes256_ctr_stream, hkdf_expand_32
 from tests.vectors.make_secure_sum import PATH, made, network
 
 VECTORS: dict[str, Any] = json.loads(PATH.read_text())
 
-# RFC 8439, appendix A.1, test vector 1: key, nonce and block counter zero
-RFC_8439_A1_1 = (
-    "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
-    "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
-)
+# SP 800-38A, appendix F.5.5: AES-256 in counter mode, the first block
+SP_800_38A_KEY = "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"
+SP_800_38A_COUNTER = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
+SP_800_38A_BLOCK = "0bdf7df1591716335e9a8b15c860c502"
 
 
 def test_the_session_makes_the_recorded_bytes() -> None:
@@ -36,15 +35,16 @@ def test_the_recorded_totals_are_the_sums_of_the_recorded_vectors() -> None:
         assert bytes.fromhex(total) == expected.tobytes()
 
 
-def test_the_reference_cipher_agrees_with_its_rfc() -> None:
-    assert chacha20_stream(bytes(32), 64).hex() == RFC_8439_A1_1
+def test_the_reference_cipher_agrees_with_its_standard() -> None:
+    key, counter = bytes.fromhex(SP_800_38A_KEY), bytes.fromhex(SP_800_38A_COUNTER)
+    assert aes256_block(key, counter).hex() == SP_800_38A_BLOCK
 
 
-def test_a_mask_is_what_the_rfcs_say() -> None:
-    """The same words from HMAC and ChaCha20 as their RFCs write them, without the product's library."""
-    seed = bytes(range(32))
-    info = (4).to_bytes(4, "big") + b"mask" + (32).to_bytes(4, "big") + CONTEXT
-    expected = chacha20_stream(hkdf_expand_32(seed, info), 8 * 100)
+def test_a_mask_is_what_the_standards_say() -> None:
+    """The same words from HMAC and AES as their standards write them, without the product's library."""
+    seed, label = bytes(range(32)), b"mask aes-256-ctr"
+    info = len(label).to_bytes(4, "big") + label + (32).to_bytes(4, "big") + CONTEXT
+    expected = aes256_ctr_stream(hkdf_expand_32(seed, info), 8 * 100)
     mask = np.zeros(100, dtype=np.uint64)
     masks.add_mask(mask, seed=seed, context=CONTEXT)
     assert mask.astype("<u8").tobytes() == expected
