@@ -42,11 +42,12 @@ PROMISED = (
 HEAVY = ("torch", "ibis", "duckdb", "opacus", "presidio_analyzer", "flwr", "pyarrow")
 
 
-def outside(*arguments: str, block: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, where the modules in `block` cannot be imported."""
+def outside(*commands: tuple[str, ...], block: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run commands, until one fails, in one process of its own where the modules in `block` are missing."""
     script = (
         f"import sys\nfor name in {block!r}: sys.modules[name] = None\n"
-        f"from fedtwin.cli import main\nmain({list(arguments)!r})\n"
+        "from fedtwin.cli import run\n"
+        f"sys.exit(next((code for c in {commands!r} if (code := run(list(c)))), 0))\n"
     )
     return subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -71,7 +72,7 @@ def test_help_says_what_exit_codes_mean(fedtwin: Fedtwin) -> None:
 
 def test_help_starts_within_half_a_second_and_loads_nothing_heavy() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert outside("--help", block=(*HEAVY, "grpc", "numpy")).returncode == Exit.OK
+    assert outside(("--help",), block=(*HEAVY, "grpc", "numpy")).returncode == Exit.OK
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # processor time, not the clock on the wall: the machine may be busy with something else
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
@@ -93,17 +94,17 @@ def test_an_unknown_option_and_a_missing_file_are_usage_errors(fedtwin: Fedtwin)
 
 
 def test_coordinator_commands_work_without_patient_data_tooling(tmp_path: Path) -> None:
-    home = ["--home", str(tmp_path / "consortium")]
-    for arguments in (
-        ["coordinator", "init", "--host", "127.0.0.1", *home],
-        ["coordinator", "invite", "North", *home],
-        ["coordinator", "researcher", "add", "ann", "--project", "demo", *home],
-        ["coordinator", "nodes", "--json", *home],
-        ["coordinator", "status", "--json", *home],
-        ["train", "list", "--json", *home],
-    ):
-        done = outside(*arguments, block=("torch", "ibis", "duckdb", "opacus", "presidio_analyzer"))
-        assert done.returncode == Exit.OK, (arguments, done.stderr[-500:])
+    home = ("--home", str(tmp_path / "consortium"))
+    commands = (
+        ("coordinator", "init", "--host", "127.0.0.1", *home),
+        ("coordinator", "invite", "North", *home),
+        ("coordinator", "researcher", "add", "ann", "--project", "demo", *home),
+        ("coordinator", "nodes", "--json", *home),
+        ("coordinator", "status", "--json", *home),
+        ("train", "list", "--json", *home),
+    )
+    done = outside(*commands, block=("torch", "ibis", "duckdb", "opacus", "presidio_analyzer"))
+    assert done.returncode == Exit.OK, done.stderr[-500:]
 
 
 def test_words_of_an_error_are_shown_only_if_they_are_ours() -> None:
@@ -124,14 +125,17 @@ def test_words_of_an_error_are_shown_only_if_they_are_ours() -> None:
 
 
 def test_a_command_without_its_extra_says_what_to_install(hospital: Path) -> None:
-    done = outside("node", "ingest", str(hospital), "--home", str(hospital), block=("duckdb", "pyarrow"))
+    done = outside(("node", "ingest", str(hospital), "--home", str(hospital)), block=("duckdb", "pyarrow"))
     assert done.returncode == Exit.USAGE
     assert "fedtwin[node]" in "".join(done.stderr.split())
 
 
 def test_tables_without_texts_are_taken_in_without_what_reads_notes(hospital: Path, tmp_path: Path) -> None:
     (site,) = write_world(tmp_path / "world", seed=1, sizes=(40,)).hospitals
-    policy = ("node", "policy", "init", "--home", str(hospital))
-    for arguments in (policy, ("node", "ingest", str(site.files), "--home", str(hospital))):
-        done = outside(*arguments, block=("torch", "presidio_analyzer", "spacy", "opacus", "flwr"))
-        assert done.returncode == Exit.OK, done.stderr[-500:]
+    home = ("--home", str(hospital))
+    done = outside(
+        ("node", "policy", "init", *home),
+        ("node", "ingest", str(site.files), *home),
+        block=("torch", "presidio_analyzer", "spacy", "opacus", "flwr"),
+    )
+    assert done.returncode == Exit.OK, done.stderr[-500:]
