@@ -83,9 +83,9 @@ def test_noise_of_the_lattice_keeps_to_the_bounds() -> None:
 def test_one_vector_of_more_than_twice_the_bound_is_always_seen(dimension: int) -> None:
     rng = np.random.default_rng(1)
     bounds = TotalBounds.of(honest=10.0, noise_sd=1.0, dimension=dimension)
-    for length in (2.0, 10.0):
+    for times in (2.0, 10.0):
         wrong = np.zeros(dimension)
-        wrong[0] = length * bounds.longest * 1.001
+        wrong[0] = times * bounds.longest * 1.001
         against = -10.0 * wrong / np.linalg.norm(wrong)  # the honest rest happens to point the other way
         for _ in range(50):
             with pytest.raises(Implausible):
@@ -158,8 +158,8 @@ def test_a_plan_encodes_no_vector_beyond_its_norm() -> None:
         largest=100.0,
         largest_norm=100.0,
     )
-    for length, left in ((40.0, 40.0), (50.0, 50.0), (50.1, 50.0), (1e9, 50.0), (1e200, 50.0)):
-        np.testing.assert_allclose(plan.decode(plan.encode(np.full(4, length))), left, rtol=1e-6)
+    for each, left in ((40.0, 40.0), (50.0, 50.0), (50.1, 50.0), (1e9, 50.0), (1e200, 50.0)):
+        np.testing.assert_allclose(plan.decode(plan.encode(np.full(4, each))), left, rtol=1e-6)
     for wrong in (np.nan, np.inf):
         with pytest.raises(NotEncodable):
             plan.encode(np.array([0.0, 0.0, 0.0, wrong]))
