@@ -2,8 +2,9 @@
 
 No rule is kept: ids are digests without a key, no date moves, no state is looked at, nothing is a version of
 anything, nobody can say where a record came from. Codes are looked up in the same vocabulary, as 'Maps to'
-says, and the columns are filled that ours are of these files. The events of each table are its own type's,
-whatever the domain of their concept.
+says, and the same tables and columns are filled that ours are of these files, no fewer and no more, as is the
+timeline: the ends of visits and deaths are events too. The events of each table are its own type's, whatever
+the domain of their concept. Days and times stand as written, without their zone, in the timeline too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from node.omop.derived import periods
 from node.omop.tables import cdm_tables
 
 _CONCEPT = 'STRUCT(coding STRUCT(system VARCHAR, code VARCHAR)[], "text" VARCHAR)'
@@ -20,7 +22,11 @@ _PERIOD = 'STRUCT("start" VARCHAR, "end" VARCHAR)'
 _QUANTITY = 'STRUCT("value" DOUBLE, code VARCHAR)'
 _SHARED = {"id": "VARCHAR", "subject": _REFERENCE, "encounter": _REFERENCE}
 _COLUMNS = {
-    "Patient": {"id": "VARCHAR", "gender": "VARCHAR", "birthDate": "VARCHAR"},
+    "Patient": {
+        "id": "VARCHAR", "gender": "VARCHAR", "birthDate": "VARCHAR", "deceasedDateTime": "VARCHAR",
+        "extension":
+            "STRUCT(url VARCHAR, extension STRUCT(url VARCHAR, valueCoding STRUCT(code VARCHAR))[])[]",
+    },
     "Encounter": {
         "id": "VARCHAR", "subject": _REFERENCE, "class": "STRUCT(code VARCHAR)", "period": _PERIOD,
     },
@@ -67,7 +73,8 @@ _UNIT = (
 EVENTS = {  # table -> type of resource, its code, start, end, more columns
     "condition_occurrence": (
         "Condition", "condition", "condition_start", "r.code.coding[1]", "r.onsetDateTime",
-        {"condition_end_date": _day("r.abatementDateTime")},
+        {"condition_end_date": _day("r.abatementDateTime"),
+         "condition_end_datetime": _stamp("r.abatementDateTime")},
     ),
     "drug_exposure": (
         "MedicationRequest", "drug", "drug_exposure_start", "r.medicationCodeableConcept.coding[1]",
@@ -75,7 +82,8 @@ EVENTS = {  # table -> type of resource, its code, start, end, more columns
     ),
     "procedure_occurrence": (
         "Procedure", "procedure", "procedure", "r.code.coding[1]", "r.performedPeriod.start",
-        {"procedure_end_date": _day('r.performedPeriod."end"')},
+        {"procedure_end_date": _day('r.performedPeriod."end"'),
+         "procedure_end_datetime": _stamp('r.performedPeriod."end"')},
     ),
     "measurement": (
         "Observation", "measurement", "measurement", "r.code.coding[1]", "r.effectiveDateTime",
@@ -88,6 +96,17 @@ _VISIT = ("Encounter", "visit", "visit_start")
 _LAST = {"drug_exposure": "drug_exposure_end"}
 _NO_VALUE = "NULL::DOUBLE AS value, NULL::BIGINT AS unit_concept_id, NULL::VARCHAR AS unit"
 KINDS = ("visit_occurrence", *EVENTS)
+FILLED = (
+    "person",
+    "death",
+    "observation_period",
+    *KINDS,
+    "observation",
+    "device_exposure",
+)  # the last: none
+_US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+_RACES = {"2106-3": 8527, "2054-5": 8516, "2028-9": 8515, "1002-5": 8657, "2076-8": 8557}  # CDC's codes
+_ETHNICITIES = {"2135-2": 38003563, "2186-5": 38003564}
 
 
 def _read(folder: Path, kind: str) -> str:
@@ -103,21 +122,15 @@ def to_cdm(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
     """Fill the tables of the CDM from the files of a bulk export; return how many events they now hold."""
     con.execute(_MEANING)
     con.execute(_UNIT)
-    patient = _hashed("'Patient/' || id")
-    con.execute(
-        "INSERT INTO person BY NAME SELECT"
-        f" {patient} AS person_id, CAST(left(birthDate, 4) AS BIGINT) AS year_of_birth,"
-        " CASE gender WHEN 'male' THEN 8507 WHEN 'female' THEN 8532 ELSE 0 END AS gender_concept_id,"
-        " gender AS gender_source_value, 0 AS race_concept_id, 0 AS ethnicity_concept_id"
-        f" FROM {_read(folder, 'Patient')}"
-    )
-    visit, last = _hashed("'Encounter/' || id"), _day('period."end"')
+    _persons(con, folder)
+    visit, last = _hashed("'Encounter/' || id"), 'period."end"'
     con.execute(
         f"INSERT INTO visit_occurrence BY NAME SELECT {visit} AS visit_occurrence_id,"
         f" {_hashed('subject.reference')} AS person_id,"
         " CASE \"class\".code WHEN 'IMP' THEN 9201 WHEN 'EMER' THEN 9203 ELSE 9202 END AS visit_concept_id,"
         f" {_day('period.start')} AS visit_start_date, {_stamp('period.start')} AS visit_start_datetime,"
-        f" {last} AS visit_end_date, 32817 AS visit_type_concept_id,"
+        f" {_day(last)} AS visit_end_date, {_stamp(last)} AS visit_end_datetime,"
+        " 32817 AS visit_type_concept_id, 0 AS visit_source_concept_id,"
         f' "class".code AS visit_source_value FROM {_read(folder, "Encounter")}'
     )
     for table, (kind, prefix, begins, code, when, more) in EVENTS.items():
@@ -130,7 +143,39 @@ def to_cdm(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
             "drug", "drug_exposure_start", "r.vaccineCode.coding[1]", "r.occurrenceDateTime",
             {"drug_exposure_end_date": _day("r.occurrenceDateTime")},
         )  # fmt: skip
+    con.execute(f"INSERT INTO observation_period {periods()}")
     return sum(_count(con, table) for table in KINDS)
+
+
+def _persons(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    person = _hashed("'Patient/' || id")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE patient AS SELECT {person} AS person_id, *,"
+        f" {_us_core('race')} AS race, {_us_core('ethnicity')} AS ethnicity FROM {_read(folder, 'Patient')}"
+    )
+    con.execute(
+        "INSERT INTO person BY NAME SELECT person_id, CAST(left(birthDate, 4) AS BIGINT) AS year_of_birth,"
+        " CASE gender WHEN 'male' THEN 8507 WHEN 'female' THEN 8532 ELSE 0 END AS gender_concept_id,"
+        " gender AS gender_source_value, race AS race_source_value, ethnicity AS ethnicity_source_value,"
+        f" {_concept('race', _RACES)} AS race_concept_id,"
+        f" {_concept('ethnicity', _ETHNICITIES)} AS ethnicity_concept_id FROM patient"
+    )
+    con.execute(
+        f"INSERT INTO death BY NAME SELECT person_id, {_day('deceasedDateTime')} AS death_date,"
+        f" {_stamp('deceasedDateTime')} AS death_datetime, 32817 AS death_type_concept_id"
+        " FROM patient WHERE deceasedDateTime IS NOT NULL"
+    )
+
+
+def _us_core(name: str) -> str:
+    """The code of a patient's race or ethnicity, which US Core puts into an extension of an extension."""
+    whole = f"list_filter(extension, lambda one: one.url = '{_US_CORE}{name}')[1].extension"
+    return f"list_filter({whole}, lambda one: one.url = 'ombCategory')[1].valueCoding.code"
+
+
+def _concept(column: str, cases: dict[str, int]) -> str:
+    whens = " ".join(f"WHEN '{code}' THEN {concept}" for code, concept in cases.items())
+    return f"CASE {column} {whens} ELSE 0 END"
 
 
 def _events(
@@ -175,13 +220,22 @@ def to_timeline(con: duckdb.DuckDBPyConnection) -> int:
             f" {prefix}_concept_id AS concept_id, {prefix}_source_value AS source_value, {value},"
             f" {prefix}_type_concept_id AS type_concept_id, visit_occurrence_id, {last} AS last FROM {table}"
         )
+    parts.append(
+        "SELECT person_id, visit_end_datetime, 'visit-end', visit_occurrence_id, visit_concept_id,"
+        f" visit_source_value, {_NO_VALUE}, visit_type_concept_id, visit_occurrence_id, NULL"
+        " FROM visit_occurrence"
+    )
+    parts.append(
+        f"SELECT person_id, death_datetime, 'death', person_id, NULL, NULL, {_NO_VALUE},"
+        " death_type_concept_id, NULL, NULL FROM death"
+    )
     con.execute(f"CREATE TABLE events AS {' UNION ALL '.join(parts)} ORDER BY person_id, time")
     return _count(con, "events")
 
 
 def make_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of the CDM that are filled, and those that hold the vocabulary."""
-    for name in ("person", *KINDS, "concept", "concept_relationship"):
+    for name in (*FILLED, "concept", "concept_relationship"):
         con.execute(cdm_tables()[name].ddl())
 
 

@@ -2,7 +2,8 @@
 
 In one run, of the same files: our whole ingest (pseudonyms, moved dates, states, versions, mapping, units,
 quality of dates, provenance, periods, eras, the copy that timelines are read from); DuckDB's own SQL with
-none of that (tests.bench.fhir_bare); and pyomop, of a slice, where FEDTWIN_PYOMOP names a Python with it
+none of that, but the same rows and columns (tests.bench.fhir_bare; tests/node/ingest/test_fhir_floor.py holds
+it to that); and pyomop, of a slice, where FEDTWIN_PYOMOP names a Python with it
 (`python -m venv V && V/bin/pip install pyomop`; it is under the GPL and never part of this project). Each is
 measured by the processor, which other work on the machine does not slow, and by the clock.
 Goals: a third of bare SQL, fifty times pyomop.
@@ -48,9 +49,9 @@ def figures(*, quick: bool) -> Iterable[Figure]:
         size = fhir_bulk.write(folder, patients=100 if quick else 1_500, copies=1 if quick else 30)
         bare, ours = Measured(), Measured()
         for turn in range(1 if quick else TURNS):
-            with _bare_store(home / f"bare-{turn}.duckdb") as con:
+            with bare_store(home / f"bare-{turn}.duckdb") as con:
                 bare.take(partial(_bare, con, folder))
-            with _our_store(home / str(turn)) as (store, vault):
+            with our_store(home / str(turn)) as (store, vault):
                 ours.take(partial(_ours, store, vault, folder))
         made = f"{size / 1e6:.0f} MB, {ours.records} resources, {ours.events} events"
         against = f"bare SQL ({bare.events} events); goal: 1/3"
@@ -92,7 +93,8 @@ def _cpu_s() -> float:
 
 
 @contextmanager
-def _our_store(home: Path) -> Iterator[tuple[OmopStore, Vault]]:
+def our_store(home: Path) -> Iterator[tuple[OmopStore, Vault]]:
+    """A new store with the starter vocabulary, and its vault."""
     home.mkdir()
     key = PseudonymKey(b"bench only " + bytes(21))
     with (
@@ -113,7 +115,7 @@ def _ours(store: OmopStore, vault: Vault, folder: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _bare_store(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def bare_store(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The tables of a CDM, and the same vocabulary."""
     filled = path.with_suffix(".vocabulary")
     with OmopStore.open(filled) as store:
