@@ -19,8 +19,10 @@ from deid.dicom.strokes import STROKE, Image, Line, Mask, lines, local_noise
 # the measurement: log-odds that a chain of pieces is writing.
 _WEIGHTS = np.array([2.394, -0.889, -3.095, 0.322, -0.603, 2.042, 11.198, 5.158, -4.311, -0.732, 23.661])
 _INTERCEPT = -14.954
-_WRITING = 0.0  # log-odds from which a line is blanked
-_DOUBTFUL = -2.0  # for what continues a line that was found, and where there is nothing to lose
+_WRITING = -1.0  # log-odds from which a line is blanked
+_DOUBTFUL = -3.0  # for what continues a line that was found, and where there is nothing to lose
+_TALLER = 1.4  # times the height of what was found: an end of the same line
+_THERE = 0.92  # of a piece's box: it is blanked
 _MARGIN = 0.15  # of a line's height, blanked around it: accents, descenders, smooth edges
 _NOISES = 4.0  # times the local noise: what is fainter is not shown to OCR
 _READABLE = 0.2  # of the range of shades: what stands out by this much is shown black
@@ -38,16 +40,43 @@ def text_mask(image: Image, ocr: Ocr | None, *, beside: Mask | None = None) -> M
     mask = np.zeros(image.shape, dtype=bool)
     found = list(lines(image))
     odds = np.array([float(_WEIGHTS @ line.features) + _INTERCEPT for line in found])
-    surely = odds > _WRITING
-    if beside is not None and found:
-        surely |= (odds > _DOUBTFUL) & np.array([_inside(line, beside) for line in found])
-    for place in np.flatnonzero(surely):
-        _paint(mask, found[place].boxes, _MARGIN)
+    least = np.full(len(found), _WRITING)
+    if beside is not None:
+        least[[_inside(line, beside) for line in found]] = _DOUBTFUL
+    surely = odds > least
+    for place in sorted(np.flatnonzero(surely), key=lambda place: -odds[place]):
+        _take(mask, found[place], least[place])
     _continue(mask, [found[place] for place in np.flatnonzero((odds > _DOUBTFUL) & ~surely)])
     if ocr is not None:
         for box in list(_read(image, ocr, mask)):
             _paint(mask, np.array([[box.top, box.bottom, box.left, box.right]]), _MARGIN)
     return mask
+
+
+def _take(mask: Mask, line: Line, least: float) -> None:
+    """Blank a line. Where part of it is blanked already as a better line, the rest must be one by itself.
+
+    What else stands in the row is blanked if it is of the size of what was found.
+    """
+    there = np.array(
+        [mask[top:bottom, left:right].mean() >= _THERE for top, bottom, left, right in line.pieces.tolist()]
+    )
+    if not there.any():
+        _paint(mask, line.boxes, _MARGIN)
+        return
+    if there.all():
+        return
+    rest = line.only(~there)
+    if rest is not None and float(_WEIGHTS @ rest.features) + _INTERCEPT > least:
+        _paint(mask, rest.boxes, _MARGIN)
+    heights = line.heights()
+    alike = there | (heights <= _TALLER * float(np.median(heights[there])))
+    taken, before = there.copy(), 0
+    while np.count_nonzero(taken) > before:
+        before = int(np.count_nonzero(taken))
+        taken[line.links[alike[line.links].all(axis=1) & taken[line.links].any(axis=1)]] = True
+    new = (taken & ~there)[line.links].any(axis=1) & taken[line.links].all(axis=1)
+    _paint(mask, line.boxes[new], _MARGIN)
 
 
 def _inside(line: Line, field: Mask) -> bool:

@@ -32,10 +32,37 @@ _LARGEST_SHARE = 0.075  # of an image's shorter side: writing is not higher
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A chain of pieces: the boxes that cover it (top, bottom, left, right), and how it looks."""
+    """A chain of pieces: their boxes and those of neighbours together (top, bottom, left, right).
 
+    `links` are the places of two neighbours in `pieces`, a row for each of `boxes`. `features`: how it looks.
+    """
+
+    pieces: NDArray[np.int64]
     boxes: NDArray[np.int64]
+    links: NDArray[np.int64]
     features: Numbers
+    _of: _Pieces
+    _cut: Mask
+
+    def heights(self) -> Numbers:
+        """Return the pieces' heights, across the line."""
+        return self._of.bottom - self._of.top
+
+    def only(self, chosen: Mask) -> Line | None:
+        """Return the line of some of its pieces; None if no two neighbours are among them."""
+        kept = chosen[self.links].all(axis=1)
+        if not kept.any():
+            return None
+        places = np.cumsum(chosen) - 1
+        of = self._of.only(chosen)
+        return Line(
+            self.pieces[chosen],
+            self.boxes[kept],
+            places[self.links[kept]],
+            _features(of, self._cut),
+            of,
+            self._cut,
+        )
 
 
 FEATURES = (
@@ -192,19 +219,22 @@ def _line(
     scale: int,
     upright: bool,
 ) -> Line:
-    boxes = np.stack(
-        [
-            np.minimum(pieces.top[one], pieces.top[other]),
-            np.maximum(pieces.bottom[one], pieces.bottom[other]),
-            np.minimum(pieces.left[one], pieces.left[other]),
-            np.maximum(pieces.right[one], pieces.right[other]),
-        ],
-        axis=1,
-    )
-    features = _features(pieces.only(members), cut)
+    line = pieces.only(members)
+    own = np.stack([line.top, line.bottom, line.left, line.right], axis=1)
+    links = np.stack([np.searchsorted(members, one), np.searchsorted(members, other)], axis=1)
+    firsts, seconds = own[links[:, 0]], own[links[:, 1]]
+    low, high = np.minimum(firsts, seconds), np.maximum(firsts, seconds)
+    boxes = np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1)
     if upright:
-        boxes = boxes[:, [2, 3, 0, 1]]
-    return Line((boxes * scale).astype(np.int64), features)
+        own, boxes = own[:, [2, 3, 0, 1]], boxes[:, [2, 3, 0, 1]]
+    return Line(
+        (own * scale).astype(np.int64),
+        (boxes * scale).astype(np.int64),
+        links,
+        _features(line, cut),
+        line,
+        cut,
+    )
 
 
 def _features(line: _Pieces, cut: Mask) -> Numbers:

@@ -40,7 +40,7 @@ _SURNAMES = (
 )
 _GIVEN = ("JOHN", "Amara", "MARIA", "Thi", "Hans", "OLGA", "Siobhan", "WEI", "Claire", "Luca")
 _PLACES = ("ST MARY HOSPITAL", "County General", "UNIV. MED CTR", "Klinikum Nord", "Mercy Clinic Radiology")
-_VISIBLE = 0.1  # of the range of shades: strokes that stand out less from what they cross are not seen
+VISIBLE = 0.1  # of the range of shades: strokes that stand out less from what they cross are not seen
 _LARGEST = {"US": 25, "CR": 31, "CT": 20, "SC": 25}  # pixels
 _LEVEL, _TILTED, _LEFT, _RIGHT = 0.0, 2.5, 90.0, 270.0
 
@@ -93,7 +93,7 @@ def _try(kind: str, rng: Generator, ground: NDArray[np.float32], taken: NDArray[
     """Write one line somewhere that is free, into `ground`; None if the place is taken."""
     size = int(rng.integers(11, _LARGEST[kind]))
     text, turned = (
-        _text(rng),
+        identifying(rng),
         float(rng.choice([_LEVEL] * 12 + [_TILTED, -_TILTED, _LEFT, _LEFT, _RIGHT, _RIGHT])),
     )
     glyphs = _drawn(text, size, FONTS[int(rng.integers(len(FONTS)))], turned)
@@ -117,7 +117,7 @@ def _try(kind: str, rng: Generator, ground: NDArray[np.float32], taken: NDArray[
     patch = ground[window].copy()
     ground[window] = patch * (1 - glyphs) + value * glyphs
     mask = np.zeros(ground.shape, bool)
-    mask[window] = ink & (np.abs(patch - value) >= _VISIBLE)
+    mask[window] = ink & (np.abs(patch - value) >= VISIBLE)
     return Line(text, mask, size, abs(value - around), turned)
 
 
@@ -130,7 +130,7 @@ def _place(rng: Generator, rows: int, columns: int) -> tuple[int, int]:
     return (row if rng.random() < 0.5 else rows - row), (column if rng.random() < 0.5 else columns - column)
 
 
-def _text(rng: Generator) -> str:
+def identifying(rng: Generator) -> str:
     name = f"{_SURNAMES[rng.integers(10)]}, {_GIVEN[rng.integers(10)]}"
     year, month, day = int(rng.integers(1930, 2020)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
     number = int(rng.integers(10**6, 10**8))
