@@ -27,7 +27,7 @@ demo: $(VENV)/.run
 	$(BIN)/fedtwin demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not slow and not bench'
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not slow and not bench'
 
 # PySpark takes half a gigabyte, and Java 17 or 21 from the system: `make test` does without.
 $(VENV)/.spark: $(VENV)/.dev
@@ -35,7 +35,7 @@ $(VENV)/.spark: $(VENV)/.dev
 	touch $@
 
 test-all: $(VENV)/.spark
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not bench'
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not bench'
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --no-cache --check .

@@ -4,7 +4,32 @@ from pathlib import Path
 
 import pytest
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+TESTS = Path(__file__).parent
+SHARED_DATA = TESTS.parents[1] / "shared" / "data"
+# Files that take about half a minute and more, longest first; what starts whole networks lies apart.
+LONG = tuple(
+    TESTS / name
+    for name in (
+        "fedtwin/test_readme.py",
+        "node/ingest/test_ingest_order.py",
+        "network/test_training_crashes.py",
+        "threats/test_crash_histories.py",
+        "fedtwin/test_demo.py",
+        "node/ingest/test_load_memory.py",
+        "sim/test_network.py",
+        "fedtwin/test_results_coverage.py",
+        "network/test_flower_faults.py",
+        "network/test_crashes.py",
+        "network/test_flower_training.py",
+    )
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let long files come first: of workers that share the files, one that began such a file at the end would
+    keep the others waiting."""
+    place = {path: number for number, path in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")
