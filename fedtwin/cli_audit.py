@@ -43,9 +43,8 @@ def audit(
     from fedtwin.progress import bar
     from fedtwin.study_file import read_study
     from privacy.rng import SecureBits
+    from sim.one_run_audit import audit_in_one_run
     from sim.privacy_audit import audit as attack
-    from sim.privacy_audit import audit_in_one_run
-    from sim.sampled_audit import drawn_at_all
 
     torch.set_num_threads(1)  # models this small are slower on more
     plan = read_study(study)
@@ -64,7 +63,7 @@ def audit(
             watch=lambda done, of: line.to(done, total=of),
         )
         one = None
-        if canaries and not drawn_at_all(plan):  # by samples, or at each site, only many runs tell
+        if canaries:
             line.describe("training once with canaries")
             one = audit_in_one_run(
                 plan, canaries=canaries, sites=count, confidence=confidence, bits=bits, generator=generator

@@ -31,7 +31,6 @@ from sim.sampled_audit import Attack, Totals
 Vector = NDArray[np.float64]
 
 PATIENTS_PER_SITE = 4  # besides the canaries: the guarantee is the same for any number
-DRAWN = 0.5  # a canary's chance to be in, in the audit of one run
 
 
 def noisy_total(plan: NoisePlan | UpdateSums, sums: Sequence[Vector], bits: SecureBits) -> Vector:
@@ -189,71 +188,6 @@ def _attacked(
     return (score / length / plan.sigma, length / plan.sigma) if length else (0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class OneRun:
-    """What the audit of a single run showed: of `guesses` about canaries, `right` were right."""
-
-    epsilon: float
-    delta: float
-    confidence: float
-    canaries: int
-    guesses: int
-    right: int
-    bound: float
-
-    @property
-    def refuted(self) -> bool:
-        """Whether the claim is shown to be wrong."""
-        return self.bound > self.epsilon
-
-
-def audit_in_one_run(
-    study: Study,
-    *,
-    canaries: int,
-    sites: int,
-    confidence: float,
-    bits: SecureBits,
-    generator: np.random.Generator,
-    totals: Totals = noisy_total,
-) -> OneRun:
-    """Train once with about half of `canaries`, each in or out by a coin, and guess which were in.
-
-    The attacker guesses the tenth that scores highest to be in, the lowest tenth to be out. The more
-    parameters a model has, the better canaries can be told from one another.
-    Raises: ValueError for fewer than 30 canaries or fewer sites than the study needs.
-    """
-    if canaries < 30:
-        raise ValueError("an audit in one run needs at least 30 canaries")
-    if sites < study.sites.minimum:
-        raise ValueError(f"the study needs {study.sites.minimum} sites")
-    if sampled_audit.drawn_at_all(study):
-        raise ValueError("the audit in one run is of sums over all patients, with a fixed clip norm")
-    drawn = made_up(study, sites=1, patients=canaries, generator=generator)[0]
-    inside = generator.random(canaries) < DRAWN
-    place = generator.integers(sites, size=canaries)
-    tables = [drawn.rows(inside & (place == site)) for site in range(sites)]
-    plan = _plan(study, sites)
-    scores = np.zeros(canaries)
-    params = descent.initial(study)
-    for _ in range(study.training.rounds):
-        walk = walks.begin(study, params)
-        while not walk.finished:
-            each = _each(study, walk.params, drawn)
-            total = totals(plan, [_added(study, walk.params, table) for table in tables], bits)
-            scores += each @ (total - DRAWN * each.sum(axis=0))
-            walk.apply(total)
-        params = walk.params
-    tenth = canaries // 10
-    order = np.argsort(scores)
-    right = int(inside[order[-tenth:]].sum() + (~inside[order[:tenth]]).sum())
-    privacy = study.privacy
-    bound = bounds.one_run_epsilon(
-        canaries=canaries, guesses=2 * tenth, right=right, delta=privacy.delta, confidence=confidence
-    )
-    return OneRun(privacy.epsilon, privacy.delta, confidence, canaries, 2 * tenth, right, bound)
-
-
 def _plan(study: Study, sites: int) -> NoisePlan:
     return study_noise.noise_plan(study, participants=sites, tolerance=study.sites.tolerance)
 
@@ -263,12 +197,6 @@ def _added(study: Study, params: Vector, table: FeatureTable) -> Vector:
     if study.one_shot is not None:
         return one_shot.part(study, params, table)
     return sum_of_clipped_grads(study, params, table)
-
-
-def _each(study: Study, params: Vector, table: FeatureTable) -> Vector:
-    """Return each patient's clipped gradient: [patients, parameters]."""
-    rows = np.eye(len(table), dtype=bool)
-    return np.stack([_added(study, params, table.rows(row)) for row in rows])
 
 
 def made_up(study: Study, *, sites: int, patients: int, generator: np.random.Generator) -> list[FeatureTable]:

@@ -16,14 +16,17 @@ from node.features.table import FeatureTable
 from privacy.rng import SecureBits
 from protocols.study import Study
 from sim.federation import Noise
+from sim.one_run_audit import audit_in_one_run
 from sim.privacy_attacks import membership_auc
-from sim.privacy_audit import audit, audit_in_one_run
+from sim.privacy_audit import audit
 from tests.bench.figure import Figure
 from tests.bench.heart import SHARED_HEART
 from tests.bench.heart_data import FLAMBY_SEED, heart_study, sites
 from tests.protocols.study_forms import study_form
 
 CLAIMS = (1.0, 3.0, 8.0)
+MODES = ("sampled", "adapting", "local")  # beside shared noise over all patients
+MODES_AT = 8.0
 CONFIDENCE = 0.95
 SITES = 4
 
@@ -52,6 +55,7 @@ def figures(*, quick: bool) -> Iterable[Figure]:
             generator=np.random.default_rng(1),
         )
         yield Figure(f"{name}.one_run", one.bound, "ε", epsilon, f"claimed; {canaries} canaries")
+    yield from _by_mode(runs=max(40, runs // 5), canaries=canaries)
     if SHARED_HEART.is_dir():
         study = heart_study()
         private = dataclasses.replace(study.privacy, epsilon=8.0)
@@ -78,12 +82,31 @@ def figures(*, quick: bool) -> Iterable[Figure]:
         )
 
 
-def _plan(epsilon: float, *, columns: int) -> Study:
+def _by_mode(*, runs: int, canaries: int) -> Iterable[Figure]:
+    """Yield both bounds for each other way to train with privacy."""
+    common = {"sites": SITES, "confidence": CONFIDENCE, "bits": SecureBits()}
+    for mode in MODES:
+        few, wide = (_plan(MODES_AT, columns=columns, mode=mode) for columns in (24, 600))
+        many = audit(few, runs=runs, generator=np.random.default_rng(1), **common)
+        one = audit_in_one_run(wide, canaries=canaries, generator=np.random.default_rng(1), **common)
+        name = f"audit.{mode}.epsilon_{MODES_AT:g}"
+        yield Figure(f"{name}.many_runs", many.gaussian, "ε", MODES_AT, f"claimed; {2 * runs} runs")
+        yield Figure(f"{name}.one_run", one.bound, "ε", MODES_AT, f"claimed; {canaries} canaries")
+
+
+def _plan(epsilon: float, *, columns: int, mode: str = "") -> Study:
     features = [
         {"name": f"f{i}", "kind": "present", "table": "condition_occurrence", "concept_id": 1000 + i}
         for i in range(columns)
     ]
     form = study_form(features=features, privacy__epsilon=epsilon, training__rounds=2)
+    if mode in ("sampled", "adapting"):
+        form["training"]["sampling_rate"] = 0.5
+    if mode == "adapting":
+        form["clipping"] = {"quantile": 0.5}
+    if mode == "local":
+        form["training"]["mode"] = "local"
+        form["local"] = {"local_steps": 2, "sampling_rate": 0.5, "update_clip": 1.0}
     return Study.from_json(form)
 
 

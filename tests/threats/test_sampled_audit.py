@@ -15,7 +15,8 @@ from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from protocols.study import Study
 from sim import sampled_audit
-from sim.privacy_audit import Audit, audit, audit_in_one_run, noisy_total
+from sim.one_run_audit import OneRun, audit_in_one_run
+from sim.privacy_audit import Audit, audit, noisy_total
 from sim.sampled_audit import Totals, log_ratio
 from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import study_form
@@ -137,9 +138,11 @@ def test_local_noise_that_is_too_small_or_missing_is_found(
 
 @pytest.mark.slow
 def test_a_part_that_stays_at_its_site_costs_nothing_besides() -> None:
-    found = attacked(plan("local", claim=3.0, rate=0.9, own="head"), runs=300)
+    """Here the attacker sees the own part's noisy gradients too, which never leave a hospital."""
+    found = attacked(plan("local", claim=8.0, rate=0.6, own="head"), runs=80)
     assert not found.refuted
-    assert found.gaussian > 1.5, "the attack has power"
+    assert found.attainable == pytest.approx(8.0, rel=0.01)
+    assert found.gaussian > 2.0, "the attack has power"
 
 
 # ---- the attack's own arithmetic ----
@@ -177,9 +180,44 @@ def test_the_bound_is_below_the_truth_for_errors_that_the_truth_allows_and_above
     assert sampled_audit.lower_bound(study, Errors(0.6, 0.5)) == 0.0
 
 
-def test_one_run_is_not_offered_where_its_scores_would_be_wrong() -> None:
-    with pytest.raises(ValueError, match="one run"):
-        audit_in_one_run(
-            plan("local", claim=1.0), canaries=30, sites=3, confidence=0.9,
-            bits=SeededBits(1), generator=np.random.default_rng(1),
-        )  # fmt: skip
+# ---- one run with many canaries ----
+
+
+def in_one_run(mode: str, *, claim: float, own: str = "none", canaries: int = 200) -> OneRun:
+    form = plan(mode, claim=claim, rate=0.5, own=own).to_json()
+    form["features"] = [
+        {"name": f"f{i}", "kind": "present", "table": "condition_occurrence", "concept_id": 1000 + i}
+        for i in range(400)
+    ]
+    return audit_in_one_run(
+        Study.from_json(form),
+        canaries=canaries,
+        sites=3,
+        confidence=0.95,
+        bits=SeededBits(3),
+        generator=np.random.default_rng(3),
+    )
+
+
+@pytest.mark.parametrize("mode", ["sampled", "adapting", "local"])
+def test_one_run_shows_less_than_is_claimed_and_more_than_nothing(mode: str) -> None:
+    found = in_one_run(mode, claim=8.0)
+    assert not found.refuted
+    assert 0.2 < found.bound < 8.0
+
+
+def test_one_run_of_a_plan_with_own_parts_shows_no_more_than_is_claimed() -> None:
+    assert not in_one_run("local", claim=3.0, own="intercept", canaries=100).refuted
+
+
+def test_missing_noise_at_hospitals_is_found_by_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = LatticeOptimizer.add_noise
+
+    def wrong(self: LatticeOptimizer) -> None:
+        right(self)
+        [params] = self.params
+        self.noisy_sum = params.summed_grad.numpy().copy()
+        params.grad.copy_(params.summed_grad)
+
+    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
+    assert in_one_run("local", claim=1.0).refuted

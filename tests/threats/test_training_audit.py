@@ -23,8 +23,9 @@ from privacy.rng import SecureBits
 from protocols.study import Study
 from sim import privacy_audit
 from sim.federation import Noise
+from sim.one_run_audit import audit_in_one_run
 from sim.privacy_attacks import inverted, membership_auc
-from sim.privacy_audit import Audit, Totals, audit, audit_in_one_run, made_up, noisy_total
+from sim.privacy_audit import Audit, Totals, audit, made_up, noisy_total
 from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import fusion_form, study_form
 
