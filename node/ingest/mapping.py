@@ -57,23 +57,21 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from node.ingest.errors import MalformedMapping
-from node.ingest.mapping_parts import Codes, Event, Kind, Moment, Person, Rows, Visit, When
+from node.ingest.mapping_parts import Event, Moment, Person, Rows, Visit
+from node.ingest.mapping_sections import event_of, moment_of, person_of, rows_of, visit_of, zone_of
 from node.ingest.toml_section import REQUIRED, Section
 from node.omop.loading import LocalConcept
-from node.omop.tables import EVENT_TABLES, LOCAL_CONCEPTS_ABOVE
+from node.omop.tables import LOCAL_CONCEPTS_ABOVE
 from protocols import canonical
 
 EHR_TYPE_CONCEPT_ID = 32817  # OMOP type concept "EHR"
 MAX_MAPPING_BYTES = 1_000_000  # a thousand codes fit twenty times over
-_WITH_VALUE = ("measurement", "observation")
 _DOMAIN = {
     "condition_occurrence": "Condition",
     "drug_exposure": "Drug",
@@ -181,7 +179,7 @@ def parse_mapping(data: bytes, *, file: str) -> Mapping:
     ignored = frozenset(name for name, role in roles.items() if role.flag("ignore", False))
     for role in roles.values():
         role.done()
-    sql = _rows(source.section("sql", None))
+    sql = rows_of(source.section("sql", None))
     mapping = Mapping(
         name=source.text("name"),
         version=source.integer("version"),
@@ -194,45 +192,20 @@ def parse_mapping(data: bytes, *, file: str) -> Mapping:
         type_concept_id=source.concept("type_concept_id", EHR_TYPE_CONCEPT_ID),
         patient_column=column,
         namespace=namespace,
-        person=_person(root.section("person", None)),
-        date=_moment(root.section("date", None)),
-        visit=_visit(root.section("visit", None)),
-        events=tuple(_event(section) for section in root.sections("events")),
+        person=person_of(root.section("person", None)),
+        date=moment_of(root.section("date", None)),
+        visit=visit_of(root.section("visit", None)),
+        events=tuple(event_of(section) for section in root.sections("events")),
         identifiers=identifiers,
         ignored=ignored,
         sha256=hashlib.sha256(canonical.encode(_plain(value))).hexdigest(),
-        zone=_zone(source),
+        zone=zone_of(source),
         sql=sql,
     )
     source.done()
     root.done()
     _check(mapping, file)
     return mapping
-
-
-def _rows(section: Section | None) -> Rows | None:
-    if section is None:
-        return None
-    rows = Rows(section.text("table", None), section.text("query", None), section.texts("key"))
-    if (rows.table is None) == (rows.query is None):
-        section.fail("table", "either a table or a query")
-    if rows.query is not None and (
-        ";" in rows.query or not rows.query.lstrip().lower().startswith(("select", "with"))
-    ):
-        section.fail("query", "one SELECT without a semicolon")
-    if not rows.key or len(set(rows.key)) != len(rows.key):
-        section.fail("key", "names the columns that order the rows, each once")
-    section.done()
-    return rows
-
-
-def _zone(source: Section) -> str:
-    zone: str = source.text("zone", "UTC")
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        source.fail("zone", "is not a time zone of IANA, such as Europe/Berlin")
-    return zone
 
 
 def _check(mapping: Mapping, file: str) -> None:
@@ -256,126 +229,6 @@ def _check(mapping: Mapping, file: str) -> None:
     if mapping.date is None and (makes_visits or dateless):
         where = f"events[{dateless[0]}].date" if dateless else "date"
         raise MalformedMapping(file, where, "a record needs a date")
-
-
-def _person(section: Section | None) -> Person | None:
-    if section is None:
-        return None
-    person = Person(
-        age=section.text("age", None),
-        year_of_birth=section.text("year_of_birth", None),
-        birth_date=_moment(section.section("birth_date", None)),
-        sex=_codes(section.section("sex", None)),
-        race=_codes(section.section("race", None)),
-        ethnicity=_codes(section.section("ethnicity", None)),
-    )
-    if sum(value is not None for value in (person.age, person.year_of_birth, person.birth_date)) != 1:
-        section.fail("age", "exactly one of age, year_of_birth and birth_date")
-    section.done()
-    return person
-
-
-def _visit(section: Section | None) -> Visit | None:
-    if section is None:
-        return None
-    visit = Visit(
-        column=section.text("column", None),
-        concept_id=section.concept("concept_id", None),
-        end=_moment(section.section("end", None)),
-    )
-    if visit.column is None and visit.concept_id is None:
-        section.fail("concept_id", "a visit per row needs it")
-    section.done()
-    return visit
-
-
-def _moment(section: Section | None) -> Moment | None:
-    if section is None:
-        return None
-    moment = Moment(
-        section.text("column", None), section.text("format", "%Y-%m-%d"), section.day("constant", None)
-    )
-    if (moment.column is None) == (moment.constant is None):
-        section.fail("column", "either a column or a constant date")
-    section.done()
-    return moment
-
-
-def _codes(section: Section | None) -> Codes | None:
-    if section is None:
-        return None
-    codes = Codes(section.text("column"), section.concept_map("map"))
-    section.done()
-    return codes
-
-
-def _when(section: Section | None) -> When | None:
-    if section is None:
-        return None
-    when = When(section.text("column"), section.texts("values"))
-    section.done()
-    return when
-
-
-def _event(section: Section) -> Event:
-    table = section.text("table")
-    if table not in EVENT_TABLES and table != "death":
-        section.fail("table", f"one of {', '.join([*EVENT_TABLES, 'death'])}")
-    with_value = table in _WITH_VALUE
-    kind = section.choice("kind", Kind, Kind.NUMBER if with_value else Kind.PRESENT)
-    if not with_value and kind is not Kind.PRESENT:
-        section.fail("kind", f"a {table} record is present or not; it has no value")
-    if kind is Kind.TEXT and table != "observation":
-        section.fail("kind", "text goes into observation")
-    concept = _codes(section.section("concept", None))
-    event = Event(
-        table=table,
-        column=section.text("column", concept.column if concept else None)
-        or section.fail("column", "is missing"),
-        kind=kind,
-        concept_id=section.concept("concept_id", None),
-        concept=concept,
-        name=section.text("name", ""),
-        unit_concept_id=section.concept("unit_concept_id", None),
-        unit=_codes(section.section("unit", None)),
-        scale=section.number("scale", 1.0),
-        range=section.interval("range", None),
-        whole_row=section.choice("out_of_range", _OutOfRange, _OutOfRange.FIELD) is _OutOfRange.ROW,
-        values=section.number_map("values"),
-        value_concepts=section.concept_map("value_concepts", {}),
-        present=section.texts("present", ()),
-        above=section.number("above", None),
-        missing=section.texts("missing", ()),
-        date=_moment(section.section("date", None)),
-        end=_moment(section.section("end", None)),
-        when=_when(section.section("when", None)),
-    )
-    _check_event(section, event)
-    section.done()
-    return event
-
-
-class _OutOfRange(StrEnum):
-    FIELD = "field"
-    ROW = "row"
-
-
-def _check_event(section: Section, event: Event) -> None:
-    if (event.concept_id is None) == (event.concept is None):
-        section.fail("concept_id", "exactly one of concept_id and concept")
-    if event.concept_id is not None and event.concept_id > LOCAL_CONCEPTS_ABOVE and not event.name:
-        section.fail("name", "a local concept (above two billion) needs a name")
-    numeric = event.kind is Kind.NUMBER
-    if not numeric and (event.range is not None or event.scale != 1.0):
-        section.fail("range", "range and scale belong to kind = 'number'")
-    if event.table not in _WITH_VALUE and (event.unit is not None or event.unit_concept_id is not None):
-        section.fail("unit_concept_id", f"a {event.table} record has no unit")
-    if (event.kind is Kind.CATEGORY) != bool(event.values or event.value_concepts):
-        section.fail("values", "belong to kind = 'category', which needs them")
-    if event.kind is not Kind.PRESENT and (event.present or event.above is not None):
-        section.fail("present", "present and above belong to kind = 'present'")
-    if event.end is not None and EVENT_TABLES.get(event.table, EVENT_TABLES["measurement"]).end is None:
-        section.fail("end", f"a {event.table} record has no end")
 
 
 def _plain(value: Any) -> Any:
