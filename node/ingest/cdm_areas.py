@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from node.ingest.facts import Kind
 from node.omop.concepts import Choice
+from node.omop.stage import Stage
 
 EHR = 32817  # type concept "EHR": where the reader says nothing else
 DOMAIN_TABLES = {
@@ -102,33 +103,38 @@ def firsts_table(choices: Sequence[Choice]) -> pa.Table:
     )
 
 
-def stage(cursor: duckdb.DuckDBPyConnection, *, year_only: bool) -> None:
+def stage(stage: Stage, *, year_only: bool) -> None:
     """Put the records of the registered batch into the load's stage tables."""
+    cursor = stage.cursor
     moved = "year-only" if year_only else "shifted"
-    cursor.execute(_ROUTED.format(moved=moved))
-    kinds = {row[0] for row in cursor.execute("SELECT DISTINCT kind FROM fact").fetchall()}
-    tables = {row[0] for row in cursor.execute("SELECT DISTINCT table_name FROM routed").fetchall()}
-    for table, query in _EVENTS.items():
-        if table in tables:
-            cursor.execute(
-                f"INSERT INTO stage_{table} BY NAME {query} FROM routed WHERE table_name = '{table}'"
-            )
-    cursor.execute(_PROVENANCE)
+    asked = cursor.execute(_PRESENT).fetchall()
+    kinds = {kind for kind, _ in asked}
+    routed = _ROUTED.format(moved=moved)
+    tables = sorted({table for _, table in asked if table is not None})
+    for table in tables:
+        stage.put(
+            table, f"WITH routed AS ({routed}) {_EVENTS[table]} FROM routed WHERE table_name = '{table}'"
+        )
+    if tables:
+        stage.put("provenance", f"WITH routed AS ({routed}) {_PROVENANCE}")
     for kind, (target, record, query) in _OTHERS.items():
         if kind in kinds:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE made AS {query}")
-            cursor.execute(f"INSERT INTO stage_{target} BY NAME SELECT * FROM made")
+            stage.put(target, query)
             name = target.removeprefix("fedtwin_held_")
             mapped = "CASE WHEN choices.concept_id <> 0 THEN ' mapped' ELSE '' END" if record else "''"
-            cursor.execute(_OTHER_PROVENANCE.format(name=name, kind=kind, moved=moved, mapped=mapped))
+            stage.put(
+                "provenance", _OTHER_PROVENANCE.format(name=name, kind=kind, moved=moved, mapped=mapped)
+            )
     if Kind.COST in kinds or _told_money(cursor):
-        for statement in (_COSTS, _COST_PROVENANCE, _COST_LINKS):
-            cursor.execute(statement)
+        stage.put("fedtwin_held_cost", _COSTS)
+        stage.put("provenance", _COST_PROVENANCE)
+        stage.put("link", _COST_LINKS)
     if Kind.MEASUREMENT in kinds:
-        cursor.execute(_IMAGE_FEATURES)
+        stage.put("link", _IMAGE_FEATURES)
     if Kind.LINK in kinds:
-        cursor.execute(_LINKS)
-        cursor.execute(_OTHER_PROVENANCE.format(name="link", kind=Kind.LINK.value, moved=moved, mapped="''"))
+        stage.put("link", _LINKS)
+        link = _OTHER_PROVENANCE.format(name="link", kind=Kind.LINK.value, moved=moved, mapped="''")
+        stage.put("provenance", link)
 
 
 def _told_money(cursor: duckdb.DuckDBPyConnection) -> bool:
@@ -147,8 +153,11 @@ _KIND_TABLE = (
 _EVENT_KINDS = ", ".join(f"'{kind.value}'" for kind in KIND_TABLES)
 # columns that no event is made of: they cost, above all maps, which are turned row by row
 _NOT_OF_EVENTS = "details, note_text, dose, sex, born, charged, paid, currency, race_choice, ethnicity_choice"
+_PRESENT = f"""
+SELECT DISTINCT f.kind, CASE WHEN f.kind IN ({_EVENT_KINDS}) THEN coalesce(c.table_name, {_KIND_TABLE}) END
+FROM fact f LEFT JOIN choices c ON c.choice = f.choice AND f.kind IN ({_EVENT_KINDS})
+"""
 _ROUTED = f"""
-CREATE OR REPLACE TEMP TABLE routed AS
 SELECT f.* EXCLUDE (unit, type_concept_id, {_NOT_OF_EVENTS}),
   xor(f.base_id, CAST((c.n::HUGEINT * {_SPREAD}) % 9223372036854775807 AS BIGINT)) AS id,
   coalesce(nullif(f.type_concept_id, 0), {EHR}) AS type_id,
@@ -232,12 +241,10 @@ _EVENTS = {
     ),
 }  # fmt: skip
 _PROVENANCE = """
-INSERT INTO stage_provenance BY NAME
 SELECT table_name, id AS record_id, record AS source_row, place, recorded_at, utc_offset_min, precision,
   words AS transformations, person_id, group_id, version, rank FROM routed
 """
 _OTHER_PROVENANCE = """
-INSERT INTO stage_provenance BY NAME
 SELECT '{name}' AS table_name, base_id AS record_id, record AS source_row, place, recorded_at,
   utc_offset_min, precision, '{moved}' || {mapped} AS transformations, person_id, group_id, version, rank
 FROM fact LEFT JOIN choices ON choices.choice = fact.choice AND choices.n = 0 WHERE kind = '{kind}'
@@ -323,7 +330,6 @@ _PAID = ", ".join(
     f"TRY_CAST(map_extract_value(f.details, '{name}') AS DOUBLE) AS {name}" for name in _AMOUNTS
 )
 _COSTS = f"""
-INSERT INTO stage_fedtwin_held_cost BY NAME
 SELECT {_COST_ID} AS record_id, f.group_id, {_COST_ID} AS cost_id, 0 AS cost_event_id,
   '' AS cost_domain_id, f.version, f.rank,
   coalesce(nullif(f.type_concept_id, 0), {EHR}) AS cost_type_concept_id,
@@ -332,13 +338,11 @@ SELECT {_COST_ID} AS record_id, f.group_id, {_COST_ID} AS cost_id, 0 AS cost_eve
 FROM fact f WHERE {_MONEY}
 """
 _COST_PROVENANCE = f"""
-INSERT INTO stage_provenance BY NAME
 SELECT 'cost' AS table_name, {_COST_ID} AS record_id, f.record AS source_row, f.place, f.recorded_at,
   f.utc_offset_min, f.precision, '' AS transformations, f.person_id, f.group_id, f.version, f.rank
 FROM fact f WHERE {_MONEY}
 """
 _COST_LINKS = f"""
-INSERT INTO stage_link BY NAME
 SELECT {_COST_ID} AS record_id, NULL::BIGINT AS key_id,
   CASE WHEN f.kind = 'cost' THEN f.other_key_id ELSE f.key_id END AS other_key_id, f.person_id,
   0 AS relationship_concept_id, f.group_id, f.rank
@@ -346,13 +350,11 @@ FROM fact f WHERE {_MONEY} AND CASE WHEN f.kind = 'cost' THEN f.other_key_id ELS
 """
 # what an algorithm measured in an image names the image (node.omop.derived makes image_feature of it)
 _IMAGE_FEATURES = """
-INSERT INTO stage_link BY NAME
 SELECT f.base_id AS record_id, NULL::BIGINT AS key_id, f.other_key_id, f.person_id,
   0 AS relationship_concept_id, f.group_id, f.rank
 FROM fact f WHERE f.kind = 'measurement' AND f.type_concept_id = 32880 AND f.other_key_id IS NOT NULL
 """
 _LINKS = """
-INSERT INTO stage_link BY NAME
 SELECT f.base_id AS record_id, f.key_id, f.other_key_id, f.person_id,
   coalesce(c.concept_id, 0) AS relationship_concept_id, f.group_id, f.rank
 FROM fact f LEFT JOIN choices c ON c.choice = f.choice AND c.n = 0 WHERE f.kind = 'link'

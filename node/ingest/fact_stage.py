@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +18,7 @@ from node.ingest.fact_dates import Dates, Known
 from node.ingest.fact_names import Names
 from node.ingest.facts import OPEN_AGAIN, START, START_UNSAID, Kind
 from node.omop.fact_loading import FactLoad
+from node.omop.stage import Stage
 
 _TAKEN = (  # columns that go into records as the source has them
     "place", "kind", "type_concept_id", "value_number", "value_operator", "unit", "range_low", "range_high",
@@ -51,42 +50,50 @@ def stage_actions(batch: Judged, load: FactLoad) -> None:
     columns, names, dates = batch.columns, batch.names, batch.dates
     good, person = columns.good, names.person
     versioned = columns.asserts & names.keyed & (person != 0) & ~load.has_left(person)
-    cursor = load.cursor
     groups = np.flatnonzero(versioned)
-    _insert(
-        cursor,
-        "stage_group",
-        {
-            "group_id": names.group[groups],
-            "key_id": names.key_id[groups],
-            "base_key_id": names.base_key_id[groups],
-            "thing_id": names.thing[groups],
-            "whole_id": names.whole[groups],
-            "person_id": person[groups],
-            "version": _stamps(dates.version, groups),
-            "rank": names.rank[groups],
-            "visit_id": _with_visit(batch, groups),
-            "partial": _partial(columns).take(pa.array(groups)),
-        },
-        distinct=True,
+    visit, partial = _with_visit(batch, groups), _partial(columns).take(pa.array(groups))
+    numbers = {
+        "group_id": names.group[groups],
+        "key_id": names.key_id[groups],
+        "base_key_id": names.base_key_id[groups],
+        "thing_id": names.thing[groups],
+        "whole_id": names.whole[groups],
+        "person_id": person[groups],
+        "rank": names.rank[groups],
+    }
+    moments = [part[groups] for part in dates.version]
+    fresh = _changing(*numbers.values(), *moments, _numbers(visit), _numbers(partial))
+    said = numbers | {"version": _stamps(dates.version, groups), "visit_id": visit, "partial": partial}
+    _put(
+        load.stage,
+        "group",
+        pa.table(said).filter(pa.array(fresh)),
+        "SELECT * REPLACE (coalesce(version, '-infinity'::TIMESTAMP) AS version) FROM incoming",
     )
     # also what another version replaces: an age that was capped once stays so
     seen = dates.has_start & dates.plausible & (person != 0)
     told = np.flatnonzero(seen & (versioned | (good & columns.asserts)))
     years = {"person_id": person[told], "year": year_of(dates.day[told])}
-    _insert(cursor, "stage_last_year", years, distinct=True)
-    gone = np.flatnonzero(good & columns.retracts & columns.has("key"))
-    _insert(
-        cursor,
-        "stage_retraction",
-        {
-            "key_id": names.key_id[gone],
-            "person_id": pa.array(person[gone], mask=person[gone] == 0),
-            "version": _stamps((dates.version[0], dates.version[1] & (person != 0)), gone),
-            "visit_id": _with_visit(batch, gone),
-        },
+    _put(
+        load.stage,
+        "last_year",
+        pa.table(years),
+        "SELECT person_id, max(year) AS year FROM incoming GROUP BY ALL",
     )
-    _insert(cursor, "stage_withdrawn", {"person_id": person[np.flatnonzero(good & columns.withdraws)]})
+    gone = np.flatnonzero(good & columns.retracts & columns.has("key"))
+    _put(
+        load.stage,
+        "retraction",
+        pa.table(
+            {
+                "key_id": names.key_id[gone],
+                "person_id": pa.array(person[gone], mask=person[gone] == 0),
+                "version": _stamps((dates.version[0], dates.version[1] & (person != 0)), gone),
+                "visit_id": _with_visit(batch, gone),
+            }
+        ),
+    )
+    _put(load.stage, "withdrawn", pa.table({"person_id": person[good & columns.withdraws]}))
     if (good & columns.merges).any():
         _stage_merges(batch, load)
     if (good & columns.moves).any():
@@ -114,16 +121,18 @@ def _stage_merges(batch: Judged, load: FactLoad) -> None:
     into, shift = names.others()
     columns.drop(columns.merges & (into == 0), "other_patient", "missing-target")
     there = np.flatnonzero(columns.good & columns.merges)
-    _insert(
-        load.cursor,
-        "stage_alias",
-        {
-            "person_id": names.person[there],
-            "into_person_id": into[there],
-            "days": dates.days_to(shift)[there],
-            "version": _stamps(dates.version, there),
-            "rank": names.rank[there],
-        },
+    _put(
+        load.stage,
+        "alias",
+        pa.table(
+            {
+                "person_id": names.person[there],
+                "into_person_id": into[there],
+                "days": dates.days_to(shift)[there],
+                "version": _stamps(dates.version, there),
+                "rank": names.rank[there],
+            }
+        ),
     )
 
 
@@ -134,18 +143,20 @@ def _stage_moves(batch: Judged, load: FactLoad) -> None:
     nowhere = (into == 0) | (visit == 0) | (names.visit == 0)
     columns.drop(columns.moves & nowhere, "other_key", "missing-target")
     there = np.flatnonzero(columns.good & columns.moves)
-    _insert(
-        load.cursor,
-        "stage_visit_move",
-        {
-            "visit_id": names.visit[there],
-            "person_id": names.person[there],
-            "into_visit_id": visit[there],
-            "into_person_id": into[there],
-            "days": dates.days_to(shift)[there],
-            "version": _stamps(dates.version, there),
-            "rank": names.rank[there],
-        },
+    _put(
+        load.stage,
+        "visit_move",
+        pa.table(
+            {
+                "visit_id": names.visit[there],
+                "person_id": names.person[there],
+                "into_visit_id": visit[there],
+                "into_person_id": into[there],
+                "days": dates.days_to(shift)[there],
+                "version": _stamps(dates.version, there),
+                "rank": names.rank[there],
+            }
+        ),
     )
 
 
@@ -174,17 +185,14 @@ def stage_records(
     fact |= _said(batch, vault, there)
     tables["fact"] = pa.table(fact)
     cursor = load.cursor
-    _insert(
-        cursor,
-        "stage_visit",
-        {"visit_id": fact["visit_id"], "thing_id": names.visit_thing[there]},
-        distinct=True,
-    )
+    visits = pa.table({"visit_id": names.visit[there], "thing_id": names.visit_thing[there]})
+    named = _changing(names.visit[there]) & (names.visit[there] != 0)
+    _put(load.stage, "visit", visits.filter(pa.array(named)))
     for name, table in tables.items():
         cursor.register(name, table)
     try:
         cursor.register("conversions", concepts.conversions(load))
-        cdm_areas.stage(cursor, year_only=practice is DatePractice.YEAR_ONLY)
+        cdm_areas.stage(load.stage, year_only=practice is DatePractice.YEAR_ONLY)
     finally:
         for name in (*tables, "conversions"):
             cursor.unregister(name)
@@ -259,17 +267,22 @@ def _stamps(moments: Known, there: np.ndarray) -> pa.Array:
     return pa.array(moments[0][there], mask=~moments[1][there]).cast(pa.timestamp("us"))
 
 
-def _insert(
-    cursor: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: Mapping[str, pa.Array | np.ndarray],
-    *,
-    distinct: bool = False,
-) -> None:
-    made = pa.table(dict(columns))
-    if not made.num_rows:
+def _changing(*columns: np.ndarray) -> np.ndarray:
+    """Which rows differ from the one before: most of those that say the same again stand together."""
+    changing = np.ones(len(columns[0]), dtype=bool)
+    changing[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return changing
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """The numbers of a column, 0 for null."""
+    found: np.ndarray = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _put(stage: Stage, name: str, rows: pa.Table, select: str = "FROM incoming") -> None:
+    if not rows.num_rows:
         return
-    cursor.register("incoming", made)
-    word = "DISTINCT " if distinct else ""
-    cursor.execute(f"INSERT INTO {table} BY NAME SELECT {word}* FROM incoming")  # noqa: S608 (our names)
-    cursor.unregister("incoming")
+    stage.cursor.register("incoming", rows)
+    stage.put(name, select)
+    stage.cursor.unregister("incoming")

@@ -21,8 +21,6 @@ _TABLE = "visit_occurrence"
 
 def choose(cursor: duckdb.DuckDBPyConnection, context: str) -> None:
     """Put into `stage_filled` which version each partial one of `context` begins by: the last before it."""
-    if cursor.execute(f"SELECT 1 FROM {context} WHERE partial IS NOT NULL LIMIT 1").fetchone() is None:
-        return
     cursor.execute(
         "INSERT INTO stage_filled SELECT p.group_id, p.rank, arg_max(b.group_id, row(b.moment, b.rank)),"
         f" arg_max(b.rank, row(b.moment, b.rank)) FROM {context} p JOIN {context} b USING (who, thing_id)"

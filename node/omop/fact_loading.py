@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from node.omop import fact_ends, fact_moves, fact_persons, fact_versions, fact_visits, mapped_persons
-from node.omop.fact_versions import some
+from node.omop.fact_versions import Settled, some
 from node.omop.loading import Source
 from node.omop.side_tables import (
     DRAWN,
@@ -32,41 +32,20 @@ from node.omop.side_tables import (
     former,
     held,
     id_of,
-    staged_ddl,
+    key_name,
     waiting,
 )
+from node.omop.stage import Stage, drop_stage
 
-_STAGE = (
-    "CREATE TABLE stage_provenance (table_name VARCHAR, record_id BIGINT, source_row BIGINT, place VARCHAR,"
-    " recorded_at TIMESTAMP, utc_offset_min SMALLINT, precision VARCHAR, transformations VARCHAR,"
-    " person_id BIGINT, group_id BIGINT, version TIMESTAMP, rank BIGINT)",
-    "CREATE TABLE stage_group (group_id BIGINT, key_id BIGINT, base_key_id BIGINT, thing_id BIGINT,"
-    " whole_id BIGINT, person_id BIGINT, version TIMESTAMP, rank BIGINT, visit_id BIGINT, partial TINYINT)",
-    "CREATE TABLE stage_filled (group_id BIGINT, rank BIGINT, base_group_id BIGINT, base_rank BIGINT)",
-    "CREATE TABLE stage_visit_move (visit_id BIGINT, person_id BIGINT, into_visit_id BIGINT,"
-    " into_person_id BIGINT, days BIGINT, version TIMESTAMP, rank BIGINT)",
-    "CREATE TABLE stage_visit (visit_id BIGINT, thing_id BIGINT)",
-    "CREATE TABLE stage_retraction (key_id BIGINT, person_id BIGINT, version TIMESTAMP, visit_id BIGINT)",
-    "CREATE TABLE stage_alias (person_id BIGINT, into_person_id BIGINT, days BIGINT, version TIMESTAMP,"
-    " rank BIGINT)",
-    "CREATE TABLE stage_withdrawn (person_id BIGINT)",
-    "CREATE TABLE stage_last_year (person_id BIGINT, year BIGINT)",
-    "CREATE TABLE stage_link (record_id BIGINT, key_id BIGINT, other_key_id BIGINT, person_id BIGINT,"
-    " relationship_concept_id BIGINT, group_id BIGINT, rank BIGINT)",
-    "CREATE TABLE stage_quarantine (source_row BIGINT, field VARCHAR, reason VARCHAR, whole_row BOOLEAN)",
-    "CREATE TABLE stage_concern (thing_id BIGINT, whole_id BIGINT)",
-)
+_OWN = """
+CREATE OR REPLACE TEMP TABLE touched (person_id BIGINT);
+CREATE OR REPLACE TEMP TABLE doomed (table_name VARCHAR, record_id BIGINT);
+CREATE OR REPLACE TEMP TABLE gone_visits (record_id BIGINT);
+"""
 _LINKS = ("fedtwin_former_link", "record_id")
 # A row group of DuckDB: so many rows at once go into the store's file as they are to lie there; fewer go into
 # its log, and from there, again and again, into a group that is written anew
 HELD_FACTS = 122_880
-
-
-def drop_stage(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Remove the stage of a load, if there is one."""
-    found = cursor.execute("SELECT table_name FROM duckdb_tables() WHERE starts_with(table_name, 'stage_')")
-    for (name,) in found.fetchall():
-        cursor.execute(f"DROP TABLE {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +85,11 @@ class FactLoad:
         self.unkeyed = False  # whether a fact had no key of its own, so that loading it elsewhere doubles it
         self.seconds = 0.0
         self.events: Counter[str] = Counter()
-        for statement in _STAGE:
-            cursor.execute(statement)
-        for table in STAGED:
-            for statement in staged_ddl(f"stage_{table}", table):
-                cursor.execute(statement)
-        cursor.execute("CREATE OR REPLACE TEMP TABLE touched (person_id BIGINT)")
-        cursor.execute("CREATE OR REPLACE TEMP TABLE doomed (table_name VARCHAR, record_id BIGINT)")
-        cursor.execute("CREATE OR REPLACE TEMP TABLE gone_visits (record_id BIGINT)")
+        self.stage = Stage(cursor)
+        cursor.execute(_OWN)
         self.withdrawn = fact_persons.withdrawn(cursor)
         self._replaces = list(replaces)
+        self._described = False  # whether a description of a person, or a death, was taken back
         self._held_facts = held_facts
         self._held = 0
 
@@ -140,7 +114,7 @@ class FactLoad:
         if not notes.num_rows:
             return
         self.cursor.register("notes", notes)
-        self.cursor.execute("INSERT INTO stage_quarantine FROM notes")
+        self.stage.put("quarantine", "FROM notes")
         self.cursor.unregister("notes")
         self.quarantined += notes.num_rows
 
@@ -148,26 +122,32 @@ class FactLoad:
         """Settle what holds, and write the load's own. Called by `OmopStore.load_facts`."""
         fact_moves.undo(self.cursor)
         self._forget()
-        if fact_persons.rename(self.cursor, self.load_id):
+        renamed = fact_persons.rename(self.cursor, self.stage, self.load_id)
+        if renamed:
             fact_persons.move_stored(self.cursor)
         mapped_persons.follow(self.cursor)
-        fact_moves.take_in(self.cursor, self.load_id)
-        self._run(
-            "INSERT INTO fedtwin_retraction BY NAME SELECT DISTINCT *, ? AS load_id FROM stage_retraction",
-            [self.load_id],
-        )
-        fact_versions.settle(self.cursor, self.load_id)
-        fact_versions.leave(self.cursor, self.load_id)
+        fact_moves.take_in(self.cursor, self.stage, self.load_id)
+        if self.stage.has("retraction"):
+            self._run(
+                "INSERT INTO fedtwin_retraction BY NAME SELECT DISTINCT *, ? AS load_id"
+                " FROM stage_retraction",
+                [self.load_id],
+            )
+        settled = fact_versions.settle(self.cursor, self.stage, self.load_id)
+        fact_versions.leave(self.cursor, settled, self.load_id)
         self._delete_doomed()
-        fact_persons.move_staged(self.cursor, [f"stage_{table}" for table in WAITING])
-        self.superseded = fact_versions.put_aside(self.cursor, self.load_id)
+        fact_persons.move_staged(self.cursor, self.stage)
+        self.superseded = fact_versions.put_aside(self.cursor, self.stage, settled, self.load_id)
         self._store_descriptions()
-        fact_versions.come_back(self.cursor)
-        self._note_touched()
-        fact_persons.draw(self.cursor)
-        self._store_records()
+        if settled.coming:
+            fact_versions.come_back(self.cursor)
+        self._note_touched(settled)
+        told = renamed or settled.coming or self._described or bool(self.stage.some(map(held, DRAWN)))
+        fact_persons.draw(self.cursor, told=told)
+        undescribed = settled.coming or some(self.cursor, f"touched WHERE {fact_persons.UNDESCRIBED}")
+        self._store_records(settled, undescribed=undescribed)
         fact_ends.fill(self.cursor)
-        fact_persons.wait(self.cursor)
+        fact_persons.wait(self.cursor, undescribed=undescribed)
         fact_visits.join(self.cursor)
         fact_moves.redo(self.cursor)
         fact_persons.withdraw(self.cursor)
@@ -195,6 +175,7 @@ class FactLoad:
         names = self._names("SELECT DISTINCT table_name FROM doomed")
         if not names:
             return
+        self._described |= not {"person", "death"}.isdisjoint(names)
         self._run(
             "INSERT INTO touched SELECT DISTINCT person_id FROM fedtwin_provenance p SEMI JOIN doomed"
             " USING (table_name, record_id) WHERE person_id IS NOT NULL"
@@ -216,22 +197,22 @@ class FactLoad:
             )
         self._run("DELETE FROM doomed")
 
-    def _store_records(self) -> None:
+    def _store_records(self, settled: Settled, *, undescribed: bool) -> None:
         """Records of described persons go into the CDM, others wait. Visits go first: others name them."""
+        staged = self.stage.some(WAITING)
+        for table in staged:
+            if count := self._scalar(f"SELECT count(*) FROM stage_{table}"):
+                self.events[table] += count
         missing: bool | None = None
         for table in WAITING:
             if missing is None and table in VISITED:
                 missing = fact_visits.note_missing(self.cursor)
-            if count := self._scalar(f"SELECT count(*) FROM stage_{table}"):
-                self.events[table] += count
-            self._place(f"stage_{table}", table, missing=bool(missing))
-            if some(self.cursor, "stage_coming"):
-                self._place(f"back_{table}", table, missing=True)
+            if self.events[table]:
+                self._place(f"stage_{table}", table, missing=bool(missing), undescribed=undescribed)
+            if settled.coming and some(self.cursor, f"back_{table}"):
+                self._place(f"back_{table}", table, missing=True, undescribed=undescribed)
 
-    def _place(self, relation: str, table: str, *, missing: bool) -> None:
-        if not some(self.cursor, relation):
-            return
-        here = "person_id IN (SELECT person_id FROM person)"
+    def _place(self, relation: str, table: str, *, missing: bool, undescribed: bool) -> None:
         columns = ", ".join(columns_of(table))
         if missing and table in VISITED:
             fact_visits.part_from(self.cursor, relation, table)
@@ -240,40 +221,49 @@ class FactLoad:
                 "CASE WHEN visit_occurrence_id NOT IN (SELECT visit_id FROM stage_missing)"
                 " THEN visit_occurrence_id END",
             )
+        if not undescribed:
+            self._run(f"INSERT INTO {table} SELECT {columns} FROM {relation}")
+            return
+        here = f"NOT ({fact_persons.UNDESCRIBED})"
         self._run(f"INSERT INTO {table} SELECT {columns} FROM {relation} WHERE {here}")
         self._run(f"INSERT INTO {waiting(table)} SELECT {columns} FROM {relation} WHERE NOT {here}")
 
     def _store_descriptions(self) -> None:
         """What persons, deaths and costs are drawn from, and where everything comes from."""
-        self._run(
-            "INSERT INTO fedtwin_quarantine SELECT ?, ?, * FROM stage_quarantine",
-            [self.load_id, self._source.name],
-        )
-        for name in DRAWN:
-            count = self._scalar(f"SELECT count(*) FROM stage_{held(name)}")
+        if self.stage.has("quarantine"):
+            self._run(
+                "INSERT INTO fedtwin_quarantine SELECT ?, ?, * FROM stage_quarantine",
+                [self.load_id, self._source.name],
+            )
+        for table in self.stage.some(map(held, DRAWN)):
+            count = self._scalar(f"SELECT count(*) FROM stage_{table}")
             if count:
-                self.events[name] += count
-                columns = ", ".join(columns_of(held(name)))
-                self._run(f"INSERT INTO {held(name)} BY NAME SELECT {columns} FROM stage_{held(name)}")
-        self._run(
-            "INSERT INTO fedtwin_provenance BY NAME"
-            " SELECT * EXCLUDE (version, rank), ? AS load_id FROM stage_provenance",
-            [self.load_id],
-        )
-        self._run("INSERT INTO fedtwin_link SELECT * EXCLUDE (group_id, rank) FROM stage_link")
-        self._run(
-            "CREATE OR REPLACE TEMP TABLE year_now AS SELECT person_id, max(year) AS year FROM"
-            " (FROM stage_last_year UNION ALL FROM fedtwin_last_year"
-            " WHERE person_id IN (SELECT person_id FROM stage_last_year)) GROUP BY person_id"
-        )
-        self._run("DELETE FROM fedtwin_last_year WHERE person_id IN (SELECT person_id FROM year_now)")
-        self._run("INSERT INTO fedtwin_last_year FROM year_now")
+                self.events[key_name(table)] += count
+                columns = ", ".join(columns_of(table))
+                self._run(f"INSERT INTO {table} BY NAME SELECT {columns} FROM stage_{table}")
+        if self.stage.has("provenance"):
+            self._run(
+                "INSERT INTO fedtwin_provenance BY NAME"
+                " SELECT * EXCLUDE (version, rank), ? AS load_id FROM stage_provenance",
+                [self.load_id],
+            )
+        if self.stage.has("link"):
+            self._run("INSERT INTO fedtwin_link SELECT * EXCLUDE (group_id, rank) FROM stage_link")
+        if self.stage.has("last_year"):
+            self._run(
+                "CREATE OR REPLACE TEMP TABLE year_now AS SELECT person_id, max(year) AS year FROM"
+                " (FROM stage_last_year UNION ALL FROM fedtwin_last_year"
+                " WHERE person_id IN (SELECT person_id FROM stage_last_year)) GROUP BY person_id"
+            )
+            self._run("DELETE FROM fedtwin_last_year WHERE person_id IN (SELECT person_id FROM year_now)")
+            self._run("INSERT INTO fedtwin_last_year FROM year_now")
 
-    def _note_touched(self) -> None:
+    def _note_touched(self, settled: Settled) -> None:
         """The persons, by who they are now, whose derived tables and descriptions may change."""
-        self._run("INSERT INTO touched SELECT DISTINCT person_id FROM stage_provenance")
-        self._run("INSERT INTO touched SELECT person_id FROM stage_last_year")
-        self._run("INSERT INTO touched SELECT DISTINCT person_id FROM stage_judged WHERE NOT fresh")
+        said = "SELECT person_id FROM stage_provenance UNION ALL SELECT person_id FROM stage_last_year"
+        if settled.stored:
+            said += " UNION ALL SELECT person_id FROM stage_judged WHERE NOT fresh"
+        self._run(f"INSERT INTO touched SELECT DISTINCT person_id FROM ({said})")
         self._run(
             "CREATE OR REPLACE TEMP TABLE touched AS SELECT DISTINCT coalesce(into_person_id, person_id)"
             " AS person_id FROM touched LEFT JOIN canon USING (person_id)"

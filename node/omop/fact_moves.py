@@ -18,30 +18,35 @@ import duckdb
 from node.omop.fact_persons import canonical, fill, places_of, release
 from node.omop.fact_versions import some
 from node.omop.side_tables import VISITED, former, waiting
+from node.omop.stage import Stage
 from node.omop.tables import cdm_tables
 
-_COLUMNS = ("visit_id", "person_id", "into_visit_id", "into_person_id", "days")
+_MOVES = """
+CREATE OR REPLACE TEMP TABLE visit_canon (visit_id BIGINT, person_id BIGINT, into_visit_id BIGINT,
+  into_person_id BIGINT, days BIGINT);
+CREATE OR REPLACE TEMP TABLE moved_visits (visit_id BIGINT);
+"""
 _VISITS = (
     "SELECT visit_occurrence_id FROM visit_occurrence"
     f" UNION ALL SELECT visit_occurrence_id FROM {waiting('visit_occurrence')}"
 )
 
 
-def take_in(cursor: duckdb.DuckDBPyConnection, load_id: int) -> None:
+def take_in(cursor: duckdb.DuckDBPyConnection, stage: Stage, load_id: int) -> None:
     """Take in what the load says of visits that moved.
 
     Afterwards `visit_canon` says of each such visit whose it is in the end, which one, and the days from the
     shift of whom it was told of; `moved_visits` has those for which that is new.
     """
     before = _ends(cursor)
-    cursor.execute(
-        "INSERT INTO fedtwin_visit_move BY NAME SELECT DISTINCT *, ? AS load_id FROM stage_visit_move",
-        [load_id],
-    )
-    after = _ends(cursor) if before or some(cursor, "stage_visit_move") else {}
-    fields = ", ".join(f"{name} BIGINT" for name in _COLUMNS)
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE visit_canon ({fields})")
-    cursor.execute("CREATE OR REPLACE TEMP TABLE moved_visits (visit_id BIGINT)")
+    after = before
+    if stage.has("visit_move"):
+        cursor.execute(
+            "INSERT INTO fedtwin_visit_move BY NAME SELECT DISTINCT *, ? AS load_id FROM stage_visit_move",
+            [load_id],
+        )
+        after = _ends(cursor)
+    cursor.execute(_MOVES)
     fill(cursor, "visit_canon", [(visit, *end) for visit, end in after.items()])
     changed = {visit for visit in before.keys() | after.keys() if before.get(visit) != after.get(visit)}
     fill(cursor, "moved_visits", [(visit,) for visit in sorted(changed)])

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from deid.dates import OLDEST_AGE_YEARS
 from node.omop.side_tables import DRAWN, PLAN_PARTS, STAGED, WAITING, former, held, id_of, key_name, waiting
+from node.omop.stage import Stage
 from node.omop.tables import cdm_tables
 
 # tables that follow from the others, one row or more per person
@@ -25,7 +26,14 @@ DERIVED = (
     "payer_plan_period",
     PLAN_PARTS,
 )
+UNDESCRIBED = "person_id NOT IN (SELECT person_id FROM person)"  # whoever a relation's rows are of
 _LATEST = "row(h.person_id = t.person_id, coalesce(h.version, '-infinity'::TIMESTAMP), h.rank)"
+
+_WHO = """
+CREATE OR REPLACE TEMP TABLE canon (person_id BIGINT, into_person_id BIGINT, days BIGINT);
+CREATE OR REPLACE TEMP TABLE renamed (person_id BIGINT, into_person_id BIGINT, days BIGINT);
+CREATE OR REPLACE TEMP TABLE family (person_id BIGINT);
+"""
 
 
 def places_of(name: str) -> tuple[str, ...]:
@@ -50,23 +58,18 @@ def withdrawn(cursor: duckdb.DuckDBPyConnection) -> np.ndarray:
         gone |= more
 
 
-def rename(cursor: duckdb.DuckDBPyConnection, load_id: int) -> bool:
+def rename(cursor: duckdb.DuckDBPyConnection, stage: Stage, load_id: int) -> bool:
     """Take in what the load says of who is who; return whether stored records have to move.
 
     Afterwards `canon` has, for each person who is now somebody else, that one and the days between them; and
     `renamed` those for whom this is new, with what it was before; `family` everybody whose records may now
     be versions of each other's, or no longer.
     """
-    before = canonical(cursor)
-    cursor.execute("INSERT INTO fedtwin_alias SELECT DISTINCT *, ? FROM stage_alias", [load_id])
-    after = canonical(cursor)
-    cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE canon (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
-    )
-    cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE renamed (person_id BIGINT, into_person_id BIGINT, days BIGINT)"
-    )
-    cursor.execute("CREATE OR REPLACE TEMP TABLE family (person_id BIGINT)")
+    after = before = canonical(cursor)
+    if stage.has("alias"):
+        cursor.execute("INSERT INTO fedtwin_alias SELECT DISTINCT *, ? FROM stage_alias", [load_id])
+        after = canonical(cursor)
+    cursor.execute(_WHO)
     fill(cursor, "canon", [(a, *b) for a, b in after.items()])
     changed = [
         (person, after.get(person, (person, 0)), before.get(person, (person, 0)))
@@ -132,11 +135,11 @@ def _moved(table: str) -> str:
     return ", ".join(changes)
 
 
-def move_staged(cursor: duckdb.DuckDBPyConnection, tables: list[str]) -> None:
+def move_staged(cursor: duckdb.DuckDBPyConnection, stage: Stage) -> None:
     """Move records that are about to be stored to whom their persons are now."""
     if not _count(cursor, "canon"):
         return
-    move(cursor, tables)
+    move(cursor, [f"stage_{table}" for table in stage.some(WAITING)])
     cursor.execute(
         "UPDATE stage_provenance p SET recorded_at = recorded_at + to_days(CAST(m.days AS INTEGER))"
         " FROM canon m WHERE p.person_id = m.person_id AND p.table_name NOT IN ('person', 'death')"
@@ -178,6 +181,8 @@ def move_stored(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def withdraw(cursor: duckdb.DuckDBPyConnection) -> None:
     """Remove everything of persons who withdrew, if somebody did or two persons turned out to be one."""
+    if not _count(cursor, "stage_withdrawn") and not _count(cursor, "fedtwin_withdrawn"):
+        return
     cursor.execute(
         "INSERT INTO fedtwin_withdrawn SELECT DISTINCT person_id FROM stage_withdrawn"
         " WHERE person_id NOT IN (SELECT person_id FROM fedtwin_withdrawn)"
@@ -250,16 +255,20 @@ def _purge_moved(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute(f"DELETE FROM fedtwin_visit_move WHERE person_id IN {mine}")
 
 
-def draw(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Make the rows of `person` and `death` of the touched persons from what was told of them."""
+def draw(cursor: duckdb.DuckDBPyConnection, *, told: bool = True) -> None:
+    """Make the rows of `person` and `death` of the touched persons from what was told of them.
+
+    Args: told, whether anything of that may be new; without that only somebody's age may have to be capped.
+    """
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE told AS SELECT t.person_id, h.own FROM touched t JOIN ("
         " SELECT person_id AS own, person_id FROM touched"
         " UNION SELECT person_id AS own, into_person_id AS person_id FROM canon) h USING (person_id)"
     )
-    _cap(cursor)
-    _draw_persons(cursor)
-    _draw_deaths(cursor)
+    capped = _cap(cursor)
+    if told or capped:
+        _draw_persons(cursor)
+        _draw_deaths(cursor)
 
 
 def _draw_persons(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -309,33 +318,39 @@ def _draw_deaths(cursor: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _cap(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Nobody is older than 90 in the last year that anything was said of them, for good."""
-    cursor.execute(
+def _cap(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """Nobody is older than 90 in the last year that anything was said of them, for good.
+
+    Returns whether somebody would have been.
+    """
+    row = cursor.execute(
         f"UPDATE {held('person')} h SET year_of_birth = y.year - {OLDEST_AGE_YEARS} FROM ("
         " SELECT a.own, max(l.year) AS year FROM told a JOIN told b USING (person_id)"
         " JOIN fedtwin_last_year l ON l.person_id = b.own GROUP BY a.own) y"
         f" WHERE y.own = h.person_id AND h.year_of_birth < y.year - {OLDEST_AGE_YEARS}"
-    )
+    ).fetchone()
+    return bool(row and row[0])
 
 
-def wait(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Let records wait whose person nobody describes, and no longer those whose person somebody does."""
-    undescribed = (
-        "person_id IN (SELECT person_id FROM touched) AND person_id NOT IN (SELECT person_id FROM person)"
-    )
-    for name in WAITING:
-        if _count(cursor, f"{name} WHERE {undescribed}"):
-            cursor.execute(f"INSERT INTO {waiting(name)} SELECT * FROM {name} WHERE {undescribed}")
-            cursor.execute(f"DELETE FROM {name} WHERE {undescribed}")
+def wait(cursor: duckdb.DuckDBPyConnection, *, undescribed: bool) -> None:
+    """Let records wait whose person nobody describes, and no longer those whose person somebody does.
+
+    Args: undescribed, whether one of the touched persons may be such.
+    """
+    theirs = f"person_id IN (SELECT person_id FROM touched) AND {UNDESCRIBED}"
+    for name in WAITING if undescribed else ():
+        if _count(cursor, f"{name} WHERE {theirs}"):
+            cursor.execute(f"INSERT INTO {waiting(name)} SELECT * FROM {name} WHERE {theirs}")
+            cursor.execute(f"DELETE FROM {name} WHERE {theirs}")
     release(cursor)
 
 
 def release(cursor: duckdb.DuckDBPyConnection) -> None:
     """Bring in the records that waited for persons who are described by now."""
+    there = cursor.execute("SELECT " + ", ".join(f"EXISTS (FROM {waiting(name)})" for name in WAITING))
     described = "person_id IN (SELECT person_id FROM person)"
-    for name in WAITING:
-        if _count(cursor, f"{waiting(name)} WHERE {described}"):
+    for name, some in zip(WAITING, there.fetchone() or (), strict=True):
+        if some and _count(cursor, f"{waiting(name)} WHERE {described}"):
             cursor.execute(f"INSERT INTO {name} SELECT * FROM {waiting(name)} WHERE {described}")
             cursor.execute(f"DELETE FROM {waiting(name)} WHERE {described}")
 

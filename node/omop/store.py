@@ -25,9 +25,10 @@ from ibis.expr.types import Table as IbisTable
 from node.omop import event_copy, plan_periods
 from node.omop.derived import content_hash, derive
 from node.omop.errors import AlreadyLoaded, NoSuchTable, NotAStore, StoreBusy
-from node.omop.fact_loading import HELD_FACTS, FactLoad, Reading, drop_stage
+from node.omop.fact_loading import HELD_FACTS, FactLoad, Reading
 from node.omop.loading import Again, Load, Loaded, Source
 from node.omop.side_tables import side_tables
+from node.omop.stage import drop_stage
 from node.omop.tables import EVENT_TABLES, cdm_tables
 
 _SORT_WHEN_NEW = (
