@@ -40,7 +40,7 @@ def training_words(study: Study) -> str:
     training, local, tried = study.training, study.local_training, study.validation
     if study.exact is not None:
         how = "in one exact sum" if training.steps == 1 else f"in up to {training.steps} exact sums"
-    elif training.steps == 1:
+    elif study.one_shot is not None:
         how = "from one noisy sum"
     else:
         how = f"in up to {training.rounds} rounds of {training.steps_per_round} steps"
@@ -48,6 +48,8 @@ def training_words(study: Study) -> str:
         how += f", each of {local.local_steps} at the hospitals themselves ({local.aggregator})"
     if training.sampling_rate < 1.0:
         how += f", each on {training.sampling_rate:.3g} of the patients, drawn by chance"
+    if study.clipping is not None:
+        how += f", under a clip norm that leaves about {study.clipping.quantile:.0%} of gradients whole"
     if training.train_fraction >= 1.0:
         return f"{how}, on all of each hospital's patients"
     text = (

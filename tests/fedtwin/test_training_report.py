@@ -153,14 +153,14 @@ LOCAL = {
 }  # fmt: skip
 
 
-def locally() -> dict[str, Any]:
-    form = study_form(local=LOCAL)
+def locally(**changes: Any) -> dict[str, Any]:
+    form = study_form(local=LOCAL, **changes)
     form["training"]["mode"] = "local"
     return form
 
 
-def in_one_sum() -> dict[str, Any]:
-    form = study_form(training={"mode": "one-shot", "train_fraction": 0.8})
+def in_one_sum(**changes: Any) -> dict[str, Any]:
+    form = study_form(training={"mode": "one-shot", "train_fraction": 0.8}, **changes)
     del form["privacy"]["clip_norm"]
     return form
 
@@ -171,8 +171,11 @@ def in_one_sum() -> dict[str, Any]:
         fusion_form("attention"),
         study_form(training__sampling_rate=0.2),
         study_form(clipping={"quantile": 0.5, "learning_rate": 0.2, "share": 0.02}),
+        study_form(study__local="intercept", clipping={"quantile": 0.5}),
         locally(),
+        locally(study__local="intercept"),
         in_one_sum(),
+        in_one_sum(validation={"every": 1, "fraction": 0.1, "share": 0.2, "loss_bound": 2.0, "patience": 0}),
         study_form(study__model="mlp", study__hidden=[3]),
         study_form(study__local="intercept"),
         exact_form("logistic"),

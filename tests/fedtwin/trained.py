@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
+from privacy import walks
 from privacy.descent import initial
 from protocols.study import Study
 
@@ -42,7 +43,8 @@ def trained(
         folder.add_round(record)
     steps = done * plan.steps_per_round
     if done:
-        folder.write_checkpoint(study, Checkpoint(done, steps, model))
+        carried = np.append(model, walks.initial(study)[study.parameters :])
+        folder.write_checkpoint(study, Checkpoint.of(study, done, steps, carried))
     seconds = tuple(record.seconds for record in folder.rounds())
     folder.write_status(
         Status(state, study.plan_hash().hex(), done, plan.rounds, steps, plan.steps, 4, seconds)
