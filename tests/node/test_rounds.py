@@ -156,6 +156,22 @@ def test_a_session_is_used_once(network: Hospitals) -> None:
     assert {h.ledger.spent(delta=1e-5).events for h in network.all} == {3}
 
 
+def test_a_refusal_is_in_the_trail_before_the_coordinator_is_told(network: Hospitals) -> None:
+    """A node that dies while it withdraws from the session has said why already."""
+    hospital = network.all[0]
+    other = Study.from_json(study_form(study__name="other"))
+
+    async def dying(session: object, code: object) -> None:
+        raise ConnectionError
+
+    hospital.trainer._sums.sums.withdraw = dying
+    session = network.hub.open(other, round=1)
+    with pytest.raises(ConnectionError):
+        hospital.trainer.train(RoundRequest(other.plan_hash(), 1, session, START))
+    last = audit_lines(hospital.home)[-1]
+    assert (last["event"], last["fields"]["code"]) == ("round-refused", "not-approved")
+
+
 def test_an_unapproved_plan_is_refused_and_nothing_is_read_or_charged(network: Hospitals) -> None:
     other = Study.from_json(study_form(privacy__epsilon=1.5))
     assert codes(network.round(other, START, round=1)) == {RefusalCode.NOT_APPROVED}
