@@ -60,7 +60,7 @@ build/peers/.made: $(VENV)/.dev
 	mkdir -p build/peers && touch $@
 
 bench-deid: build/peers/.made
-	$(BIN)/python -m tests.bench deid
+	$(BIN)/python -m tests.bench identity $(if $(QUICK),--quick)
 
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protocols/wire/fedtwin.proto

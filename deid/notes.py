@@ -9,17 +9,13 @@ Guarantee: fails closed. A note that cannot be analysed raises NotRedacted, whos
 it. The same note gives the same spans, alone or among others. What is `known` never survives where it
 stands as written, in any case of letters.
 
-One finder is for one thread at a time; threads and processes each open their own (`find_parallel` does).
+One finder is for one thread at a time; threads and processes each open their own (`deid.note_processes`).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
-from multiprocessing import get_context
 from typing import Any
 
 from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerRegistry, RecognizerResult
@@ -220,6 +216,7 @@ class NoteFinder:
             Span(r.start, r.end, Category(kind), r.score, found_by)
             for r in results
             for kind, _, found_by in (r.entity_type.partition(BY),)
+            if Category(kind) in self.policy.categories  # a kind that stays hides none that goes
         ]
         found = merged([*without_terms(page, found), *known_spans(page.text, known, self.language)])
         found = merged([*found, *longer_names(page, found), *paired_days(page, found)])
@@ -229,39 +226,3 @@ class NoteFinder:
         return [
             span for span in merged([*found, *again]) if span.category in kept or span.found_by == "known"
         ]
-
-
-def find_parallel(
-    texts: Sequence[str],
-    *,
-    known: Sequence[Sequence[Known]] = (),
-    processes: int,
-    language: str = "en",
-    chunk: int = 64,
-) -> list[list[Span]]:
-    """Return what `NoteFinder.find` returns, from so many processes: each opens a finder and uses one core.
-
-    Raises: NotRedacted as `find` does.
-    """
-    chunks = [(texts[at : at + chunk], known[at : at + chunk]) for at in range(0, len(texts), chunk)]
-    before = os.environ.get("OPENBLAS_NUM_THREADS")
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by each process as it starts
-    try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            return [
-                spans for part in pool.map(_find_chunk, chunks, [language] * len(chunks)) for spans in part
-            ]
-    finally:
-        if before is None:
-            del os.environ["OPENBLAS_NUM_THREADS"]
-        else:
-            os.environ["OPENBLAS_NUM_THREADS"] = before
-
-
-@cache
-def _finder(language: str) -> NoteFinder:
-    return NoteFinder.open(language)
-
-
-def _find_chunk(chunk: tuple[Sequence[str], Sequence[Sequence[Known]]], language: str) -> list[list[Span]]:
-    return _finder(language).find(chunk[0], known=chunk[1])

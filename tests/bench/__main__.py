@@ -1,7 +1,8 @@
 """`make bench`: run every benchmark of this folder, one JSON line a figure.
 
 A benchmark is a module here with `figures(*, quick: bool) -> Iterable[Figure]`. Ratios are taken in one run,
-so a slow machine slows both sides. `make bench-train` runs the group `training`; `QUICK=1` with fewer seeds.
+so a slow machine slows both sides. `make bench-train` runs the group `training`,
+`make bench-deid` the group `identity`; `QUICK=1` with fewer seeds and texts.
 """
 
 import argparse
@@ -22,6 +23,8 @@ BENCHES = (
     "fhir_omop",
     "hl7v2",
     "deid",
+    "deid_cores",
+    "deid_claims",
     "error",
     "count_latency",
     "vectors",
@@ -42,7 +45,10 @@ BENCHES = (
     "train_audit",
 )
 
-GROUPS = {"training": BENCHES[BENCHES.index("secure_aggregation") :]}  # what belongs to it stands last
+GROUPS = {
+    "training": BENCHES[BENCHES.index("secure_aggregation") :],  # what belongs to it stands last
+    "identity": ("deid", "deid_cores", "deid_dicom", "deid_claims"),
+}
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ of 22 kinds that the tagger has not learned from (tests/deid/styles), a third of
 has; figures are of the half of the documents that nobody looked at while developing
 (deid.gold_formats.is_dev). All finders read the same texts in this one process, one after another in turns,
 so that a slow machine slows all of them. Where ours leaks is written to build/deid-leaks-*.tsv, by document
-and place.
+and place; clinical terms that it removes to build/deid-clinical-terms-touched.tsv.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from deid.evaluation import Report, score
 from deid.evaluation_peers import PresidioAsShipped
 from deid.gold_formats import GoldDocument, is_dev, read
 from deid.spans import DIRECT, Category, Finder, Span
-from tests.bench.deid_clinical import sentences
+from tests.bench.deid_clinical import Sentence, sentences
 from tests.bench.deid_philter import Philter, available
 from tests.bench.figure import Figure
 from tests.conftest import SHARED_DATA
@@ -27,7 +27,7 @@ from tests.deid.styles.documents import documents
 SETS = {"OUTIS": "dev_outis_cc0.json", "Presidio synthetic": "dev_presidio_synth_v2.json"}
 TURNS = 4  # each finder reads a quarter, then the next one does
 QUICK = 60  # documents
-LEAKS = Path(__file__).parents[2] / "build" / "deid-leaks.tsv"
+LISTS = Path(__file__).parents[2] / "build"
 FLOORS = {
     "char_recall": 0.99,
     "token_precision": 0.90,
@@ -78,26 +78,30 @@ def _ours() -> Finder | None:
 def _clinical(name: str, finder: Finder, *, quick: bool) -> Iterable[Figure]:
     """Yield what is removed of clinical terms in sentences in which nobody is named."""
     texts = sentences()[:: 20 if quick else 1 if name == "ours" else 5]  # the others take minutes for all
-    removed = touched = 0
+    removed = 0
+    touched: list[Sentence] = []
     for one, spans in zip(texts, finder.find([one.text for one in texts]), strict=True):
         lost = sum(max(0, min(span.end, one.end) - max(span.start, one.start)) for span in spans)
         removed += lost
-        touched += lost > 0
+        if lost:
+            touched.append(one)
     characters = sum(one.end - one.start for one in texts)
     yield Figure(f"clinical terms, {name}: over_redaction", removed / characters, "share", 0.01, "at most")
-    yield Figure(f"clinical terms, {name}: touched", touched, f"of {len(texts)} terms")
+    yield Figure(f"clinical terms, {name}: hard negatives touched", len(touched), f"of {len(texts)} terms")
+    if name == "ours":
+        _write("clinical-terms-touched", ["term", *(one.text[one.start : one.end] for one in touched)])
 
 
 def _memory() -> Iterable[Figure]:
     """Yield what a process of its own takes that finds identity in 2,000 notes of 1,000 characters."""
     words = (
-        "import resource; from deid.notes import NoteFinder; f = NoteFinder.open(language='en');"
+        "from deid.notes import NoteFinder; from tests.bench.deid_cores import peak_mib;"
+        " f = NoteFinder.open(language='en');"
         " [f.find(['Mr. Oswin Tarrow was seen on 3/4/2019 for chest pain. ' * 20] * 100) for _ in range(20)];"
-        " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        " print(peak_mib())"
     )
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
-    if done.returncode == 0:
-        yield Figure("ours: memory", int(done.stdout) / 1024, "MiB", 1536, "at most")
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    yield Figure("ours: memory (VmHWM)", float(done.stdout), "MiB", 1536, "at most")
 
 
 def _compared(
@@ -122,13 +126,19 @@ def _compared(
 
 def _list_leaks(name: str, report: Report) -> None:
     """Write where ours leaks, by document and place and without a word of the texts, beside the figures."""
-    LEAKS.parent.mkdir(exist_ok=True)
     lines = [
         f"{leak.document}\t{leak.start}\t{leak.end}\t{leak.category.value}\t{leak.label}"
         for leak in report.leaks
     ]
-    path = LEAKS.with_stem(f"{LEAKS.stem}-{name.lower().replace(' ', '-')}")
-    path.write_text("\n".join(["document\tstart\tend\tcategory\tlabel", *lines]) + "\n")
+    _write(f"leaks-{name.lower().replace(' ', '-')}", ["document\tstart\tend\tcategory\tlabel", *lines])
+
+
+def _write(name: str, lines: list[str]) -> None:
+    """Keep a list beside the figures, and say where."""
+    LISTS.mkdir(exist_ok=True)
+    path = LISTS / f"deid-{name}.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    sys.stderr.write(f"# {len(lines) - 1} in {path}\n")
 
 
 def _shares(name: str, report: Report) -> Iterable[Figure]:

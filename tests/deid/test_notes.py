@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deid.errors import NotRedacted
-from deid.notes import MAX_CHARACTERS, NoteFinder, NotePolicy, find_parallel
+from deid.note_processes import chunks, find_parallel
+from deid.notes import MAX_CHARACTERS, NoteFinder, NotePolicy
 from deid.spans import Category, Known
 
 # spaCy, which presidio imports, imports its command line, whose typer uses names that click deprecates
@@ -145,7 +146,16 @@ def test_a_language_without_tables_is_refused() -> None:
 def test_processes_find_what_one_finder_finds(finder: NoteFinder) -> None:
     texts = [NOTE, "Mr. Okonkwo came on 03/14/2019.", "No complaints."] * 2
     known = [[Known(Category.NAME, "Complaints")] if "No" in text else [] for text in texts]
-    assert find_parallel(texts, known=known, processes=2, chunk=2) == finder.find(texts, known=known)
+    assert find_parallel(texts, known=known, processes=2) == finder.find(texts, known=known)
+
+
+def test_texts_are_parted_among_processes_whole_and_in_order() -> None:
+    lengths = [10, 0, 90_000, 5, 5, 39_000, 2_000, 41_000, 1]
+    parts = chunks(lengths, 2)
+    assert [place for part in parts for place in range(len(lengths))[part]] == list(range(len(lengths)))
+    assert len(chunks([1_000] * 400, 2)) >= 10  # the last one waits for little
+    assert max(len(range(400)[part]) for part in chunks([1_000] * 400, 2)) <= 40
+    assert chunks([], 2) == []
 
 
 @pytest.mark.slow

@@ -46,6 +46,16 @@ def note(tmp_path: Path) -> Path:
     return tmp_path / "note.txt"
 
 
+def test_several_processes_find_what_one_finds(fedtwin: Fedtwin, note: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("MRN: 4711902. Seen by Dr. Oswin Tarrow on 3/9/2019.\n")
+    alone = fedtwin("deid", "text", note, other, "--spans", "--json")
+    together = fedtwin("deid", "text", note, other, "--spans", "--json", "--processes", "2")
+    assert alone.code == together.code == 0
+    assert together.json == alone.json
+    assert together.json[1]["spans"]
+
+
 @pytest.mark.parametrize("finder", FINDERS)
 def test_evaluate_prints_the_promised_figures_and_no_word_of_a_text(
     fedtwin: Fedtwin, tmp_path: Path, finder: str
