@@ -12,9 +12,16 @@ Parties are privacy.sum_party.SumParty, the other side is privacy.sum_collector.
 delivered its shares before they were handed on takes no part in any mask of the session.
 
 Guarantee: as long as no more parties work with the coordinator than the colluders that `threshold_for` was
-given, they learn per step at most one sum over at least max(threshold, minimum_survivors) parties, and
-nothing else about an honest party's vector, whatever the coordinator says about who takes part and who
-dropped out. A party or the coordinator can spoil a total; that is not prevented.
+given, no honest party's vector is opened by itself, whatever the coordinator says about who takes part and
+who dropped out. They learn per step at most one sum of honest parties' vectors, and nothing else about them.
+A party or the coordinator can spoil a total; that is not prevented.
+
+How many are in that sum. Let n be the parties, c the colluders, t the threshold, and d the dropouts that each
+party accepts: n - max(t, minimum_survivors). A party opens shares of at most d wrap keys, and t - c honest
+shares open one, so (n - c)·d / (t - c) are opened at most. Up to d = 1 that is less than 2: the sum is over
+n - 1 parties at least, as each was told. From d = 2 on, a coordinator that tells each party of other dropouts
+takes more than d out: of n = 10 with c = d = 3 five, which leaves the sum of two honest parties
+(tests/privacy/test_secure_sum_stories.py). Parties do not yet compare what they were told.
 """
 
 from __future__ import annotations

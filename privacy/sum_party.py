@@ -110,8 +110,8 @@ class SumParty:
 
     Guarantee, whatever the coordinator sends: each step's mask covers one vector; for one peer and step a
     share of the self seed or of the wrap key is revealed, never both; each step is revealed once, only after
-    its vector was sent, and only for a sum over at least max(threshold, minimum_survivors) parties that
-    includes this one. Refusals change nothing.
+    its vector was sent, and only if told of at least max(threshold, minimum_survivors) survivors, this one
+    among them (what others were told: privacy.secure_sum). Refusals change nothing.
     """
 
     def __init__(
