@@ -159,6 +159,50 @@ def test_a_third_dropping_and_one_bad_site_end_with_nearly_the_undisturbed_model
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("aggregator", ["fedadam", "scaffold"])
+def test_local_training_ends_as_well_and_what_it_remembers_is_not_lost(
+    tmp_path: Path, aggregator: str
+) -> None:
+    rate = 0.3 if aggregator == "fedadam" else 1.0
+    local = {"local_steps": 3, "aggregator": aggregator, "server_learning_rate": rate, "update_clip": 20.0}
+    changes = {
+        "privacy__epsilon": 30.0,
+        "training__mode": "local",
+        "training__rounds": 4,
+        "training__steps_per_round": 4,
+        "training__momentum": 0.0,
+        "local": local,
+    }
+
+    async def scenario() -> None:
+        async with fleet(tmp_path, sites=SITES) as network:
+            plan = study("undisturbed", sites=SITES, tolerance=TOLERANCE, **changes)
+            tables = network.tables(plan)
+            found, status = await network.run(plan)
+            assert found is not None
+            undisturbed = auc(plan, found.parameters, tables)
+            assert undisturbed > 0.75
+            bad, *others = network.names()
+            droppers = others[:3]
+            plan = study("disturbed", sites=SITES, tolerance=TOLERANCE, **changes)
+            sums = {bad: FaultySums(network.node(bad), _wrong_shape)}
+            for seed, dropper in enumerate(droppers):
+                sums[dropper] = FaultySums(network.node(dropper), _drops(seed))
+            found, status = await network.run(plan, sums=sums)
+            assert found is not None, status
+            quality = auc(plan, found.parameters, tables)
+            print(f"{aggregator}: AUC {quality:.4f} ({undisturbed:.4f} undisturbed), {status.steps} steps")
+            assert (status.state, status.round) == ("finished", plan.training.rounds)
+            assert abs(quality - undisturbed) < 0.02
+            assert status.quarantined == {str(bad): "protocol-violation"}
+            _checked(network, plan, status, bad=bad, droppers=droppers)
+            if aggregator == "fedadam":
+                assert found.memory[-1] == status.steps, "of all rounds, broken ones too"
+
+    asyncio.run(scenario())
+
+
 def test_a_late_site_is_cut_at_the_plans_deadline_and_asked_again_in_the_next_round(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with fleet(tmp_path, sites=4) as network:
