@@ -71,6 +71,8 @@ def _batches(wanted: Wanted) -> Iterator[FactBatch]:
 
 def main() -> None:
     """Serve the socket that was handed over."""
+    # pyarrow imports pandas where it is installed, to know its types; that takes longer than reading 16 MB
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # how Python says that there is none
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this, and ends this with it
     with socket.socket(fileno=int(sys.argv[1])) as line:
         serve(line)

@@ -13,7 +13,7 @@ For a drug that is a reference, the Medication files of the same folder are read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,9 +27,12 @@ from node.ingest.readers.fhir_files import SOURCE, Source, has_lines, is_fhir, m
 from node.ingest.readers.fhir_record import Record
 from node.ingest.readers.fhir_references import NAMESPACE, References
 from node.ingest.readers.fhir_rows import Origin, Rows
+from node.ingest.readers.fhir_stencils import Stencils, in_order
 
 MAX_BATCH_BYTES = 32 << 20  # a batch ends here too, so that large records do not add up
 MAX_ROWS = 1024  # become Arrow at once: 5,000 would outgrow the processor's cache and take a fifth longer
+MAX_LINES = 4096  # that are looked at together
+MAX_LINES_BYTES = 4 << 20  # of them
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # FHIR forbids it, and databases cannot store it
 DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -64,6 +67,9 @@ class FhirReader:
 
 def _lines(source: Source, batch: _Batch, batch_records: int) -> Iterator[FactBatch]:
     number = 0
+    numbers: list[int] = []
+    lines: list[bytes] = []
+    size = 0
     for line in source.lines():
         if line == b"":
             continue
@@ -71,9 +77,16 @@ def _lines(source: Source, batch: _Batch, batch_records: int) -> Iterator[FactBa
         if line is None:
             batch.refuse(number, "", reasons.TOO_LARGE)
         else:
-            batch.read(number, line)
-        if batch.records >= batch_records or batch.size >= MAX_BATCH_BYTES:
+            numbers.append(number)
+            lines.append(line)
+            size += len(line)
+        full = batch.records + len(lines) >= batch_records or batch.size + size >= MAX_BATCH_BYTES
+        if full or len(lines) >= MAX_LINES or size >= MAX_LINES_BYTES:
+            batch.read_lines(numbers, lines)
+            numbers, lines, size = [], [], 0
+        if full:
             yield batch.take(source.position())
+    batch.read_lines(numbers, lines)
     if batch.records or number == 0:
         yield batch.take(source.position())
 
@@ -106,6 +119,7 @@ class _Batch:
 
     def __init__(self, references: References) -> None:
         self._references = references
+        self._stencils = Stencils(references)
         self._rows = Rows()
         self._tables: list[pa.Table] = []
         self._turned_away: list[TurnedAway] = []
@@ -129,10 +143,30 @@ class _Batch:
         """Note what others may point to; what is damaged is found when it is read."""
         if not bytes(entry.resource):
             return None
+        self._stencils.forget()
         try:
             return self._references.learn(entry.fullUrl, entry.resource)
         except DAMAGE:
             return None
+
+    def read_lines(self, numbers: Sequence[int], lines: Sequence[bytes]) -> None:
+        """Read consecutive records: together what others said before, one by one the rest."""
+        facts, left = self._stencils.fill(numbers, lines)
+        if facts is None:
+            for number, line in zip(numbers, lines, strict=True):
+                self.read(number, line)
+            return
+        filled = set(range(len(lines))).difference(left)
+        self.records += len(filled)
+        self.size += sum(len(lines[place]) for place in filled)
+        self._tables.append(self._rows.take())
+        before = len(self._tables)
+        for place in left:
+            self.read(numbers[place], lines[place])
+        if len(self._rows) or len(self._tables) > before:
+            others = [*self._tables[before:], self._rows.take()]
+            facts = in_order(pa.concat_tables([*others, facts]))
+        self._tables[before:] = [facts]
 
     def read(self, number: int, data: bytes) -> None:
         """Read one record that stands alone; it may be a bundle, as exports write deletions."""

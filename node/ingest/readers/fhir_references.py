@@ -8,7 +8,7 @@ a bundle that holds the Patient with it. The server's address is not part of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -133,6 +133,30 @@ class References:
         return self._keys.setdefault(
             (reference.reference, kind), f"{kind}/{unmarked(found)}" if found else None
         )
+
+    def patients(self, references: Iterable[Reference | None]) -> list[str | None]:
+        """Return the ids of patients who are named by an address; None for all others."""
+        found: list[str | None] = []
+        known = self._patients
+        for reference in references:
+            address = None if reference is None else reference.reference
+            patient = known.get(address)
+            if patient is None and address:
+                self.patient(reference)
+                patient = known.get(address)
+            found.append(None if patient is None else patient.id)
+        return found
+
+    def keys(self, references: Iterable[Reference | None], kind: str) -> list[str | None]:
+        """Return what `key` does of each."""
+        return [
+            None
+            if reference is None
+            else key
+            if (key := self._keys.get((reference.reference or "", kind))) is not None
+            else self.key(reference, kind)
+            for reference in references
+        ]
 
     def drug(
         self, reference: Reference | None, contained: tuple[msgspec.Raw, ...]

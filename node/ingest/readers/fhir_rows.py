@@ -151,10 +151,20 @@ class Rows:
         """Drop what was added since `first`: the resource turned out to be damaged."""
         del self._rows[first:]
 
+    @property
+    def facts(self) -> Sequence[tuple[Any, ...]]:
+        """What was added: columns as in SCHEMA, but for codings and pairs, which are as in FHIR."""
+        return self._rows
+
     def take(self) -> pa.Table:
         """Return what was added as a table of facts, and start anew."""
         rows, self._rows = self._rows, []
-        return table_from(rows, SCHEMA.names, _column)
+        return table_of(rows)
+
+
+def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Return what `Rows.facts` holds as a table of facts."""
+    return table_from(rows, SCHEMA.names, _column)
 
 
 def _on_the_clock_of(start: Moment | None, end: Moment) -> int:
