@@ -347,10 +347,10 @@ def wait(cursor: duckdb.DuckDBPyConnection, *, undescribed: bool) -> None:
 
 def release(cursor: duckdb.DuckDBPyConnection) -> None:
     """Bring in the records that waited for persons who are described by now."""
-    there = cursor.execute("SELECT " + ", ".join(f"EXISTS (FROM {waiting(name)})" for name in WAITING))
     described = "person_id IN (SELECT person_id FROM person)"
-    for name, some in zip(WAITING, there.fetchone() or (), strict=True):
-        if some and _count(cursor, f"{waiting(name)} WHERE {described}"):
+    for name in WAITING:
+        there = cursor.execute(f"SELECT 1 FROM {waiting(name)} LIMIT 1").fetchone()
+        if there is not None and _count(cursor, f"{waiting(name)} WHERE {described}"):
             cursor.execute(f"INSERT INTO {name} SELECT * FROM {waiting(name)} WHERE {described}")
             cursor.execute(f"DELETE FROM {waiting(name)} WHERE {described}")
 

@@ -26,6 +26,7 @@ from node.omop.tables import (
 OLDEST_AGE_YEARS = 90  # 45 CFR 164.514(b)(2)(i)(C): all ages over 89 are one category, 90
 
 _INT64 = np.int64
+_END = 2**63  # of the ids that a BIGINT, here and on PostgreSQL, can hold
 
 
 class Again(StrEnum):
@@ -93,8 +94,8 @@ class Load:
             self._forget(load_id)
         self._known = mapped_persons.known(cursor)
         self._described = mapped_persons.described(cursor)
-        self._next_id = {
-            table.name: self._scalar(f"SELECT coalesce(max({table.id}), 0) + 1 FROM {table.name}")  # noqa: S608
+        self._free = {  # record ids that are not taken: from, and up to and without
+            table.name: (self._scalar(f"SELECT coalesce(max({table.id}), 0) FROM {table.name}") + 1, _END)  # noqa: S608
             for table in EVENT_TABLES.values()
         }
 
@@ -125,12 +126,26 @@ class Load:
         shape = EVENT_TABLES.get(table)
         if shape is None:
             raise NoSuchTable(table)
-        start = self._next_id[table]
-        ids = np.arange(start, start + events.num_rows, dtype=_INT64)
-        self._next_id[table] = start + events.num_rows
+        ids = self._new_ids(table, events.num_rows)
         self._insert(table, events.append_column(shape.id, pa.array(ids)))
         self._trace(table, ids, source_rows, events["person_id"].to_numpy())
         self.events[table] += events.num_rows
+
+    def _new_ids(self, table: str, count: int) -> np.ndarray:
+        """Return ids that no record of the table has: above all others or, once that is at the end of what a
+        BIGINT holds (those of facts lie anywhere below it), in the widest gap between them.
+        """
+        first, end = self._free[table]
+        if first + count > end:
+            row = self._cursor.execute(
+                "SELECT id + 1, next FROM (SELECT id, lead(id) OVER (ORDER BY id) AS next FROM"  # noqa: S608
+                f" (SELECT 0 AS id UNION ALL SELECT {EVENT_TABLES[table].id} FROM {table}))"
+                " WHERE next IS NOT NULL AND id >= 0 ORDER BY next - id DESC, id LIMIT 1"
+            ).fetchone()
+            assert row is not None, "ids ran out, so there are some"
+            first, end = row
+        self._free[table] = (first + count, end)
+        return np.arange(first, first + count, dtype=_INT64)
 
     def add_unless_there(self, table: str, key: str, records: pa.Table, source_rows: np.ndarray) -> None:
         """Add visits or deaths: one record per `key`, the first one stays."""

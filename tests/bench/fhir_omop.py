@@ -109,6 +109,8 @@ def _ours(store: OmopStore, vault: Vault, folder: Path) -> tuple[int, int]:
     """What `fedtwin node ingest` does with a folder."""
     report = Pipeline(store, vault, SystemClock()).ingest([folder])
     copy_events(store)
+    with closing(store.cursor()) as cursor:
+        cursor.execute("CHECKPOINT")
     counts = store.counts()
     events = sum(counts[table] for table in (*fhir_bare.KINDS, "observation"))
     return sum(source.records_in for source in report.sources), events
@@ -130,9 +132,9 @@ def bare_store(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _bare(con: duckdb.DuckDBPyConnection, folder: Path) -> tuple[int, int]:
-    events = fhir_bare.to_cdm(con, folder)
+    found = fhir_bare.to_cdm(con, folder), fhir_bare.to_timeline(con)
     con.execute("CHECKPOINT")
-    return events, fhir_bare.to_timeline(con)
+    return found
 
 
 def _pyomop(folder: Path, home: Path) -> tuple[int, float, float] | None:
