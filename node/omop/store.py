@@ -34,8 +34,8 @@ from node.omop.tables import EVENT_TABLES, cdm_tables
 _SORT_WHEN_NEW = (
     0.1  # rewrite a table once a tenth of it is out of order: amortised, each row moves ~10 times
 )
-# Of the log, before it is brought into the file, where each group of rows that grew is written anew: at 16 MB,
-# DuckDB's own, a tenth of a bulk load's time. What is in the log alone is in memory, and read after a crash.
+# Of the log, before it is brought into the file, where each group of rows that grew is written anew: at 16 MB
+# (DuckDB's own) a tenth of a bulk load's time. What is in the log alone is in memory, and read after a crash
 _LOG_MB = 16, 128
 _LOG_SHARE = 16  # of the memory that the store may use
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
