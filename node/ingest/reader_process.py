@@ -69,10 +69,18 @@ def _batches(wanted: Wanted) -> Iterator[FactBatch]:
         yield batch
 
 
+class WithoutPandas:
+    """pyarrow imports pandas where it is installed, to know its types: longer than reading 16 MB takes."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Say of pandas that there is none. Raises: ModuleNotFoundError."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not used here", name=name)
+
+
 def main() -> None:
     """Serve the socket that was handed over."""
-    # pyarrow imports pandas where it is installed, to know its types; that takes longer than reading 16 MB
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # how Python says that there is none
+    sys.meta_path.insert(0, WithoutPandas())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this, and ends this with it
     with socket.socket(fileno=int(sys.argv[1])) as line:
         serve(line)
