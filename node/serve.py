@@ -52,6 +52,7 @@ STATUS_EVERY_S = 5.0
 RENEWAL_EVERY_S = 3600.0  # a certificate lives for months
 FIRST_RENEWAL_S = 30.0  # after the start: a node that was off for long may be late
 SPLIT_LABEL = b"fedtwin training split v1"
+WARM_EVERY_S = 1.0  # between looks whether training is to be expected
 
 
 @asynccontextmanager
@@ -283,12 +284,14 @@ async def _start_flower(
     )
     await supernode.start()
     stack.push_async_callback(supernode.stop)
-    warming = asyncio.create_task(_warm(trainer))
+    warming = asyncio.create_task(_warm(trainer, parts.approvals))
     stack.push_async_callback(_ended, warming)
 
 
-async def _warm(trainer: _LazyTrainer) -> None:
-    """Load what the first round would wait for."""
+async def _warm(trainer: _LazyTrainer, approvals: Approvals) -> None:
+    """Load what the first round would wait for, seconds of work, once a plan is there that may have any."""
+    while not approvals.expect_training():
+        await asyncio.sleep(WARM_EVERY_S)
     with contextlib.suppress(Refused):  # no data yet: the first round will say so
         await asyncio.to_thread(trainer.made)
 

@@ -93,6 +93,10 @@ class Approvals:
                 found.append(Pending(study, str(form["proposed_by"])))
         return tuple(found)
 
+    def expect_training(self) -> bool:
+        """Return whether a plan was ever approved, or one waits for a decision."""
+        return self._approved.exists() or bool(self._pending_files())
+
     def approve(self, study: Study, *, clock: Clock) -> None:
         """Approve this plan. Approving twice is approving once."""
         entries = self._read()

@@ -44,6 +44,16 @@ def test_approval_is_for_this_very_plan_and_survives_a_restart(tmp_path: Path) -
     assert not again.is_approved(OTHER.plan_hash())
 
 
+def test_training_is_expected_once_a_plan_waits_and_after_one_was_approved(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path)
+    assert not approvals.expect_training()
+    approvals.propose(STUDY, proposed_by="lead")
+    assert approvals.expect_training()
+    approvals.approve(STUDY, clock=CLOCK)
+    assert not approvals.pending()
+    assert Approvals(tmp_path).expect_training()
+
+
 def test_a_plan_is_charged_to_whoever_proposed_it_first_also_after_its_approval(tmp_path: Path) -> None:
     approvals = Approvals(tmp_path)
     approvals.propose(STUDY, proposed_by="lead")
