@@ -155,7 +155,8 @@ _EVENT_KINDS = ", ".join(f"'{kind.value}'" for kind in KIND_TABLES)
 _NOT_OF_EVENTS = "details, note_text, dose, sex, born, charged, paid, currency, race_choice, ethnicity_choice"
 _PRESENT = f"""
 SELECT DISTINCT f.kind, CASE WHEN f.kind IN ({_EVENT_KINDS}) THEN coalesce(c.table_name, {_KIND_TABLE}) END
-FROM fact f LEFT JOIN choices c ON c.choice = f.choice AND f.kind IN ({_EVENT_KINDS})
+FROM (SELECT DISTINCT kind, choice FROM fact) f
+LEFT JOIN choices c ON c.choice = f.choice AND f.kind IN ({_EVENT_KINDS})
 """
 _ROUTED = f"""
 SELECT f.* EXCLUDE (unit, type_concept_id, {_NOT_OF_EVENTS}),

@@ -56,8 +56,8 @@ class FactConcepts:
     def conversions(self, load: FactLoad) -> pa.Table:
         """Return how each (concept, unit) of the registered batch is kept."""
         pairs = load.cursor.execute(
-            "SELECT DISTINCT c.concept_id, f.unit FROM fact f JOIN choices c USING (choice)"
-            " WHERE f.unit IS NOT NULL"
+            "SELECT DISTINCT c.concept_id, f.unit FROM"
+            " (SELECT DISTINCT choice, unit FROM fact WHERE unit IS NOT NULL) f JOIN choices c USING (choice)"
         ).fetchall()
         self._learn_units(load, {unit for _, unit in pairs})
         found = [conversion(concept, unit, concepts=self._units) for concept, unit in pairs]
