@@ -20,7 +20,7 @@ from deid.dicom.strokes import STROKE, Image, Line, Mask, lines, local_noise
 _WEIGHTS = np.array([2.394, -0.889, -3.095, 0.322, -0.603, 2.042, 11.198, 5.158, -4.311, -0.732, 23.661])
 _INTERCEPT = -14.954
 _WRITING = -1.0  # log-odds from which a line is blanked
-_DOUBTFUL = -3.0  # for what continues a line that was found, and where there is nothing to lose
+_DOUBTFUL = -2.0  # for what continues a line that was found, and where there is nothing to lose
 _TALLER = 1.4  # times the height of what was found: an end of the same line
 _THERE = 0.92  # of a piece's box: it is blanked
 _MARGIN = 0.15  # of a line's height, blanked around it: accents, descenders, smooth edges

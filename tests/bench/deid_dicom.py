@@ -2,7 +2,7 @@
 
 A line counts as covered when 95 % of its ink is blanked. The images (tests.deid.dicom.burned_in_images) are
 of other seeds than those that the weights of the finder were fitted on and its limits chosen by. The same is
-measured on images of which nothing was fitted or chosen by any (tests.deid.dicom.unfamiliar_images): other
+measured on images that no weight was fitted on (tests.deid.dicom.unfamiliar_images): other
 fonts, real slices, textures and a photograph, blocks of lines, lines upside down.
 """
 
