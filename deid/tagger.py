@@ -52,6 +52,7 @@ _BASE = len(LISTS)  # after the tables of the language come the lists of names, 
 WELL_KNOWN_NAME = (1 << _BASE) | (1 << (_BASE + 2)) | (1 << (_BASE + 3))  # among the commonest
 GIVEN_NAME = 1 << _BASE  # among the commonest given names
 ANY_GIVEN_NAME = 1 << (_BASE + 1)
+A_PLACE = (1 << (_BASE + 6)) | (1 << (_BASE + 7)) | (1 << (_BASE + 8))
 NAME_OR_PLACE = ((1 << 9) - 1) << _BASE
 ENGLISH_WORD = 1 << (_BASE + 9)
 

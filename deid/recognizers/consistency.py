@@ -74,7 +74,7 @@ def whole_places(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
     """Yield the places of the list of which a part was found: "Stoke-on-Trent", "Truth or Consequences"; and the
     number of a house or a code of the post that an address begins or ends with."""
     text = page.text
-    small = text.lower()
+    small = text.lower().replace("-", " ")
     for span in spans:
         if span.category not in PLACED:
             continue
@@ -106,7 +106,7 @@ def _long_places() -> dict[str, tuple[str, ...]]:
     """Return places of more than one word by their first."""
     found: dict[str, list[str]] = {}
     for name in read_list("places"):
-        small = name.lower()
+        small = name.lower().replace("-", " ")
         first = re.match(r"[^\W\d_]+", small)
         if first is not None and first.group() != small and len(small) == len(name):
             found.setdefault(first.group(), []).append(small)

@@ -17,6 +17,7 @@ NUMERIC = re.compile(
     r"(?:0?[1-9]|[12]\d|3[01])([/.-])(?:0?[1-9]|[12]\d|3[01])\1(?:(?:18|19|20)\d\d|\d\d)"
     r"|(?:18|19|20)\d\d([/.-])(?:0?[1-9]|1[0-2])\2(?:0?[1-9]|[12]\d|3[01])"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"|\d{1,2}/0\d\d/(?:19|20)\d\d"
     r")(?:(?=(?:MRN|DOB|SSN|Age|Sex|Acct|Phone|Time))|(?![\w/]|[.-]\d))"
 )  # fmt: skip
 
@@ -60,7 +61,7 @@ def _written(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.P
         rf"(?<![\w-])(?:(?:{weekday})\.?,?\s+)?(?:"
         rf"{month}[\s./-]?\s?{day}(?:\s?,|\s|-|/|\.)\s?(?:{year}|'?\d\d(?![\w:/%.]|\s?(?:mg|ml|year|y)))"
         rf"|(?:the\s+)?{day}[\s.-]?(?:\s?(?:{of})\s)?\s?{month}(?:[\s,./-]{{1,2}}(?:(?:{of})\s)?(?:{year}|'?\d\d(?![\w:/%.]|\s?(?:mg|ml|year|y)|,?\s?\d{{4}}))|{year})"
-        rf"|{month},?[\s./-](?:(?:{of})\s)?{year}"
+        rf"|(?:{month}\s(?:y|e|and|to|a)\s)?{month},?[\s./-](?:(?:{of})\s)?{year}"
         rf")(?!\w)",
         re.IGNORECASE,
     )
@@ -83,7 +84,7 @@ def _led(language: Language) -> re.Pattern[str]:
     day = r"(?:0?[1-9]|1[0-2])[/-](?:0?[1-9]|[12]\d|3[01])(?:[/-]\d\d)?(?![\w/%-]|\.\d|\s?(?:mg|ml|tab))"
     days, years = language.either("leads_to_day") or "(?!)", language.either("leads_to_year") or "(?!)"
     return re.compile(
-        rf"(?<![\w-])(?:(?:{days})[ ]?[:=-]?[ ]?(?P<day>{day})|(?:{years})[ ](?P<year>(?:19|20)\d\d)(?![\w/%]|[.:-]\d|[ ]?(?:mg|ml|kcal|hours|hrs|h\b)))"
+        rf"(?<![\w-])(?:(?:{days})[ ]?[:=-]?[ ]?(?P<day>{day})|(?:{years})[ ](?P<year>(?:año[ ])?(?:19|20)\d\d)(?![\w/%]|[.:-]\d|[ ]?(?:mg|ml|kcal|hours|hrs|h\b)))"
         rf"|(?<=[\s(])['’](?P<short>\d\d)(?![\w%])"
         r"|\((?P<begun>(?:0?[1-9]|1[0-2])[/-](?:0?[1-9]|[12]\d|3[01]))[ ]?[-–][ ]?\)",
         re.IGNORECASE,

@@ -39,6 +39,9 @@ UNITS = frozenset(
     )
 )
 INITIALS = (
+    re.compile(r"(?m)^[ \t]*[-–/]{1,2}[ ]?(?P<c>[A-Z]{2,3})(?=[ \t]*$|[ ]\d{1,2}[-/]\d)"),
+    re.compile(r"[.][ ][-–][ ]?(?P<c>[A-Z]{2,3})(?=[ ]\d{1,2}[-/]\d)"),
+    re.compile(r"(?m)^\d{1,4}[/.-]\d{1,2}[/.-]\d{2,4}[ ][^\n]{4,200}[.;][ ](?P<c>[A-Z]{2})(?=[ \t]*$)"),
     re.compile(r"(?:\b(?:w/|with|by|per|and|from|to)[ ])(?P<c>[A-Z]{2,3})(?=,?[ ](?:RN|LPN|LVN|MD|DO|NP|PA-C|CNA|PharmD)\b)"),
     re.compile(r"\d[ ]?/[ ](?P<c>[A-Z]{2,3})(?=[ ]/[ ]?Job\b)"),
     re.compile(r"\b[Cc]assettes?[ ][A-Z0-9, -]{1,16}[ ]\((?P<c>[A-Z]{2,3})\)"),
@@ -54,16 +57,20 @@ INITIALS = (
     re.compile(r"(?i:\bre:?[ ]pt[ ])(?P<a>[A-Z]{2,3})(?=,)"),
 )  # fmt: skip
 
+LOOSE = frozenset(
+    pattern for pattern in INITIALS if "^" in pattern.pattern[:6] or "hrs" in pattern.pattern
+)  # where a short form is likelier
+
 
 def initials(page: Page) -> Iterator[Span]:
     """Yield the initials of who dictated, wrote or signed: "JS/bd", "T: 3/4/2019 JS:bd", "Tech: XRD"."""
     titles = {folded(word) for table in ("titles", "credentials") for word in page.language.words(table)}
-    short = frozenset(page.language.words("abbreviations")) | {"AM", "PM"}
+    short = frozenset(page.language.words("abbreviations")) | {"AM", "PM", "HRS", "HR"}
     for pattern in INITIALS:
         for match in pattern.finditer(page.text):
             if "c" in pattern.groupindex:  # where a short form may stand as well
                 if (
-                    match.group("c") not in (short if pattern is INITIALS[3] else UNITS)
+                    match.group("c") not in (short if pattern in LOOSE else UNITS)
                     and folded(match.group("c")) not in titles
                 ):
                     yield Span(match.start("c"), match.end("c"), Category.NAME, 0.7, "initials")

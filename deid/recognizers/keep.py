@@ -10,6 +10,7 @@ from functools import cache
 
 from deid.lexicon.language import Language
 from deid.lexicon.lists import folded, read_list
+from deid.recognizers.dates import NUMERIC
 from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
 from deid.tagger import ENGLISH_WORD, GIVEN_NAME, NAME_OR_PLACE, WELL_KNOWN_NAME, membership
@@ -65,6 +66,8 @@ HOURS_BEFORE = re.compile(
 )
 TIMES = re.compile(r"\d+(?:\.\d+)?\s?[xX×]\s?\d+(?:\.\d+)?")
 MONEY = ("$", "€", "£")
+JOINED_BEFORE = re.compile(r"(?:[^\W\d_]+-){1,2}\Z")
+JOINED_BEHIND = re.compile(r"(?:-[^\W\d_]+){0,2}")
 SPACED = re.compile(r"[^\W\d_](?: [^\W\d_])+")
 WORDS = re.compile(r"[^\W\d_]+")
 SURE_OF_PLACE = 0.9  # of the tagger, that an English word after "in" is a place
@@ -78,6 +81,7 @@ class _Tables:
 
     eponyms: frozenset[str]
     heads: frozenset[str]
+    pairs: frozenset[str]
     drugs: frozenset[str]
     never: frozenset[str]
     labels: frozenset[str]
@@ -103,6 +107,7 @@ def _tables(language: Language) -> _Tables:
     return _Tables(
         eponyms=words("eponyms"),
         heads=words("eponym_heads"),
+        pairs=words("eponym_pairs"),
         drugs=words("drugs"),
         never=words("never_names"),
         labels=words("not_names", "staff", "lead_words"),
@@ -119,7 +124,7 @@ def _tables(language: Language) -> _Tables:
             rf"(?<![\w-])(?:{language.either('safe_number_labels') or '(?!)'}){after}", re.IGNORECASE
         ),
         published=re.compile(rf"(?<!\w)(?:{language.either('published') or '(?!)'})(?!\w)", re.IGNORECASE),
-        units=re.compile(rf"\s?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w|/o\b)", re.IGNORECASE),
+        units=re.compile(rf"[ ]?(?:{units}|/(?:min|hr|hpf|day|{units}))(?!\w|/[ow]\b)", re.IGNORECASE),
         scores=re.compile(rf"(?<!\w)(?:{language.either('scores') or '(?!)'})(?!\w)", re.IGNORECASE),
         products=frozenset(
             part for phrase in words("products") for part in WORDS.findall(phrase) if len(part) > 1
@@ -136,10 +141,10 @@ def without_terms(page: Page, spans: Sequence[Span]) -> list[Span]:
 def _term(page: Page, span: Span) -> bool:
     tables = _tables(page.language)
     piece = page.text[span.start : span.end]
-    if span.category in NAMED:
-        return _named_term(page.text, span, piece, tables)
     if span.found_by == "tagger" and _misshapen(span.category, piece):
         return True
+    if span.category in NAMED:
+        return _named_term(page.text, span, piece, tables)
     if (
         span.category is Category.DATE
         and span.found_by in ("tagger", "again")
@@ -169,7 +174,11 @@ def _misshapen(category: Category, piece: str) -> bool:
     if category is Category.EMAIL:
         return "@" not in piece and "." not in piece
     if category in (Category.URL, Category.IP):
-        return "." not in piece and ":" not in piece
+        return ("." not in piece and ":" not in piece) or (
+            category is Category.IP and piece.count(".") < 2 and piece.count(":") < 2
+        )
+    if category is Category.NAME:
+        return digits > 0 and not any(c.isalpha() for c in piece)
     if category is Category.PHONE:
         return digits < 4
     if category is Category.DATE:
@@ -193,7 +202,7 @@ def _named_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     ):
         return True
     if all(word in tables.short for word in written) and span.found_by == "tagger":
-        return not _addressed(text, span.start)
+        return TITLE_OR_LABEL.search(text[max(span.start - 12, 0) : span.start]) is None
     if all(word in tables.clinical and not tables.lists.get(word, 0) & WELL_KNOWN_NAME for word in words):
         return True
     if _eponym(text, span, piece, words, tables):
@@ -231,6 +240,12 @@ def _placed_term(text: str, span: Span, piece: str, words: Sequence[str], tables
 
 def _eponym(text: str, span: Span, piece: str, words: Sequence[str], tables: _Tables) -> bool:
     """Say whether a disease, sign or device stands there that has its name from somebody."""
+    if "-" in text[max(span.start - 1, 0) : span.end + 1]:
+        low = max(span.start - 30, 0)
+        before, behind = JOINED_BEFORE.search(text, low, span.start), JOINED_BEHIND.match(text, span.end)
+        whole = f"{before.group() if before else ''}{piece}{behind.group() if behind else ''}"
+        if folded(whole) in tables.pairs:
+            return True
     if words[-1] in tables.heads and all(word in tables.eponyms or word in tables.heads for word in words):
         return True
     if all(word in tables.eponyms for word in words) and span.category is not Category.HOSPITAL:
@@ -307,8 +322,9 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
     while begin > 0 and not text[begin - 1].isspace() and text[begin - 1] not in "(=:#":
         begin -= 1  # "model SYS-9170": the tagger may see the figures only
     ahead = text[max(begin - 40, 0) : begin]
+    whole_date = span.category is Category.DATE and NUMERIC.fullmatch(piece) is not None
     if (
-        tables.safe.search(ahead)
+        (tables.safe.search(ahead) and not (whole_date and ahead.rstrip(" :").casefold().endswith("doi")))
         or PUBLIC_CODE.match(piece)
         or PUBLIC_CODE.match(text[begin : span.end])
         or ahead.rstrip().endswith(MONEY)
@@ -326,6 +342,7 @@ def _numbered_term(text: str, span: Span, piece: str, tables: _Tables) -> bool:
         return True
     if (
         span.found_by in ("tagger", "date")
+        and not whole_date
         and re.fullmatch(r"[\d.,/-]+", piece)
         and tables.units.match(text, span.end)
     ):
@@ -373,6 +390,9 @@ def _measured(text: str, span: Span, piece: str) -> bool:
     ):
         return True
     return HOURS.fullmatch(piece) is not None and HOURS_BEFORE.search(before) is not None
+
+
+TITLE_OR_LABEL = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Drs|Prof|Miss|Nurse)\.?|:)\s*\Z")
 
 
 def _addressed(text: str, start: int) -> bool:

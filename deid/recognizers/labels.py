@@ -23,13 +23,22 @@ JOIN = (
 )
 
 
-PLACE = r"(?P<value>(?:[A-ZÀ-Þ]|\d)[^\n;|]{1,90}?)(?=[ .]*(?:\n|;|\||\Z|[ ]{2}|(?<!\W\w)(?<!\W\w\w)(?<!\W\w\w\w)\.[ ]|[ ]\w+:))"  # a full stop after three letters or fewer ends a short form
+PLACE = r"(?P<value>(?:[A-ZÀ-Þ]|\d|(?:calle|avenida|avda|plaza|paseo|c/)\b)[^\n;|]{1,90}?)(?=[ .]*(?:\n|;|\||\Z|[ ]{2}|(?<!\W\w)(?<!\W\w\w)(?<!\W\w\w\w)SHORT_STREETS\.[ ]|[ ]\w+:))"  # a full stop after three letters or fewer ends a short form
+
+
+SHORT_STREETS = "".join(rf"(?<!{word})" for word in ("Avda", "Ctra", "Plza", "Glta", "Urbz", "avda", "ctra"))
 
 
 @cache
 def _placed(language: Language) -> re.Pattern[str] | None:
     words = language.either("label_place")
-    return re.compile(rf"(?<![\w-])(?i:{words})[ ]?(?:::?|=|#)[ \t]{{0,4}}{PLACE}") if words else None
+    return (
+        re.compile(
+            rf"(?<![\w-])(?i:{words})[ ]?(?:::?|=|#)[ \t]{{0,4}}{PLACE.replace('SHORT_STREETS', SHORT_STREETS)}"
+        )
+        if words
+        else None
+    )
 
 
 def labelled_places(page: Page) -> Iterator[Span]:
@@ -67,8 +76,15 @@ def _labelled(language: Language) -> tuple[re.Pattern[str], dict[str, Category]]
     ), kinds
 
 
+BADGE = re.compile(
+    r"\b(?:Officer|Ofc|Deputy|PD|Trooper|Sgt|Det|Detective|Sheriff|Sergeant|Constable|PC)\b\.?[ ][^\n,;:#]{2,40}?[ ]?#[ ]?(?P<value>[A-Z]?\d{3,6})\b"
+)
+
+
 def labelled_numbers(page: Page) -> Iterator[Span]:
     """Yield the number after a label. A value has a digit and four characters or more (a telephone's: three)."""
+    for match in BADGE.finditer(page.text):
+        yield Span(match.start("value"), match.end("value"), Category.ID, 0.8, "label")
     pattern, kinds = _labelled(page.language)
     for match in pattern.finditer(page.text):
         category = next(kind for name, kind in kinds.items() if match.group(name))

@@ -31,8 +31,9 @@ LESS_OF_NUMBER = re.compile(r"(?<![\w/.-])(?:[^\W_]{1,12}[-/.]){1,3}\Z")
 LONG_WORD = re.compile(r"[^\W\d_]{5}\Z")
 NAMED = frozenset((Category.NAME, Category.ADDRESS, Category.HOSPITAL, Category.ORGANIZATION))
 WITH_EDGES = NAMED | {Category.DATE}
-FIRST_WORD = re.compile(r"(?P<word>[^\W\d_]+)(?:[.:][ ]{0,2}|[ ]{1,2})(?=[\w(+#])")
+FIRST_WORD = re.compile(r"(?P<word>[^\W\d_]+(?:/[^\W\d_]+)?)(?:[.:][ ]{0,2}|[ ]{1,2})(?=[\w(+#])")
 LAST_WORD = re.compile(r"(?<=\w)[ ,.;/|]{1,3}(?P<word>[^\W\d_]+):?\Z")
+AN_HOUR = re.compile(r"(?<=\d)@\d{1,2}:\d\d\Z")
 LABEL_BEHIND = re.compile(r"[ ]?:")
 PREFIX_OF_NUMBER = re.compile(r"(?<![\w-])[A-Z]{1,4}-\Z")
 DEGREE_BEHIND = re.compile(
@@ -100,6 +101,8 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
         end -= 1
     if category in WITH_EDGES or category in DIRECT:
         start, end = _without_edges(page, start, end, category)
+    if category is Category.DATE:
+        end -= len(hour.group()) if (hour := AN_HOUR.search(text, start, end)) else 0
     if category is Category.NAME:
         end = _without_degree(text, start, end)
     piece = text[start:end]
@@ -110,7 +113,7 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
             return
         number = AGE_NUMBER.match(piece) or AGE_WORDS.match(piece)
         end = start + number.end() if number else end
-    yield Span(start, end, category, min(score, 1.0), "tagger")
+    yield Span(start, end, category, round(min(score, 1.0), 4), "tagger")  # threads round otherwise
 
 
 def _whole_number(text: str, start: int, end: int) -> tuple[int, int]:

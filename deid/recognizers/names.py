@@ -34,16 +34,18 @@ def _patterns(
             reverse=True,
         )
     )
+    wide = language.code == "es"  # "M.a José", and two spaces between two family names
+    short, gap = (r"(?:M\.[aª]\.?[ ])?", "[ ]{1,2}") if wide else ("", "[ ]")
     # CAP is case-sensitive, so the words before it carry their own case
     titled = re.compile(
-        rf"(?<![\w-])(?:{titles})\b\.?[ ]{{1,2}}(?P<name>(?:{PARTICLE}[ ]){{0,2}}{CAP}{DOT}(?:[ ]{WORD}){{0,3}})"
+        rf"(?<![\w-])(?:{titles})\b(?:\.[ ]{{0,2}}|:[ ]?|[ ]{{1,2}})(?P<name>{short}(?:{PARTICLE}[ ]){{0,2}}{CAP}{DOT}(?:{gap}{WORD}){{0,{5 if wide else 3}}})"
     )
     both = re.compile(
         rf"(?<![\w-])(?:Drs|DRS|Doctors|Messrs|drs)\b\.?[ ]{{1,2}}(?P<first>{NAME_ONLY})(?:,[ ](?P<more>{NAME_ONLY}))?,?[ ](?:and|AND|&|/)[ ](?P<name>{NAME_ONLY})"
     )
     labels = language.either("label_name")
     labelled = re.compile(
-        rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|;|=|#|>>)[ \t]{{0,4}}[\"“]?_{{0,6}})(?P<name>{NAME})"
+        rf"(?im:(?<![\w-])(?:{labels})(?:\(s\))?[ ]?(?:::?|;|=|#|>>)[ \t]{{0,4}}[\"“]?_{{0,6}})(?P<name>{short}{NAME.replace('?[ ]', '?' + gap)})"
     )
     credentials = r"M\.?D\.?|D\.?O\.?|R\.?N\.?|N\.P\.|NP|PA-?C|Ph\.?D\.?|LPN|PharmD|LCSW|FACS|DPT|MBBS|CRNA|APRN|FNP|DDS|MPH"
     credited = re.compile(
@@ -72,6 +74,9 @@ FOREIGN = re.compile(
         for s in SCRIPTS
     )
 )
+ABD = re.compile(
+    r"(?<![\w-])[Aa]bd[ -](?:al|el|ul|ur|ar|us|Al|El)[ -][^\W\d_]{3,20}(?!\w)"
+)  # a name, and no belly
 PAIR = re.compile(rf"(?<![\w-])(?P<first>{CAP})[ ](?:[A-Z]\.?[ ])?(?P<last>{CAP})(?![\w-])")
 
 
@@ -82,6 +87,8 @@ def names_by_list(page: Page) -> Iterator[Span]:
         given, family = lists.get(folded(match.group("first")), 0), lists.get(folded(match.group("last")), 0)
         if given & GIVEN_NAME and family & WELL_KNOWN_NAME and not family & ENGLISH_WORD:
             yield Span(match.start(), match.end(), Category.NAME, 0.75, "list")
+    for match in ABD.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.NAME, 0.8, "script")
     if page.text.isascii():
         return
     for match in FOREIGN.finditer(page.text):
@@ -122,6 +129,7 @@ TIGHT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z'-]+,[A-Z][A-Z'-]+)(?=[ ]{1,4}\d)") 
 DEGREE = re.compile(
     r"(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-?C)?|Ph\.?D|L\.?P\.?N|F\.?A\.?C\.?[SPC]|M\.?B\.?B\.?S|D\.?P\.?T|L\.?C\.?S\.?W)\b"
 )
+SMALL_PARTICLE = re.compile(rf"(?<!\w){PARTICLE}[ ]\Z")
 TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Prof|Drs|Nurse)\b\.?[ ]*", re.IGNORECASE)
 
 
@@ -149,6 +157,9 @@ def _trimmed(
             break
         if folded(word) in stop or any(c.isdigit() for c in word):
             break
+        if SMALL_PARTICLE.search(page.text, start, start_of_name + match.start()):
+            end = start_of_name + match.end()
+            continue
         if scores is not None and end > start:
             # past the first word the tagger may say that the name is over
             places = page.tokens(start + match.start(), start + match.end())

@@ -7,6 +7,7 @@ Where such a word stands before it, less suspicion of the tagger is enough; a wo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +33,9 @@ INITIAL_OF_FAMILY = re.compile(r"[ ][A-ZÀ-Þ](?:\.|(?=[ \t]*(?:\n|\Z|[,;)])))")
 BEFORE = re.compile(rf"(?<![\w'’-])(?P<word>{NAME_WORD})(?:(?P<dot>\.)?[ ]|-)\Z")
 CONTRACTED = re.compile(r"['’](?:m|s|re|ve|ll|d|t)\Z", re.IGNORECASE)
 INITIAL_BEHIND = re.compile(r"[ ][A-Z](?:\.|(?=\s*(?:\n|\Z|[ ]{2}|,|\d|[ ]\()|[ ]\d))")  # "Vu, Marek M"
-END_OF_NAME = re.compile(r"[ ]?(?:[,;)(\n/]|\Z)")
+SPEAKER = re.compile(r"(?m)^(?P<word>[A-ZÀ-Þ][\w'’-]{1,20}(?:[ ][A-ZÀ-Þ][\w'’-]{1,20})?):[ ]")
+END_OF_NAME = re.compile(r"[ ]?(?:[,;)(\n/]|[ ]|\Z)")
+GIVEN_BEHIND = re.compile(rf",[ ]?(?P<word>{NAME_WORD})(?=[ ]{{2}}|[ ]*(?:\n|\Z|[(;|])|[ ][A-Z]\b|\t)")
 REACH = 40  # characters before a name in which the word before it begins
 
 
@@ -79,13 +82,33 @@ def people_beside(page: Page) -> Iterator[Span]:
     for match in words.after.finditer(page.text):
         if _can_be_name(page, match.start("word"), match.end("word"), told=True):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
+    yield from _speakers(page)
     for match in (*AWARE.finditer(page.text), *FAMILY.finditer(page.text)):
         if _can_be_name(page, match.start("word"), match.end("word")):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
-    for match in (*words.logins.finditer(page.text), *BY_AND_WHEN.finditer(page.text)):
+    for match in (
+        *words.logins.finditer(page.text),
+        *BY_AND_WHEN.finditer(page.text),
+        *WHEN_AND_BY.finditer(page.text),
+    ):
         word = match.group("word")
         if not words.lists.get(folded(word), 0) & ENGLISH_WORD and folded(word) not in words.never:
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.75, "login")
+
+
+def _speakers(page: Page) -> Iterator[Span]:
+    """Yield who speaks in a chat: given names before a colon that begin two lines or more."""
+    said = [match for match in SPEAKER.finditer(page.text)]
+    lists = _words(page.language).lists
+    times = Counter(match.group("word") for match in said)
+    for match in said:
+        word = folded(match.group("word").split(" ")[0].split("-")[0])
+        if (
+            times[match.group("word")] > 1
+            and lists.get(word, 0) & (ANY_GIVEN_NAME | WELL_KNOWN_NAME)
+            and word not in _words(page.language).never
+        ):
+            yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
 
 
 def longer_names(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
@@ -104,6 +127,13 @@ def longer_names(page: Page, spans: Sequence[Span]) -> Iterator[Span]:
 def _longer_behind(page: Page, span: Span) -> int:
     text, end = page.text, span.end
     lists = _words(page.language).lists
+    given = GIVEN_BEHIND.match(text, end)
+    if (
+        given is not None
+        and " " not in text[span.start : end]
+        and _can_be_name(page, given.start("word"), given.end("word"), told=True)
+    ):
+        return given.end()
     carets = CARETS.match(text, end)
     if carets is not None:
         return carets.end()
@@ -216,6 +246,8 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone:
     )
     lists = words.lists.get(plain, 0)
     upright = word[0].isupper() and not word.isupper()
+    if page.scores is None and told and upright and page.language.code != "en":
+        return True  # there is no tagger to ask
     if not lists & ENGLISH_WORD:
         if lists & NAME_OR_PLACE:
             return upright or (len(word) > 2 and (told or suspicion > SUSPICION / 4))
@@ -225,6 +257,9 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone:
     return bool(lists & WELL_KNOWN_NAME) and suspicion > (SUSPICION if upright else SUSPICION_OF_WORDS)
 
 
+WHEN_AND_BY = re.compile(
+    r"\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?Z?(?:[ ]?[AaPp][Mm])?[ ]by[ ](?P<word>[^\W\d_]\w{2,24})(?=[ \t]*(?:\n|\Z|[.,;)]))"
+)
 BY_AND_WHEN = re.compile(
     r"\bby[ ](?P<word>[a-z][a-z.-]{2,24}\d{0,4})(?=,?[ ](?:on[ ]|at[ ]|@[ ]?)?\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}(?!\d))"
 )

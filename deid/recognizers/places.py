@@ -11,7 +11,7 @@ from deid.lexicon.lists import folded
 from deid.recognizers.names import CAP
 from deid.recognizers.page import Page
 from deid.spans import Category, Span
-from deid.tagger import ENGLISH_WORD, NAME_OR_PLACE, membership
+from deid.tagger import A_PLACE, ENGLISH_WORD, NAME_OR_PLACE, membership
 
 
 @cache
@@ -93,6 +93,12 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
             0.85,
         ),
         (re.compile(r"(?<!\w)(?:Apt|Apartment|Suite|Ste|Appartement)\.?\s?#?\d{1,4}[A-Z]?\b"), 0.8),
+        (
+            re.compile(
+                r"(?<![\w-])(?:[A-Z]{1,2}\d[A-Z\d]?[ ]\d[ABD-HJLNP-UW-Z]{2}|[ABCEGHJ-NPRSTVXY]\d[A-Z][ ]\d[A-Z]\d)(?![\w-])"
+            ),
+            0.8,
+        ),  # codes of the post, British and Canadian
         (re.compile(rf"\b(?:{short_states})\s\d{{5}}(?:-\d{{4}})?\b"), 0.9),
         (re.compile(r"(?<!\w)(?:P\.?\s?O\.?\s?Box|Post(?:al)?\s?Box)\s#?\d{1,6}\b", re.IGNORECASE), 0.9),
         (
@@ -132,16 +138,46 @@ def _patterns(language: Language) -> tuple[tuple[re.Pattern[str], float], ...]:
 
 
 @cache
-def _institutions(language: Language) -> tuple[re.Pattern[str], ...]:
+def _institutions(language: Language) -> tuple[re.Pattern[str], tuple[re.Pattern[str], ...]]:
     """Patterns for languages that name the kind of an institution first, and the postal code before the town."""
     kinds = language.either("institution_heads")
     codes = "|".join(language.words("postal_codes"))
     small = language.either("particles") or "(?!)"
-    more = rf"(?:[ ](?:(?:{small})[ ]){{0,2}}{CAP}){{1,5}}"
+    stop = "|".join(word.title() for word in language.words("not_names") if word.isalpha()) or "(?!)"
+    more = rf"(?:[ ](?:\d{{1,2}}[ ])?[\"“«]?(?:(?:{small})[ ]){{0,2}}(?!(?:{stop})\b){CAP}[\"”»]?){{1,5}}"
     kind = re.compile(rf"(?<![\w-])(?i:{kinds}){more}") if kinds else re.compile("(?!)")
-    town = rf"{CAP}(?:[ ](?:(?:{small})[ ])?{CAP}){{0,3}}"
+    town = rf"{CAP}(?:[ ](?:(?:{small})[ ]){{0,2}}{CAP}){{0,3}}"
+    others = _streets_by_head(language, codes, small, town) if language.words("house_none") else ()
     code = re.compile(rf"(?<![\w-])(?:{codes})(?:[ ,.-]{{1,3}}{town})?") if codes else re.compile("(?!)")
-    return kind, code
+    return kind, (code, *others)
+
+
+def _streets_by_head(language: Language, codes: str, small: str, town: str) -> tuple[re.Pattern[str], ...]:
+    """Patterns for streets whose kind comes first and whose number comes last, or is none ("s/n"); and provinces."""
+    small_heads = frozenset(language.words("street_heads_small"))  # "vía oral 20" is no street
+    heads = "|".join(
+        re.escape(form)
+        for head in sorted(language.words("street_heads"), key=len, reverse=True)
+        if len(head) > 1
+        for form in dict.fromkeys(
+            (head.title(), head.upper(), head.capitalize(), head if head in small_heads else head.title())
+        )
+    )
+    parts, none = language.either("house_parts"), "|".join(re.escape(w) for w in language.words("house_none"))
+    number = rf"(?:(?:nº|n\.º|núm\.?|número|no\.?|[Kk]m\.?)[ ]?)?(?:\d{{1,5}}(?:[.,]\d{{3}})?(?![\d/])|(?:{none})(?!\w))"
+    tail = rf"(?:[,.]?[ ]?-?[ ]?(?:(?i:{parts})\b\.?[ ]?\w{{0,4}}|\d{{1,2}}[ ]?[ºª°]?[ ]?[A-Za-z]?[ºª°]?(?![\w/])))*"
+    words = r"(?:(?:[^\W\d_]+\.?|-)[ -]{1,3}){0,6}?[^\W\d_]+\.?"
+    return (
+        re.compile(rf"(?<![\w-])(?:{heads})\.?[ ]{{0,2}}{words},?[ ]?{number}{tail}"),
+        re.compile(rf"(?<![\w-]){town},[ ](?:{number}{tail})(?=[ .,-]{{1,4}}(?:{codes}))"),
+        re.compile(rf"(?<=[,.][ ]){town}(?=,[ ](?:{codes}))"),
+        re.compile(rf"(?<!\w)(?i:{language.either('before_towns') or '(?!)'})[ ](?P<part>{town})"),
+        re.compile(rf"(?m)^(?P<part>{town})(?=,[ ](?:a[ ])?\d{{1,2}}(?:[/.-]\d|[ ]de[ ]))"),
+        re.compile(r"(?<!\w)(?:Apartado|Apdo\.?)(?:[ ]de)?(?:[ ][Cc]orreos)?[ ](?:nº[ ]?)?\d{2,6}\b"),
+        re.compile(
+            rf"(?<![\w-])(?:{'|'.join(re.escape(word) for word in sorted(language.words('provinces'), key=len, reverse=True)) or '(?!)'})(?!\w)"
+        ),
+    )
 
 
 @cache
@@ -161,10 +197,15 @@ def _named_tails(language: Language) -> tuple[re.Pattern[str], frozenset[str]]:
 def institutions(page: Page) -> Iterator[Span]:
     """Yield names of hospitals and practices that a word of their own and the kind at the end give away."""
     pattern, generic = _named_tails(page.language)
+    titles = frozenset(page.language.words("titles"))
     lists = membership(page.language)
     for match in pattern.finditer(page.text):
         start = match.start()
         words = match.group("name").split(" ")
+        if "of" in words[1:] and folded(words[0].strip(".")) in titles:  # "Dr. Volkov of Salina Clinic"
+            cut = words.index("of") + 1
+            start += sum(len(word) + 1 for word in words[:cut])
+            words = words[cut:]
         while words and folded(words[0].strip(".")) in generic:
             start += len(words.pop(0)) + 1
         own = [folded(word.strip(".").removesuffix("'s")) for word in words]
@@ -188,7 +229,7 @@ def _organized(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return (
         re.compile(rf"(?<![\w-])(?P<name>{name})[ ](?:{tails or '(?!)'})(?:(?<=[Ss]ons)[ ]{CAP})?(?![\w])"),
         re.compile(
-            rf"(?<![\w-])(?:University|Children's|General|Memorial|Royal|VA)[ ](?:Hospitals?|Clinics?|Medical Center|Infirmary)[ ]of[ ](?:the[ ])?{CAP}(?:[ ]{CAP}){{0,2}}"
+            rf"(?<![\w-])(?:(?:University|Children's|General|Memorial|Royal|VA)[ ](?:Hospitals?|Clinics?|Medical Center|Infirmary)[ ]of[ ]|University[ ]Hospitals?[ ](?:of[ ])?)(?:the[ ])?{CAP}(?:[ ]{CAP}){{0,2}}"
         ),
     )
 
@@ -217,12 +258,19 @@ def addresses(page: Page) -> Iterator[Span]:
     institutions, codes = _institutions(page.language)
     for match in institutions.finditer(page.text):
         yield Span(match.start(), match.end(), Category.HOSPITAL, 0.85, "address")
-    for match in codes.finditer(page.text):
-        yield Span(match.start(), match.end(), Category.ADDRESS, 0.85, "address")
+    for match in (match for code in codes for match in code.finditer(page.text)):
+        group = "part" if "part" in match.re.groupindex else 0
+        yield Span(match.start(group), match.end(group), Category.ADDRESS, 0.85, "address")
+    lists = membership(page.language)
     for pattern, score in _patterns(page.language):
         for match in pattern.finditer(page.text):
             group = "part" if "part" in pattern.groupindex else 0
             start = match.start(group)
+            if (
+                match.group(group).endswith((", MD", ", PA"))
+                and not lists.get(folded(match.group(group).split(" ")[0].strip(",")), 0) & A_PLACE
+            ):
+                continue  # "to Ada Lovelace, MD"
             yield Span(
                 start, start + len(match.group(group).rstrip(" ,")), Category.ADDRESS, score, "address"
             )

@@ -36,6 +36,7 @@ def _patterns(language: Language) -> _Spoken | None:
     month = language.either("months")
     ordinal = rf"(?:{language.either('spoken_ordinals')})\b"
     cardinal = rf"(?:(?:{ten})[\s-](?:{digit})|{ten}|{teen}|{digit})\b"
+    counts = language.either("spoken_counts") or "(?!)"
     of, century = language.either("of") or "(?!)", language.either("spoken_centuries")
     year = rf"(?:(?:{century})(?:\s(?:and\s)?(?:{cardinal})){{0,2}}|(?:18|19|20)\d\d)"
     after = rf"(?:,?\s(?:(?:{of})\s)?{year})?"
@@ -51,7 +52,7 @@ def _patterns(language: Language) -> _Spoken | None:
             rf"|(?:{month})\s(?:the\s)?{ordinal}{after}"
             rf"|(?:{month})\s{cardinal},?\s{year}"
             rf"|{cardinal}\s(?:slash|stroke)\s{cardinal}(?:\s(?:slash|stroke)\s(?:{year}|{cardinal}(?:\s{cardinal})?))?"
-            rf"|(?<=\bin\s){year}(?=\W))",
+            rf"|(?<=\bin\s)(?:(?:{century})(?:\s(?:and\s)?(?:{cardinal})){{1,2}})\b(?!\s(?:{counts})\b))",
             re.IGNORECASE,
         ),
     )

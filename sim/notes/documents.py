@@ -112,8 +112,16 @@ class Case:
 
 @cache
 def phrases() -> dict[str, Any]:
-    """Return the phrases and terms."""
-    return tomllib.loads(resources.files("sim.notes").joinpath("phrases.toml").read_text(encoding="utf-8"))
+    """Return the phrases and terms of both files."""
+    folder = resources.files("sim.notes")
+    book, wider = (
+        tomllib.loads(folder.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+        for name in ("phrases", "phrases_wider")
+    )
+    for name in ("clinical", "clinical_who", "everyday", "everyday_who"):
+        book[name] += wider[name]
+    book["terms"] |= wider["terms"]
+    return book
 
 
 @cache
@@ -338,6 +346,8 @@ WHO: dict[str, tuple[Category, Callable[[Case], str]]] = {
     "vehicle": (C.VEHICLE, lambda c: _vehicle(c.rng)),
     "dev": (C.DEVICE, lambda c: _device(c.rng)),
     "bio": (C.BIOMETRIC, lambda c: make.number(c.rng)),
+    "gps": (C.ADDRESS, lambda c: f"{c.rng.uniform(-60, 70):.{c.rng.integers(3, 7)}f}{pick(c.rng, (', ', ',', ' / '))}{c.rng.uniform(-170, 170):.{c.rng.integers(3, 7)}f}"),
+    "mac": (C.DEVICE, lambda c: pick(c.rng, (":", "-")).join(make.shaped(c.rng, "xx") for _ in range(6))),
     "id": (C.ID, lambda c: make.number(c.rng)),
 }  # fmt: skip
 
@@ -511,6 +521,8 @@ def noisy(text: str, rng: Rng) -> str:
     return " ".join(text) if len(text) < 8 else text.replace("i", "1", 1).replace("e", "c", 1)
 
 
+TIGHT = 0.05  # of the notes
+LOOSE = re.compile(r"(?<=[:;,.])(?P<gap> )(?=\w)")
 BULLETS = ("", "", "", "- ", "* ", "• ", "#", "> ", "| ", "  ")
 
 
@@ -572,8 +584,24 @@ def _table(note: Note, case: Case) -> None:
 def _cased(note: Note, rng: Rng) -> Note:
     """Return a note mostly as it is; now and then all in capitals or all in small letters."""
     r = rng.random()
-    changed = note.text.upper() if r < 0.08 else note.text.lower() if r < 0.17 else note.text
-    return Note(changed if len(changed) == len(note.text) else note.text, note.spans)
+    changed = note.text.upper() if r < 0.08 else note.text.lower() if r < 0.2 else note.text
+    whole = Note(changed if len(changed) == len(note.text) else note.text, note.spans)
+    return _tight(whole, rng) if rng.random() < TIGHT else whole
+
+
+def _tight(note: Note, rng: Rng) -> Note:
+    """Return a note without some of the spaces behind stops and colons and before labels, as forms lose them."""
+    held = {place for start, end, _ in note.spans for place in range(start, end)}
+    cut = {
+        match.start("gap")
+        for match in LOOSE.finditer(note.text)
+        if match.start("gap") not in held and rng.random() < 0.35
+    }
+    if not cut:
+        return note
+    moved = np.cumsum([place in cut for place in range(len(note.text) + 1)])
+    text = "".join(c for place, c in enumerate(note.text) if place not in cut)
+    return Note(text, [(s - int(moved[s]), e - int(moved[e]), kind) for s, e, kind in note.spans])
 
 
 def notes(seed: int, count: int) -> Iterator[Note]:

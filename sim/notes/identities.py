@@ -128,7 +128,7 @@ class Person:
             "initial": f"{f[0]}. {l}", "initials": f"{f[0]}.{m[0]}. {l}", "initial-": f"{f[0]} {l}",
             "comma": f"{l}, {f}", "comma m": f"{l}, {f} {m[0]}.", "comma m-": f"{l}, {f} {m[0]}", "comma i": f"{l}, {f[0]}.",
             "comma all": f"{l}, {f} {m}", "comma tight": f"{l},{f}", "comma i-": f"{l}, {f[0]}", "reversed": f"{l} {f}",
-            "jr": f"{f} {l} {pick(rng, ('Jr.', 'Sr.', 'III', 'II', 'Jr', 'IV'))}", "nick": f'{f} "{m}" {l}', "trail": f"{l} {f[0]}", "trail2": f"{l} {f[0]}{m[0]}",
+            "jr": f"{f} {l} {pick(rng, ('Jr.', 'Sr.', 'III', 'II', 'Jr', 'IV'))}", "nick": f'{f} "{m}" {l}', "trail": f"{l} {f[0]}", "trail2": f"{l} {f[0]}{m[0]}", "first l": f"{f} {l[0].upper()}.",
             "first": f, "last": l,
         }  # fmt: skip
         if not form:
@@ -136,7 +136,7 @@ class Person:
             if r < 0.42:
                 form = "full"
             elif r < 0.86:
-                form = pick(rng, tuple(forms)[1:-6])
+                form = pick(rng, tuple(forms)[1:-7])
             else:
                 form = pick(rng, tuple(forms)[:-2])
         text = forms[form]
