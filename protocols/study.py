@@ -238,8 +238,8 @@ class Study:
         if self.exact is not None:
             raise MalformedStudy(
                 "validation",
-                "not of an exact study: its result comes with standard errors and a likelihood. What is to be "
-                "tried on patients it has not seen is a model with privacy: another mode",
+                "not of an exact study: its result comes with standard errors and a likelihood. What is to "
+                "be tried on patients it has not seen is a model with privacy: another mode",
             )
         if not plan.looks(self.training.rounds):
             raise MalformedStudy(
