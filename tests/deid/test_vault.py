@@ -1,5 +1,6 @@
 """Pseudonyms: stable, unlinkable without vault and key, never derived from the patient's own information."""
 
+import hashlib
 import sqlite3
 import stat
 from pathlib import Path
@@ -24,6 +25,28 @@ def test_the_same_patient_gets_the_same_pseudonym_after_a_restart(tmp_path: Path
     assert first.ids[0] == first.ids[2] != first.ids[1]
     assert again.ids.tolist() == [first.ids[1], first.ids[0]]
     assert again.shift_days.tolist() == [first.shift_days[1], first.shift_days[0]]
+
+
+def test_more_patients_than_are_remembered_keep_their_pseudonyms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deid.vault._REMEMBERED", 3)
+    vault = opened(tmp_path / "v")
+    names = [str(n) for n in range(10)]
+    first = vault.pseudonyms(names, namespace="mrn")
+    for _ in range(2):
+        some = vault.pseudonyms(["3", "new", "9"], namespace="mrn")
+        assert some.ids[[0, 2]].tolist() == first.ids[[3, 9]].tolist()
+        assert vault.pseudonyms(names, namespace="mrn").ids.tolist() == first.ids.tolist()
+    assert vault.pseudonyms(["3"], namespace="mrn", project="p").ids[0] != first.ids[3]
+
+
+def test_numbers_of_names_are_keyed_blake2b_of_each(tmp_path: Path) -> None:
+    names = [b"", b"a", b"a" * 200, b"a"]
+    numbers = opened(tmp_path / "v").record_ids(names, label="group").tolist()
+    key = KEY.keyed(b"record ids", b"group")
+    digests = [hashlib.blake2b(name, digest_size=8, key=key).digest() for name in names]
+    assert numbers == [int.from_bytes(digest, "big") & (2**63 - 1) for digest in digests]
 
 
 def test_a_namespace_is_another_patient(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from node.ingest.intake import Progress
 from node.omop.fact_loading import HELD_FACTS
+from node.omop.store import OmopStore
 from tests.bench.fhir import lines
 from tests.node.made_facts import LAB, event, hospital
 
@@ -99,6 +100,15 @@ def test_nothing_of_a_batch_stays_in_memory_after_it(tmp_path: Path) -> None:
     assert late < 1.3 * early, held
     site.store.close()
     site.vault.close()
+
+
+@pytest.mark.parametrize(("limit", "log"), [("80MB", "15.2 MiB"), ("1GB", "59.1 MiB"), ("8GB", "122.0 MiB")])
+def test_the_log_grows_with_what_the_store_may_hold_in_memory(tmp_path: Path, limit: str, log: str) -> None:
+    with (
+        OmopStore.open(tmp_path / "omop.duckdb", memory_limit=limit) as store,
+        closing(store.cursor()) as cursor,
+    ):
+        assert cursor.execute("SELECT current_setting('checkpoint_threshold')").fetchone() == (log,)
 
 
 def test_a_file_ten_times_as_large_takes_no_more_than_what_the_database_may_hold(tmp_path: Path) -> None:
