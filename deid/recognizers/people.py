@@ -258,7 +258,7 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone:
 
 
 WHEN_AND_BY = re.compile(
-    r"\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?Z?(?:[ ]?[AaPp][Mm])?[ ]by[ ](?P<word>[^\W\d_]\w{2,24})(?=[ \t]*(?:\n|\Z|[.,;)]))"
+    r"(?:\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?Z?(?:[ ]?[AaPp][Mm])?|\d[/.-]\d{2,4})[ ]by[ ](?P<word>[^\W\d_]\w{2,24})(?=[ \t]*(?:\n|\Z|[.,;)]))"
 )
 BY_AND_WHEN = re.compile(
     r"\bby[ ](?P<word>[a-z][a-z.-]{2,24}\d{0,4})(?=,?[ ](?:on[ ]|at[ ]|@[ ]?)?\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}(?!\d))"
