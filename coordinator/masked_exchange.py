@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from privacy.errors import UnopenedMask
 from privacy.ring_words import WORD_BYTES, unpacked, width_of
-from privacy.secure_sum import SealedShares
+from privacy.secure_sum import AGREE_FROM, SealedShares
+from privacy.sum_channel import verify_survivors
 from privacy.sum_collector import SumCollector
 from protocols.ids import NodeId
 from protocols.pieces import PIECE_BYTES
@@ -31,6 +32,7 @@ class _Step:
 
     sent: set[NodeId] = field(default_factory=set)
     survivors: tuple[NodeId, ...] = ()
+    agreements: dict[NodeId, bytes] = field(default_factory=dict)  # signed, where two or more are missing
     revealed: set[NodeId] = field(default_factory=set)
     adding: set[asyncio.Task[None]] = field(default_factory=set)  # long vectors that are all here
     closed: bool = False
@@ -48,6 +50,7 @@ class MaskedExchange:
         self._members = members
         self._most_values = most_values
         self._collector = SumCollector(members.parameters, folder=folder)
+        self._digest = members.parameters.digest()
         self._advertised: set[NodeId] = set()
         self._shared: set[NodeId] = set()
         self._steps: dict[int, _Step] = {}
@@ -71,7 +74,7 @@ class MaskedExchange:
         """Nothing: every step's keys are there."""
 
     def heard(self, node: NodeId, frame: pb.NodeFrame) -> None:
-        """Take an advert, shares, an input or a reveal."""
+        """Take an advert, shares, an input, an agreement or a reveal."""
         match frame.WhichOneof("body"):
             case "sum_advert":
                 self._collector.advert(node, frame.sum_advert.envelope)
@@ -82,6 +85,8 @@ class MaskedExchange:
                 self._shared.add(node)
             case "sum_input":
                 self._input(node, frame.sum_input)
+            case "sum_agreement":
+                self._agreement(node, frame.sum_agreement)
             case "sum_reveal":
                 self._reveal(node, frame.sum_reveal)
             case _:
@@ -96,16 +101,21 @@ class MaskedExchange:
         self._collector.drop(node)
 
     async def total(self, step: int) -> StepTotal:
-        """Announce who is in, collect shares, subtract the masks."""
+        """Announce who is in, have them compare it where it matters, collect shares, subtract the masks."""
         state, members = self._step(step), self._members
         while state.adding:
             await asyncio.wait(state.adding)
         state.survivors = self._collector.close(step)
         state.closed = True
         members.enough(state.survivors)
-        announcement = pb.SumSurvivors(
-            session_id=members.id, step=step, survivors=[node.raw for node in state.survivors]
-        )
+        named = [node.raw for node in state.survivors]
+        if len(members.parameters.participants) - len(named) >= AGREE_FROM:
+            ask = pb.SumAgree(session_id=members.id, step=step, survivors=named)
+            members.send(state.survivors, pb.CoordinatorFrame(sum_agree=ask))
+            await self._agreed(state)
+        announcement = pb.SumSurvivors(session_id=members.id, step=step, survivors=named)
+        for node, statement in state.agreements.items():
+            announcement.agreements[str(node)] = statement
         members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
         total = await self._opened_total(step, state)
         return StepTotal(total, state.survivors, width_of(total) if len(total) > FEW_VALUES else WORD_BYTES)
@@ -156,6 +166,35 @@ class MaskedExchange:
                 "session %s step %d: a vector could not be added", self._members.parameters.session_id, step
             )
         self._members.bell.ring()
+
+    def _agreement(self, node: NodeId, sent: pb.SumAgreement) -> None:
+        state, entry = self._steps.get(sent.step), self._members.broker.roll.roster.active_nodes.get(node)
+        if state is None or not state.closed or node not in state.survivors or entry is None:
+            raise ValueError("nothing to agree on")
+        verify_survivors(
+            sent.statement,
+            state.survivors,
+            digest=self._digest,
+            step=sent.step,
+            node=node,
+            key=entry.public_key,
+        )
+        state.agreements[node] = sent.statement
+
+    async def _agreed(self, state: _Step) -> None:
+        """Wait until enough survivors have signed that they were told the same. Raises: Refused."""
+        members, threshold = self._members, self._members.parameters.threshold
+        await members.bell.until(
+            lambda: (
+                members.closed
+                or len(state.agreements) >= threshold
+                or len(state.agreements.keys() | (set(state.survivors) & members.alive)) < threshold
+            ),
+            timeout_s=REVEAL_DEADLINE_S,
+        )
+        members.must_be_open()
+        if len(state.agreements) < threshold:
+            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
 
     def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
         state = self._steps.get(sent.step)

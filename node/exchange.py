@@ -96,7 +96,7 @@ class MaskedExchange:
         return pb.NodeFrame(sum_advert=pb.SumAdvert(session_id=self._id, envelope=self._party.advert()))
 
     async def follow(self, body: object) -> bool:
-        """Take adverts or shares; ready once the shares are here."""
+        """Take adverts, shares, or who is left of a step; ready once the shares are here."""
         match body:
             case pb.SumAdverts():
                 if self._adverts_seen:
@@ -115,6 +115,12 @@ class MaskedExchange:
                 delivered = {NodeId.parse(node): data for node, data in body.sealed.items()}
                 await asyncio.to_thread(self._party.deliver, delivered)
                 return True
+            case pb.SumAgree():
+                survivors = [NodeId(raw) for raw in body.survivors]
+                statement = self._party.agree(step=body.step, survivors=survivors)
+                agreement = pb.SumAgreement(session_id=self._id, step=body.step, statement=statement)
+                self._send(pb.NodeFrame(sum_agreement=agreement))
+                return False
             case _:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
 
@@ -152,7 +158,8 @@ class MaskedExchange:
         survivors = [NodeId(raw) for raw in body.survivors]
         if len(set(survivors)) != len(survivors):
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        shares = self._party.reveal(step=body.step, survivors=survivors)
+        agreements = {NodeId.parse(node): data for node, data in body.agreements.items()}
+        shares = self._party.reveal(step=body.step, survivors=survivors, agreements=agreements)
         by_peer = {str(peer): share for peer, share in shares.items()}
         frame = pb.SumReveal(session_id=self._id, step=body.step, shares=by_peer)
         return Revealing(body.step, pb.NodeFrame(sum_reveal=frame))

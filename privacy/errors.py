@@ -10,6 +10,7 @@ SecureSumError (ValueError)
 │   ├── BadAdvert       a public key that its node did not sign for this session
 │   └── BadShares       shares, or seeds, that do not open or have another form
 ├── TooFewSurvivors     a refusal: opening the masks would show a sum of too few
+├── Disagreement        a refusal: too few others were told of the same survivors
 ├── TooFewReveals       a refusal: fewer opened their shares than the threshold
 └── UnopenedMask        a fault: the shares that came do not give a peer's secret
 
@@ -63,7 +64,7 @@ class StepReused(ProtocolViolation):
 
 
 class BadStatement(ProtocolViolation):
-    """A key, commitment or endorsement that its signer did not sign for this session and step."""
+    """A key, commitment, endorsement or agreement that its signer did not sign for this session and step."""
 
 
 class BadAdvert(ProtocolViolation):
@@ -91,6 +92,15 @@ class TooFewSurvivors(SecureSumError):
         super().__init__(f"{got} parties are left, {fewest} are needed")
         self.got = got
         self.fewest = fewest
+
+
+class Disagreement(SecureSumError):
+    """`got` survivors signed that they were told of the same ones, and `threshold` have to."""
+
+    def __init__(self, *, got: int, threshold: int) -> None:
+        super().__init__(f"{got} survivors were told the same, {threshold} are needed")
+        self.got = got
+        self.threshold = threshold
 
 
 class TooFewReveals(SecureSumError):

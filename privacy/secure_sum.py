@@ -6,6 +6,7 @@ The protocol (Bonawitz et al. 2017 on the full graph, many steps per session; do
     advert: X25519 key, signed           →   all adverts                        advert, adverts
     shares: per peer, sealed; wraps      →   what the others sealed for it      shares, outgoing
     step k: vector + masks               →   survivors of step k                input, close
+            (two or more missing: the survivors, signed → everybody's statements agree)
             shares of the survivors' self seeds and the others' wrap keys  →    reveal, total
 
 Parties are privacy.sum_party.SumParty, the other side is privacy.sum_collector.SumCollector. Who has not
@@ -16,12 +17,15 @@ given, no honest party's vector is opened by itself, whatever the coordinator sa
 who dropped out. They learn per step at most one sum of honest parties' vectors, and nothing else about them.
 A party or the coordinator can spoil a total; that is not prevented.
 
-How many are in that sum. Let n be the parties, c the colluders, t the threshold, and d the dropouts that each
-party accepts: n - max(t, minimum_survivors). A party opens shares of at most d wrap keys, and t - c honest
-shares open one, so (n - c)·d / (t - c) are opened at most. Up to d = 1 that is less than 2: the sum is over
-n - 1 parties at least, as each was told. From d = 2 on, a coordinator that tells each party of other dropouts
-takes more than d out: of n = 10 with c = d = 3 five, which leaves the sum of two honest parties
-(tests/privacy/test_secure_sum_stories.py). Parties do not yet compare what they were told.
+How many are in that sum: the honest ones among the survivors that some of them was told of, or all but one,
+whatever the coordinator tells whom. Let n be the parties, c the colluders, t the threshold, so 2t > n + c. A
+party that is told of one missing party opens at most one wrap key, and t - c honest shares open one:
+(n - c) / (t - c) < 2, so no second one is opened. A party that is told of more (`AGREE_FROM`) opens shares
+only after t survivors signed that they were told of the same ones (the consistency check of Bonawitz et al.
+2017, section 6.2). Nobody honest signs twice in a step, or signs and then opens shares for others; two sets
+would need 2(t - c) <= n - c honest signatures, so there is one set at most, of whom none is opened as a
+dropout: beside the t - c that signed are at most n - t honest parties, and n - t + c < t. What a coordinator
+could do without this stands in tests/privacy/test_secure_sum_stories.py.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ MAX_STEPS = 2**16  # set-up sends about 130 bytes per peer and step
 MAX_PURPOSE = 200  # characters; "training:" and a hash
 TAG_BYTES = 16  # of ChaCha20-Poly1305
 STEP_SHARES_BYTES: Final = 2 * SHARE_BYTES  # a step's share of the self seed, then of the wrap key
+AGREE_FROM = 2  # missing parties, from which survivors compare what they were told
 CHECK_BYTES = 32  # what a recovered self seed is compared with
 
 

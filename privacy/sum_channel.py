@@ -6,13 +6,15 @@ coordinator cannot stand between two honest parties; each derived key has one us
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from privacy import masks
-from privacy.errors import BadAdvert, BadShares
+from privacy.errors import BadAdvert, BadShares, BadStatement
 from privacy.masks import SEED_BYTES
 from privacy.secure_sum import CHECK_BYTES, wrap_bytes
 from protocols.envelope import BadEnvelope, Purpose, SignedEnvelope, sign, verify
@@ -47,6 +49,37 @@ def advertised_key(envelope: SignedEnvelope, *, digest: bytes, node: NodeId) -> 
     if envelope.payload[:DIGEST_BYTES] != digest:
         raise BadAdvert("signed for another session", node=node)
     return envelope.payload[DIGEST_BYTES:]
+
+
+def sign_survivors(
+    survivors: Collection[NodeId], *, digest: bytes, step: int, me: NodeId, key: Ed25519PrivateKey
+) -> bytes:
+    """Return the envelope by which `me` says that it was told of exactly these survivors of a step."""
+    payload = _survivors_payload(survivors, digest=digest, step=step)
+    return sign(payload, purpose=Purpose.SUM_AGREEMENT, signer=str(me), key=key).to_bytes()
+
+
+def verify_survivors(
+    statement: bytes,
+    survivors: Collection[NodeId],
+    *,
+    digest: bytes,
+    step: int,
+    node: NodeId,
+    key: Ed25519PublicKey,
+) -> None:
+    """Check that `node` was told of exactly these survivors. Raises: BadStatement."""
+    try:
+        envelope = SignedEnvelope.from_bytes(statement)
+        payload = verify(envelope, purpose=Purpose.SUM_AGREEMENT, signer=str(node), key=key)
+    except BadEnvelope as error:
+        raise BadStatement(f"no agreement of {node}") from error
+    if payload != _survivors_payload(survivors, digest=digest, step=step):
+        raise BadStatement(f"{node} was told of other survivors")
+
+
+def _survivors_payload(survivors: Collection[NodeId], *, digest: bytes, step: int) -> bytes:
+    return digest + step.to_bytes(4, "big") + b"".join(node.raw for node in sorted(survivors))
 
 
 class PairChannel:

@@ -1,14 +1,15 @@
 """One participant of a secure sum. Pure: no sockets, no clock; the caller carries the messages.
 
 In order: advert, shares, deliver; then for each step, in any order and from any thread: (prepare,) masked, or
-masking for a vector that is sent in pieces; reveal. What a step no longer needs is forgotten, so that a later
-look into the memory opens nothing.
+masking for a vector that is sent in pieces; (agree,) reveal. What a step no longer needs is forgotten, so
+that a later look into the memory opens nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,6 +20,8 @@ from privacy.errors import (
     BadAdvert,
     BadParameters,
     BadShares,
+    BadStatement,
+    Disagreement,
     OutOfOrder,
     ProtocolViolation,
     StepReused,
@@ -35,9 +38,17 @@ from privacy.masks import (
 )
 from privacy.ring_words import Packed
 from privacy.rng import SecureBits, Words
-from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
+from privacy.secure_sum import AGREE_FROM, STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
-from privacy.sum_channel import KEY_BYTES, PairChannel, sign_advert, verify_advert, wrap
+from privacy.sum_channel import (
+    KEY_BYTES,
+    PairChannel,
+    sign_advert,
+    sign_survivors,
+    verify_advert,
+    verify_survivors,
+    wrap,
+)
 from protocols.ids import NodeId
 
 
@@ -111,7 +122,8 @@ class SumParty:
     Guarantee, whatever the coordinator sends: each step's mask covers one vector; for one peer and step a
     share of the self seed or of the wrap key is revealed, never both; each step is revealed once, only after
     its vector was sent, and only if told of at least max(threshold, minimum_survivors) survivors, this one
-    among them (what others were told: privacy.secure_sum). Refusals change nothing.
+    among them; if two or more are missing, only if `threshold` survivors signed that they were told the same
+    (why: privacy.secure_sum). Refusals change nothing.
     """
 
     def __init__(
@@ -158,6 +170,7 @@ class SumParty:
         self._prepared: dict[int, tuple[bytes, Words]] = {}
         self._masked: dict[int, Masking] = {}  # whose masks are used up, or about to be
         self._revealed: set[int] = set()
+        self._agreed: dict[int, frozenset[NodeId]] = {}  # survivors by step, as signed
         self._lock = Lock()  # a step's one use is taken under it
 
     def advert(self) -> bytes:
@@ -273,23 +286,49 @@ class SumParty:
             masking = self._masked[step] = Masking(streams, length=length)
         return masking
 
-    def reveal(self, *, step: int, survivors: Collection[NodeId]) -> dict[NodeId, bytes]:
+    def agree(self, *, step: int, survivors: Collection[NodeId]) -> bytes:
+        """Return the signed word that this party was told of exactly these survivors. Once a step.
+
+        From then on it reveals for no others. Raises: TooFewSurvivors, StepReused, OutOfOrder,
+            ProtocolViolation, also where so few are missing that no word is needed.
+        """
+        left = self._survivors(step, survivors)
+        if not self.must_agree(left):
+            raise ProtocolViolation("as many are there as need no agreement")
+        with self._lock:
+            self._must_be_unrevealed(step)
+            if step in self._agreed:
+                raise StepReused(step=step)
+            self._agreed[step] = left
+        return sign_survivors(left, digest=self._digest, step=step, me=self._me, key=self._signing_key)
+
+    def must_agree(self, survivors: Collection[NodeId]) -> bool:
+        """Return whether survivors must have compared what they were told before they reveal."""
+        return len(self.parameters.participants) - len(survivors) >= AGREE_FROM
+
+    def reveal(
+        self,
+        *,
+        step: int,
+        survivors: Collection[NodeId],
+        agreements: Mapping[NodeId, bytes] = MappingProxyType({}),
+    ) -> dict[NodeId, bytes]:
         """Return one share by participant: of a survivor's self seed, of anybody else's wrap key. Once.
 
-        Raises: TooFewSurvivors, StepReused, OutOfOrder, ProtocolViolation.
+        Args: agreements: what survivors signed, by survivor, where `must_agree`; wrong ones do not count.
+        Raises: Disagreement, TooFewSurvivors, StepReused, OutOfOrder, ProtocolViolation.
         """
-        self._must_be_open(step)
-        left = set(survivors)
-        if len(left) != len(survivors) or not left <= set(self._held):
-            raise ProtocolViolation("survivors are participants and each stands once")
-        if self._me not in left:
-            raise ProtocolViolation("this party sent its vector and is no survivor")
-        self._enough(len(left))
+        left = self._survivors(step, survivors)
+        if self.must_agree(left):
+            signed = sum(
+                self._signed(agreements[node], left, step=step, node=node) for node in left & set(agreements)
+            )
+            if signed < self.parameters.threshold:
+                raise Disagreement(got=signed, threshold=self.parameters.threshold)
         with self._lock:
-            if step not in self._masked or not self._masked[step].finished:
-                raise OutOfOrder(f"no whole vector was sent for step {step}")
-            if step in self._revealed:
-                raise StepReused(step=step)
+            self._must_be_unrevealed(step)
+            if self._agreed.get(step, left) != left:
+                raise ProtocolViolation("this party signed for other survivors")
             self._revealed.add(step)
             shares = {}
             for owner, held in self._held.items():
@@ -298,6 +337,30 @@ class SumParty:
                 shares[owner] = bytes(held[start:middle] if owner in left else held[middle:end])
                 held[start:end] = bytes(STEP_SHARES_BYTES)
         return shares
+
+    def _survivors(self, step: int, survivors: Collection[NodeId]) -> frozenset[NodeId]:
+        self._must_be_open(step)
+        left = frozenset(survivors)
+        if len(left) != len(survivors) or not left <= set(self._held):
+            raise ProtocolViolation("survivors are participants and each stands once")
+        if self._me not in left:
+            raise ProtocolViolation("this party sent its vector and is no survivor")
+        self._enough(len(left))
+        return left
+
+    def _signed(self, statement: bytes, survivors: frozenset[NodeId], *, step: int, node: NodeId) -> bool:
+        key = self._signing_key.public_key() if node == self._me else self._peer_keys[node]
+        try:
+            verify_survivors(statement, survivors, digest=self._digest, step=step, node=node, key=key)
+        except BadStatement:
+            return False
+        return True
+
+    def _must_be_unrevealed(self, step: int) -> None:
+        if step not in self._masked or not self._masked[step].finished:
+            raise OutOfOrder(f"no whole vector was sent for step {step}")
+        if step in self._revealed:
+            raise StepReused(step=step)
 
     def _share_out(self) -> SealedShares:
         """Draw the secrets of all steps and return them shared, sealed and wrapped."""

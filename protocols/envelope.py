@@ -33,10 +33,11 @@ class Purpose:
     SUM_INPUT = "secure-sum input"
     SUM_INPUTS = "secure-sum inputs"
     SUM_ENDORSEMENT = "secure-sum endorsement"
+    SUM_AGREEMENT = "secure-sum agreement"
     ALL = frozenset(
         {
             *(ROSTER, QUESTION, STUDY, MODEL, RENEWAL),
-            *(SUM_ADVERT, SUM_KEY, SUM_INPUT, SUM_INPUTS, SUM_ENDORSEMENT),
+            *(SUM_ADVERT, SUM_KEY, SUM_INPUT, SUM_INPUTS, SUM_ENDORSEMENT, SUM_AGREEMENT),
         }
     )
 

@@ -181,6 +181,6 @@ class MaskedSums:
             masked = party.masked(vector, step=step, context=context)
             self.collector.input(node, masked, step=step, context=context)
         survivors = self.collector.close(step)
-        for node in survivors:
+        for node in survivors:  # all of them: no party drops out here
             self.collector.reveal(node, self.parties[node].reveal(step=step, survivors=survivors), step=step)
         return self.collector.total(step)

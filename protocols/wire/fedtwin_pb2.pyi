@@ -53,7 +53,7 @@ class RenewReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class NodeFrame(_message.Message):
-    __slots__ = ("hello", "offer_reply", "study_reply", "data_epoch", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw", "sum_commit", "sum_ciphertext", "sum_endorsement", "made_key", "fixed_inputs", "opened_sum")
+    __slots__ = ("hello", "offer_reply", "study_reply", "data_epoch", "sum_advert", "sum_shares", "sum_input", "sum_reveal", "sum_withdraw", "sum_commit", "sum_ciphertext", "sum_endorsement", "sum_agreement", "made_key", "fixed_inputs", "opened_sum")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OFFER_REPLY_FIELD_NUMBER: _ClassVar[int]
     STUDY_REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class NodeFrame(_message.Message):
     SUM_COMMIT_FIELD_NUMBER: _ClassVar[int]
     SUM_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
     SUM_ENDORSEMENT_FIELD_NUMBER: _ClassVar[int]
+    SUM_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     MADE_KEY_FIELD_NUMBER: _ClassVar[int]
     FIXED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     OPENED_SUM_FIELD_NUMBER: _ClassVar[int]
@@ -81,13 +82,14 @@ class NodeFrame(_message.Message):
     sum_commit: SumCommit
     sum_ciphertext: SumCiphertext
     sum_endorsement: SumEndorsement
+    sum_agreement: SumAgreement
     made_key: MadeKey
     fixed_inputs: FixedInputs
     opened_sum: OpenedSum
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., data_epoch: _Optional[_Union[DataEpoch, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ..., sum_commit: _Optional[_Union[SumCommit, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorsement: _Optional[_Union[SumEndorsement, _Mapping]] = ..., made_key: _Optional[_Union[MadeKey, _Mapping]] = ..., fixed_inputs: _Optional[_Union[FixedInputs, _Mapping]] = ..., opened_sum: _Optional[_Union[OpenedSum, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer_reply: _Optional[_Union[OfferReply, _Mapping]] = ..., study_reply: _Optional[_Union[StudyReply, _Mapping]] = ..., data_epoch: _Optional[_Union[DataEpoch, _Mapping]] = ..., sum_advert: _Optional[_Union[SumAdvert, _Mapping]] = ..., sum_shares: _Optional[_Union[SumShares, _Mapping]] = ..., sum_input: _Optional[_Union[SumInput, _Mapping]] = ..., sum_reveal: _Optional[_Union[SumReveal, _Mapping]] = ..., sum_withdraw: _Optional[_Union[SumWithdraw, _Mapping]] = ..., sum_commit: _Optional[_Union[SumCommit, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorsement: _Optional[_Union[SumEndorsement, _Mapping]] = ..., sum_agreement: _Optional[_Union[SumAgreement, _Mapping]] = ..., made_key: _Optional[_Union[MadeKey, _Mapping]] = ..., fixed_inputs: _Optional[_Union[FixedInputs, _Mapping]] = ..., opened_sum: _Optional[_Union[OpenedSum, _Mapping]] = ...) -> None: ...
 
 class CoordinatorFrame(_message.Message):
-    __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close", "sum_key", "sum_inputs", "sum_ciphertext", "sum_endorse", "make_key", "fix_inputs", "open_sum", "forget_keys")
+    __slots__ = ("welcome", "offer", "run", "cancel", "study", "roster", "revoked", "sum_open", "sum_adverts", "sum_deliver", "sum_survivors", "sum_result", "sum_close", "sum_key", "sum_inputs", "sum_ciphertext", "sum_endorse", "make_key", "fix_inputs", "open_sum", "forget_keys", "sum_agree")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +111,7 @@ class CoordinatorFrame(_message.Message):
     FIX_INPUTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_SUM_FIELD_NUMBER: _ClassVar[int]
     FORGET_KEYS_FIELD_NUMBER: _ClassVar[int]
+    SUM_AGREE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     run: Run
@@ -130,7 +133,8 @@ class CoordinatorFrame(_message.Message):
     fix_inputs: FixInputs
     open_sum: OpenSum
     forget_keys: ForgetKeys
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ..., sum_key: _Optional[_Union[SumKey, _Mapping]] = ..., sum_inputs: _Optional[_Union[SumInputs, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorse: _Optional[_Union[SumEndorse, _Mapping]] = ..., make_key: _Optional[_Union[MakeKey, _Mapping]] = ..., fix_inputs: _Optional[_Union[FixInputs, _Mapping]] = ..., open_sum: _Optional[_Union[OpenSum, _Mapping]] = ..., forget_keys: _Optional[_Union[ForgetKeys, _Mapping]] = ...) -> None: ...
+    sum_agree: SumAgree
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., study: _Optional[_Union[StudyProposal, _Mapping]] = ..., roster: _Optional[_Union[RosterUpdate, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., sum_open: _Optional[_Union[SumOpen, _Mapping]] = ..., sum_adverts: _Optional[_Union[SumAdverts, _Mapping]] = ..., sum_deliver: _Optional[_Union[SumDeliver, _Mapping]] = ..., sum_survivors: _Optional[_Union[SumSurvivors, _Mapping]] = ..., sum_result: _Optional[_Union[SumResult, _Mapping]] = ..., sum_close: _Optional[_Union[SumClose, _Mapping]] = ..., sum_key: _Optional[_Union[SumKey, _Mapping]] = ..., sum_inputs: _Optional[_Union[SumInputs, _Mapping]] = ..., sum_ciphertext: _Optional[_Union[SumCiphertext, _Mapping]] = ..., sum_endorse: _Optional[_Union[SumEndorse, _Mapping]] = ..., make_key: _Optional[_Union[MakeKey, _Mapping]] = ..., fix_inputs: _Optional[_Union[FixInputs, _Mapping]] = ..., open_sum: _Optional[_Union[OpenSum, _Mapping]] = ..., forget_keys: _Optional[_Union[ForgetKeys, _Mapping]] = ..., sum_agree: _Optional[_Union[SumAgree, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("software_version", "roster_version", "unanswered", "data_epoch")
@@ -313,7 +317,7 @@ class SumInput(_message.Message):
     width: int
     def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., context: _Optional[bytes] = ..., masked: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
-class SumSurvivors(_message.Message):
+class SumAgree(_message.Message):
     __slots__ = ("session_id", "step", "survivors")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -322,6 +326,35 @@ class SumSurvivors(_message.Message):
     step: int
     survivors: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., survivors: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SumAgreement(_message.Message):
+    __slots__ = ("session_id", "step", "statement")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    statement: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., statement: _Optional[bytes] = ...) -> None: ...
+
+class SumSurvivors(_message.Message):
+    __slots__ = ("session_id", "step", "survivors", "agreements")
+    class AgreementsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    step: int
+    survivors: _containers.RepeatedScalarFieldContainer[bytes]
+    agreements: _containers.ScalarMap[str, bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., survivors: _Optional[_Iterable[bytes]] = ..., agreements: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class SumReveal(_message.Message):
     __slots__ = ("session_id", "step", "shares")

@@ -30,6 +30,7 @@ from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
 from protocols.study import Study
+from tests.privacy.sum_network import agreed
 
 CLOCK = FixedClock(datetime(2026, 11, 21, tzinfo=UTC))
 POLICY = starter("demo").replace(b"max_sites_per_patient = 2", b"max_sites_per_patient = 1")
@@ -128,9 +129,10 @@ class HubSums:
         if not set(waiting) | self._hub.gone | state.left >= set(state.parties) or state.totals[step].done():
             return
         survivors = state.collector.close(step)
+        agreements = agreed({node: state.parties[node] for node in survivors}, step=step)
         for node in survivors:
             waiting[node]()
-            shares = state.parties[node].reveal(step=step, survivors=survivors)
+            shares = state.parties[node].reveal(step=step, survivors=survivors, agreements=agreements)
             state.collector.reveal(node, shares, step=step)
         state.totals[step].set_result(state.collector.total(step))
 

@@ -40,6 +40,15 @@ def identity(index: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes([7]) * 31 + bytes([index]))
 
 
+def agreed(survivors: Mapping[NodeId, SumParty], *, step: int) -> dict[NodeId, bytes]:
+    """Have all survivors sign who is left, where they must."""
+    return {
+        node: party.agree(step=step, survivors=list(survivors))
+        for node, party in survivors.items()
+        if party.must_agree(survivors)
+    }
+
+
 class SumNetwork:
     """Parties by index and their collector. A party that dies sends nothing from then on."""
 
@@ -72,6 +81,7 @@ class SumNetwork:
         self.deposits: dict[int, SealedShares] = {}
         self.sent: dict[tuple[int, int], Words] = {}  # masked vectors by (party, step)
         self.revealed: dict[tuple[int, int], dict[NodeId, bytes]] = {}  # by (party, step)
+        self.agreements: dict[int, dict[NodeId, bytes]] = {}  # of all survivors by step, once one reveals
 
     def die(self, index: int) -> None:
         """The party sends nothing from now on, and the collector knows."""
@@ -111,8 +121,15 @@ class SumNetwork:
 
     def reveal(self, index: int, *, step: int = 0, survivors: Collection[NodeId] | None = None) -> None:
         """The party opens its shares for the collector's survivors, or for those it is told."""
-        told = self.collector.close(step) if survivors is None else survivors
-        self.revealed[index, step] = self.parties[index].reveal(step=step, survivors=told)
+        left = self.collector.close(step)
+        if step not in self.agreements and len(left) >= self.parties[index].fewest:
+            self.agreements[step] = agreed(
+                {each: self.parties[int.from_bytes(each.raw, "big")] for each in left}, step=step
+            )
+        told = left if survivors is None else survivors
+        self.revealed[index, step] = self.parties[index].reveal(
+            step=step, survivors=told, agreements=self.agreements.get(step, {})
+        )
         self.collector.reveal(node(index), self.revealed[index, step], step=step)
 
     def run(self, vectors: Mapping[int, Words], *, step: int = 0, context: bytes = CONTEXT) -> Words:
