@@ -23,7 +23,11 @@ def exact_form(model: str, *, columns: int | None = None, **changes: Any) -> dic
     """Return a form of this model; `changes` are keys of [exact]; with `columns`, so many plain features."""
     form = study_form()
     del form["privacy"], form["study"]["model"]
-    form |= {"outcome": OUTCOMES[model], "exact": {"model": model} | changes, "training": {"mode": "exact"}}
+    form |= {
+        "outcome": dict(OUTCOMES[model]),
+        "exact": {"model": model} | changes,
+        "training": {"mode": "exact"},
+    }
     if columns is not None:
         form["features"] = [
             {"name": f"f{i}", "kind": "present", "table": "condition_occurrence", "concept_id": 1000 + i}
