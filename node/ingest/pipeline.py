@@ -180,10 +180,10 @@ class Pipeline:
         return self._settled(reports)
 
     def _settled(self, reports: list[SourceReport], without: tuple[str, ...] = ()) -> Report:
-        if any(not report.unchanged for report in reports):
-            self._follow()
-            self.store.derive()
-            self.store.settle()
+        """Draw what follows from the records, also of an ingest that ended before it came to this."""
+        self._follow()
+        self.store.derive()
+        self.store.settle()
         return Report(tuple(reports), without)
 
     def load(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from node.omop.store import OmopStore
 from tests.node.made_facts import DRUG, HEART, LAB, SMOKES, Hospital, event, hospital, person, reopened
 
 BEFORE, EARLY, LATE = "2020-06-01T00:00", "2021-01-01T00:00", "2022-01-01T00:00"
@@ -484,6 +485,33 @@ def site_with_known_patients(where: Path) -> None:
     for n in range(40):
         site.person_id(f"P{n}")
     close(site)
+
+
+def test_killed_after_its_last_file_and_started_again_it_ends_in_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files are in the store then, and nothing that follows from them."""
+
+    def killed(store: OmopStore) -> None:
+        raise KeyboardInterrupt
+
+    stores = {}
+    for name in ("whole", "killed"):
+        site = hospital(tmp_path / name)
+        site.write("part", [person("P1", version=EARLY)], [event("condition", "P1", HEART, key="k")])
+        if name == "killed":
+            with monkeypatch.context() as patch:
+                patch.setattr(OmopStore, "derive", killed)
+                with pytest.raises(KeyboardInterrupt):
+                    site.take()
+            assert not site.rows("SELECT * FROM observation_period")
+            close(site)
+            site = reopened(tmp_path / name)
+        site.take()
+        stores[name] = (site.rows("SELECT * FROM observation_period"), site.store.content_hash())
+        close(site)
+    assert stores["killed"] == stores["whole"]
+    assert stores["whole"][0]
 
 
 @pytest.mark.parametrize("points", [5, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
