@@ -130,6 +130,19 @@ class Consortium:
         for site in range(self.sites):
             await self.enrol(site)
 
+    def found_and_enrol(self, *, key_holder: bool = False) -> "Consortium":
+        """Bring a new consortium to where its hospitals may serve."""
+        self.found()
+
+        async def enrol() -> None:
+            async with self.coordinator():
+                await self.enrol_all()
+                if key_holder:
+                    await self.enrol_key_holder()
+
+        asyncio.run(enrol())
+        return self
+
     # ---- in this process ----
 
     @contextlib.asynccontextmanager

@@ -23,15 +23,7 @@ VALUES = np.arange(5, dtype=np.uint64)
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     """Seven hospitals that have joined; each test lets them serve."""
-    found = Consortium(tmp_path_factory.mktemp("consortium"), sites=SITES)
-    found.found()
-
-    async def enrol() -> None:
-        async with found.coordinator():
-            await found.enrol_all()
-
-    asyncio.run(enrol())
-    return found
+    return Consortium(tmp_path_factory.mktemp("consortium"), sites=SITES).found_and_enrol()
 
 
 @contextlib.asynccontextmanager

@@ -37,16 +37,7 @@ def plan(scheme: str = "ckks", **aggregation: Any) -> Study:
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     """Four hospitals and a key-holder that they trust, in a consortium that masks."""
-    found = Consortium(tmp_path_factory.mktemp("consortium"), sites=SITES)
-    found.found()
-
-    async def enrol() -> None:
-        async with found.coordinator():
-            await found.enrol_all()
-            await found.enrol_key_holder()
-
-    asyncio.run(enrol())
-    return found
+    return Consortium(tmp_path_factory.mktemp("consortium"), sites=SITES).found_and_enrol(key_holder=True)
 
 
 @contextlib.asynccontextmanager

@@ -25,15 +25,7 @@ CONTEXT = bytes(range(32))
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     """Four hospitals that have joined; each test lets them serve."""
-    found = Consortium(tmp_path_factory.mktemp("consortium"))
-    found.found()
-
-    async def enrol() -> None:
-        async with found.coordinator():
-            await found.enrol_all()
-
-    asyncio.run(enrol())
-    return found
+    return Consortium(tmp_path_factory.mktemp("consortium")).found_and_enrol()
 
 
 @contextlib.asynccontextmanager
