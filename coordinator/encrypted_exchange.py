@@ -156,7 +156,7 @@ class EncryptedExchange:
 
     async def _endorsed(self, step: int, state: _Step) -> None:
         """Show each survivor the others' ciphertexts, and wait until enough have the same sum."""
-        members, threshold = self._members, self._members.parameters.threshold
+        members = self._members
         held = self._collector.ciphertexts(step)
         for owner in state.settled:
             shown = pb.SumCiphertext(
@@ -168,17 +168,12 @@ class EncryptedExchange:
             session_id=members.id, step=step, survivors=[node.raw for node in state.settled]
         )
         members.send(state.settled, pb.CoordinatorFrame(sum_endorse=whole))
-        await members.bell.until(
-            lambda: (
-                members.closed
-                or len(state.endorsed) >= threshold
-                or len(state.endorsed | (set(state.settled) & members.alive)) < threshold
-            ),
+        await members.enough_of(
+            state.endorsed,
+            state.settled,
+            fewest=members.parameters.threshold,
             timeout_s=SHOW_DEADLINE_S + REVEAL_DEADLINE_S,
         )
-        members.must_be_open()
-        if len(state.endorsed) < threshold:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
 
     def _step(self, step: int) -> _Step:
         return self._steps.setdefault(step, _Step())

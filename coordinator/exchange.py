@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -103,6 +103,28 @@ class Members:
             raise Withdrawn(node, code)
         if self.closed or len(self.alive) < whole:
             raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
+
+    async def enough_of(
+        self,
+        came: Collection[NodeId],
+        survivors: Iterable[NodeId],
+        *,
+        fewest: int,
+        timeout_s: float,
+        refusal: RefusalCode = RefusalCode.TOO_MANY_DROPOUTS,
+    ) -> None:
+        """Wait until `came`, which fills up meanwhile, holds `fewest`, while so many survivors still could.
+
+        Raises: Refused(refusal) if they do not.
+        """
+        nodes = set(survivors)
+        await self.bell.until(
+            lambda: self.closed or len(came) >= fewest or len(set(came) | (nodes & self.alive)) < fewest,
+            timeout_s=timeout_s,
+        )
+        self.must_be_open()
+        if len(came) < fewest:
+            raise Refused(refusal)
 
     def must_be_open(self) -> None:
         """Raise Refused if the session was closed meanwhile."""

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from privacy.errors import UnopenedMask
 from privacy.ring_words import WORD_BYTES, unpacked, width_of
-from privacy.secure_sum import AGREE_FROM, SealedShares
+from privacy.secure_sum import SealedShares
 from privacy.sum_channel import verify_survivors
 from privacy.sum_collector import SumCollector
 from protocols.ids import NodeId
 from protocols.pieces import PIECE_BYTES
-from protocols.refusal import RefusalCode, Refused
+from protocols.refusal import RefusalCode
 from protocols.wire import fedtwin_pb2 as pb
 
 FEW_VALUES = 1_000  # totals of more travel in words as narrow as their numbers: they are no secret
@@ -108,12 +108,11 @@ class MaskedExchange:
         state.survivors = self._collector.close(step)
         state.closed = True
         members.enough(state.survivors)
-        named = [node.raw for node in state.survivors]
-        if len(members.parameters.participants) - len(named) >= AGREE_FROM:
-            ask = pb.SumAgree(session_id=members.id, step=step, survivors=named)
-            members.send(state.survivors, pb.CoordinatorFrame(sum_agree=ask))
-            await self._agreed(state)
-        announcement = pb.SumSurvivors(session_id=members.id, step=step, survivors=named)
+        if members.parameters.must_agree(state.survivors):
+            await self._agree(step, state)
+        announcement = pb.SumSurvivors(
+            session_id=members.id, step=step, survivors=[node.raw for node in state.survivors]
+        )
         for node, statement in state.agreements.items():
             announcement.agreements[str(node)] = statement
         members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
@@ -181,20 +180,17 @@ class MaskedExchange:
         )
         state.agreements[node] = sent.statement
 
-    async def _agreed(self, state: _Step) -> None:
-        """Wait until enough survivors have signed that they were told the same. Raises: Refused."""
-        members, threshold = self._members, self._members.parameters.threshold
-        await members.bell.until(
-            lambda: (
-                members.closed
-                or len(state.agreements) >= threshold
-                or len(state.agreements.keys() | (set(state.survivors) & members.alive)) < threshold
-            ),
+    async def _agree(self, step: int, state: _Step) -> None:
+        """Have survivors sign that they were told the same, and wait for enough of them. Raises: Refused."""
+        members, named = self._members, [node.raw for node in state.survivors]
+        ask = pb.SumAgree(session_id=members.id, step=step, survivors=named)
+        members.send(state.survivors, pb.CoordinatorFrame(sum_agree=ask))
+        await members.enough_of(
+            state.agreements.keys(),
+            state.survivors,
+            fewest=members.parameters.threshold,
             timeout_s=REVEAL_DEADLINE_S,
         )
-        members.must_be_open()
-        if len(state.agreements) < threshold:
-            raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
 
     def _reveal(self, node: NodeId, sent: pb.SumReveal) -> None:
         state = self._steps.get(sent.step)
@@ -204,25 +200,18 @@ class MaskedExchange:
         self._collector.reveal(node, shares, step=sent.step)
         state.revealed.add(node)
 
-    def _could_reveal(self, state: _Step) -> int:
-        """Return how many have opened their shares of a step or still could."""
-        return len(state.revealed | (set(state.survivors) & self._members.alive))
-
     async def _opened_total(self, step: int, state: _Step) -> NDArray[np.uint64]:
         """Wait until enough survivors have opened their shares, and for more if those do not fit."""
         members = self._members
         enough, refusal = members.parameters.threshold, RefusalCode.TOO_MANY_DROPOUTS
         while True:
-            fewest = enough
-            came = await members.bell.until(
-                lambda fewest=fewest: (  # type: ignore[misc]  # mypy does not infer defaults of lambdas
-                    members.closed or len(state.revealed) >= fewest or self._could_reveal(state) < fewest
-                ),
+            await members.enough_of(
+                state.revealed,
+                state.survivors,
+                fewest=enough,
                 timeout_s=REVEAL_DEADLINE_S,
+                refusal=refusal,
             )
-            members.must_be_open()
-            if not came or len(state.revealed) < fewest:
-                raise Refused(refusal)
             try:
                 return await asyncio.to_thread(self._collector.total, step)
             except UnopenedMask:

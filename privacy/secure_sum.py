@@ -31,7 +31,7 @@ could do without this stands in tests/privacy/test_secure_sum_stories.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -114,6 +114,10 @@ class SessionParameters:
             raise BadParameters(f"the purpose has 1 to {MAX_PURPOSE} characters")
         if not 0 <= self.round < 2**32:
             raise BadParameters("the round is between 0 and 2^32 - 1")
+
+    def must_agree(self, survivors: Collection[NodeId]) -> bool:
+        """Return whether survivors must have compared what they were told before they reveal."""
+        return len(self.participants) - len(survivors) >= AGREE_FROM
 
     def digest(self) -> bytes:
         """Return the 32 bytes that stand for all of this in every signature and key."""

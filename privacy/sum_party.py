@@ -38,7 +38,7 @@ from privacy.masks import (
 )
 from privacy.ring_words import Packed
 from privacy.rng import SecureBits, Words
-from privacy.secure_sum import AGREE_FROM, STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
+from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
 from privacy.sum_channel import (
     KEY_BYTES,
@@ -293,7 +293,7 @@ class SumParty:
             ProtocolViolation, also where so few are missing that no word is needed.
         """
         left = self._survivors(step, survivors)
-        if not self.must_agree(left):
+        if not self.parameters.must_agree(left):
             raise ProtocolViolation("as many are there as need no agreement")
         with self._lock:
             self._must_be_unrevealed(step)
@@ -301,10 +301,6 @@ class SumParty:
                 raise StepReused(step=step)
             self._agreed[step] = left
         return sign_survivors(left, digest=self._digest, step=step, me=self._me, key=self._signing_key)
-
-    def must_agree(self, survivors: Collection[NodeId]) -> bool:
-        """Return whether survivors must have compared what they were told before they reveal."""
-        return len(self.parameters.participants) - len(survivors) >= AGREE_FROM
 
     def reveal(
         self,
@@ -315,11 +311,12 @@ class SumParty:
     ) -> dict[NodeId, bytes]:
         """Return one share by participant: of a survivor's self seed, of anybody else's wrap key. Once.
 
-        Args: agreements: what survivors signed, by survivor, where `must_agree`; wrong ones do not count.
+        Args: agreements: what survivors signed, where they must (`SessionParameters.must_agree`); wrong ones
+            do not count.
         Raises: Disagreement, TooFewSurvivors, StepReused, OutOfOrder, ProtocolViolation.
         """
         left = self._survivors(step, survivors)
-        if self.must_agree(left):
+        if self.parameters.must_agree(left):
             signed = sum(
                 self._signed(agreements[node], left, step=step, node=node) for node in left & set(agreements)
             )

@@ -72,7 +72,7 @@ class Gone(ConnectionError):
 
 def ask(line: socket.socket, wanted: Wanted) -> None:
     """Ask for a file. Raises: Gone."""
-    _send(line, msgspec.json.encode(wanted), b"")
+    send(line, msgspec.json.encode(wanted), b"")
 
 
 def asked(line: socket.socket) -> Wanted | None:
@@ -100,7 +100,12 @@ def end(answer: Answer) -> tuple[bytes, bytes]:
 
 def send(line: socket.socket, words: bytes, facts: bytes | pa.Buffer) -> None:
     """Send one frame, waiting until the other process has taken it. Raises: Gone."""
-    _send(line, words, facts)
+    rest = memoryview(facts).cast("B")
+    try:
+        line.sendall(_LENGTHS.pack(len(words), len(rest)) + words)
+        line.sendall(rest)
+    except (ConnectionError, TimeoutError):
+        raise Gone from None
 
 
 def answered(line: socket.socket) -> FactBatch | Answer:
@@ -114,15 +119,6 @@ def answered(line: socket.socket) -> FactBatch | Answer:
     return FactBatch(
         table, answer.turned_away, answer.records, answer.bytes_done, kept=answer.kept, told=answer.told
     )
-
-
-def _send(line: socket.socket, words: bytes, facts: bytes | pa.Buffer) -> None:
-    rest = memoryview(facts).cast("B")
-    try:
-        line.sendall(_LENGTHS.pack(len(words), len(rest)) + words)
-        line.sendall(rest)
-    except (ConnectionError, TimeoutError):
-        raise Gone from None
 
 
 def _receive(line: socket.socket) -> tuple[bytes, pa.Buffer]:

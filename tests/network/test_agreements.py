@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from coordinator import masked_exchange
+from coordinator.masked_exchange import MaskedExchange
 from coordinator.server import Serving
 from coordinator.sums import SumSession
 from node.running import RunningNode
@@ -68,7 +68,10 @@ def test_the_sum_of_those_who_are_left_is_opened_after_they_agreed(
 def test_a_coordinator_that_leaves_the_comparison_out_gets_no_sum(
     consortium: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked_exchange, "AGREE_FROM", SITES)
+    async def nothing(*_: object) -> None:
+        """Ask nobody."""
+
+    monkeypatch.setattr(MaskedExchange, "_agree", nothing)
 
     async def story() -> None:
         async with session_of(consortium) as (_, nodes, session):

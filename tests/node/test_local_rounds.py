@@ -254,11 +254,14 @@ def test_a_request_without_the_memory_or_with_one_that_no_sums_leave_is_refused(
         assert {h.ledger.spent(delta=1e-5).events for h in network.all} == {0}
 
 
+def short_rounds_of_scaffold() -> Study:
+    """Three rounds of one sum each."""
+    form = study_form(training__mode="local", training__rounds=3, training__steps_per_round=1)
+    return Study.from_json(form | {"local": FORMS["scaffold"]["local"]})
+
+
 def test_a_control_variate_stays_at_its_site_durably_and_starts_a_run_at_rest(tmp_path: Path) -> None:
-    study = Study.from_json(
-        study_form(training__mode="local", training__rounds=3, training__steps_per_round=1)
-        | {"local": LOCAL | {"aggregator": "scaffold"}}
-    )
+    study = short_rounds_of_scaffold()
     with Hospitals(tmp_path, 4) as network:
         fill_all(network)
         network.approve(study)
@@ -283,10 +286,7 @@ def test_a_control_variate_stays_at_its_site_durably_and_starts_a_run_at_rest(tm
 
 
 def test_a_sum_that_is_never_opened_leaves_the_control_variate_as_it_was(tmp_path: Path) -> None:
-    study = Study.from_json(
-        study_form(training__mode="local", training__rounds=3, training__steps_per_round=1)
-        | {"local": LOCAL | {"aggregator": "scaffold"}}
-    )
+    study = short_rounds_of_scaffold()
     with Hospitals(tmp_path, 4) as network:
         fill_all(network)
         network.approve(study)

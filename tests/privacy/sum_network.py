@@ -45,7 +45,7 @@ def agreed(survivors: Mapping[NodeId, SumParty], *, step: int) -> dict[NodeId, b
     return {
         node: party.agree(step=step, survivors=list(survivors))
         for node, party in survivors.items()
-        if party.must_agree(survivors)
+        if party.parameters.must_agree(survivors)
     }
 
 

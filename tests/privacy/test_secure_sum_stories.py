@@ -13,10 +13,9 @@ import pytest
 from privacy.errors import Disagreement, OutOfOrder, ProtocolViolation, StepReused, TooFewSurvivors
 from privacy.masks import add_mask, subtract_mask
 from privacy.rng import Words
-from privacy.secure_sum import STEP_SHARES_BYTES
+from privacy.secure_sum import STEP_SHARES_BYTES, SessionParameters
 from privacy.shamir import SHARE_BYTES, recover
 from privacy.sum_channel import sign_survivors, unwrap
-from privacy.sum_party import SumParty
 from protocols.ids import NodeId
 from tests.privacy.sum_network import CONTEXT, SumNetwork, agreed, identity, node, plain_sum, vectors_of
 
@@ -77,7 +76,7 @@ def signed_by(network: SumNetwork, survivors: list[NodeId], *, by: Iterable[int]
 
 def test_stories_that_nobody_compares_would_open_the_sum_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the agreement is for: without it 10 hospitals, 3 with the coordinator, show the sum of two."""
-    monkeypatch.setattr(SumParty, "must_agree", lambda *_: False)
+    monkeypatch.setattr(SessionParameters, "must_agree", lambda *_: False)
     network, vectors = sent(fewest=7)
     self_seeds, wrap_keys = told(network, STORIES)
     total = network.sent[0, 0] + network.sent[1, 0]
