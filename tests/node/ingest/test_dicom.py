@@ -104,7 +104,7 @@ def test_no_uid_name_or_text_of_the_hospital_is_in_a_fact_or_the_index(tmp_path:
     made = image()
     rows, _ = read(DicomFacts(tmp_path / "i.sqlite", vault=vault), save(tmp_path / "a.dcm", made))
     said = repr(rows).encode() + (tmp_path / "i.sqlite").read_bytes()
-    for secret in (STUDY, SERIES, str(made.SOPInstanceUID), "Secret", "1970"):
+    for secret in (STUDY, SERIES, str(made.SOPInstanceUID), "Secret", "19700101", "1970-01-01"):
         assert secret.encode() not in said
     other = Vault.open(tmp_path / "v2.sqlite", key=PseudonymKey(b"o" * 32), bits=SeededBits(1))
     again = DicomFacts(tmp_path / "j.sqlite", vault=other)
