@@ -10,7 +10,14 @@ import typer
 from fedtwin.options import NODE_HOME, Json, NodeHome
 from fedtwin.screen import Exit, Stop, emit_fields, emit_json, emit_table, say
 
-SHOWN = ("auc", "concordance", "accuracy", "brier", "log_loss", "rmse", "mean_absolute_error", "r2")
+SHOWN = (
+    *("auc", "concordance", "accuracy", "brier", "log_loss", "rmse", "mean_absolute_error", "r2"),
+    *("deviance_explained", "observed_to_expected", "free_at_end", "largest_difference"),
+)
+WITH_INTERVAL = ("auc", "observed_to_expected")
+IN_FIT = (
+    "The fit took these very patients: the figures say how well it describes them, not how well it predicts."
+)
 
 
 def evaluate(
@@ -23,7 +30,10 @@ def evaluate(
     home: NodeHome = NODE_HOME,
     json: Json = False,
 ) -> None:
-    """Try a trained model on the patients that this hospital held out of training. For its own eyes only."""
+    """Try a trained model on the patients that this hospital held out of training. For its own eyes only.
+
+    An exact study's fit is held against this hospital's own patients: all of them if the fit took all.
+    """
     from fedtwin import model_package
     from fedtwin.model_export import leads_at
     from fedtwin.node_evaluate import STAYS, keep
@@ -45,22 +55,40 @@ def evaluate(
     if json:
         emit_json(found | {"file": str(path)})
         return
-    emit_fields({"study": found["study"], "plan": found["plan_hash"]} | _shown(found["overall"]))
+    emit_fields({"study": found["study"], "plan": found["plan_hash"]} | _shown(found))
     _groups(found)
+    _curve(found)
+    if _in_fit(found):
+        say(f"\n{IN_FIT}")
     say(f"\nKept in {path}. [bold]{STAYS}[/bold]")
 
 
-def _shown(figures: dict[str, Any]) -> dict[str, object]:
-    shown: dict[str, object] = {"held-out patients": figures["patients"]}
+def _in_fit(found: dict[str, Any]) -> bool:
+    return bool(found.get("exact", {}).get("in_fit"))
+
+
+def _shown(found: dict[str, Any]) -> dict[str, object]:
+    figures = found["overall"]
+    shown: dict[str, object] = {
+        "patients of the fit" if _in_fit(found) else "held-out patients": figures["patients"]
+    }
     if "with_outcome" in figures:
         shown["with the outcome"] = figures["with_outcome"]
     for name in SHOWN:
         if name in figures:
             value = figures[name]
             shown[name.replace("_", " ")] = "-" if value is None else f"{value:.3f}"
-    if figures.get("auc_ci95"):
-        low, high = figures["auc_ci95"]
-        shown["auc"] = f"{shown['auc']} (95 %: {low:.3f} to {high:.3f})"
+    for name in WITH_INTERVAL:
+        if figures.get(f"{name}_ci95"):
+            low, high = figures[f"{name}_ci95"]
+            label = name.replace("_", " ")
+            shown[label] = f"{shown[label]} (95 %: {low:.3f} to {high:.3f})"
+    if "expected_events" in figures:
+        shown["expected events"] = f"{figures['expected_events']:.1f}"
+    if "largest_difference_day" in figures:
+        shown["largest difference"] = (
+            f"{figures['largest_difference']:+.3f} on day {figures['largest_difference_day']}"
+        )
     return shown
 
 
@@ -81,3 +109,29 @@ def _groups(found: dict[str, Any]) -> None:
             ],
             title="Calibration",
         )
+
+
+def _curve(found: dict[str, Any]) -> None:
+    from fedtwin.exact_view import thinned
+
+    points = found.get("exact", {}).get("curve", ())
+    if points:
+        emit_table(
+            ("until day", "all hospitals", "95 %", "here", "95 %", "events here", "at risk here"),
+            [
+                (
+                    p["day"],
+                    *_survival(p["all_hospitals"]),
+                    *_survival(p["here"]),
+                    p["events_here"],
+                    p["at_risk_here"],
+                )
+                for p in thinned(points)
+            ],
+            title="Free of the outcome",
+        )
+
+
+def _survival(point: list[float | None]) -> tuple[str, str]:
+    value, low, high = point
+    return f"{value:.4f}", "-" if low is None or high is None else f"{low:.4f} to {high:.4f}"

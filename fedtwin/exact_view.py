@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from fedtwin.screen import Exit, Stop, emit_fields, emit_table
 from privacy.exact_result import Coefficient, ExactResult, Point, result
@@ -10,6 +11,7 @@ from privacy.exact_state import Verdict
 from protocols.study import Study
 
 RATIO = {"logistic": "odds ratio", "poisson": "rate ratio", "cox": "hazard ratio"}
+P = TypeVar("P")
 MOST_POINTS = 40  # of a curve on a screen; --json has all of them
 
 
@@ -46,7 +48,7 @@ def show(found: ExactResult) -> None:
     if found.curve:
         emit_table(
             ("until day", "events", "at risk", "survival", "95 % from", "to"),
-            [_point(point) for point in _thinned(found.curve)],
+            [_point(point) for point in thinned(found.curve)],
             title="baseline, all columns at 0" if found.model == "cox" else None,
         )
 
@@ -78,7 +80,7 @@ def _point(point: Point) -> tuple[str, ...]:
     return (str(point.day), f"{point.events:g}", f"{point.at_risk:.6g}", f"{point.survival:.4f}", *ends)
 
 
-def _thinned(curve: Sequence[Point]) -> list[Point]:
+def thinned(curve: Sequence[P]) -> list[P]:
     """Return every n-th point and the last one, so that a curve of days fits a screen."""
     step = -(-len(curve) // MOST_POINTS)
     return [*curve[step - 1 :: step]] if len(curve) % step == 0 else [*curve[step - 1 :: step], curve[-1]]

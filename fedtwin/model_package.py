@@ -91,12 +91,14 @@ class ModelPackage:
         """Return what the model says of each person: see `node.training.evaluation.predictions`.
 
         Args: table: rows by this study (node.features.study_rows). own: a site's own part, if it has one.
-        Raises: ValueError for an exact study, whose fit is its result.
+        Of an exact study see `node.training.exact_evaluation.predictions`.
+        Raises: ValueError for a fit without an answer, or a Cox model whose plan asked for no baseline.
         """
-        from node.training import evaluation, models  # torch is loaded only where patients are
+        from node.training import evaluation, exact_evaluation, models  # torch only where patients are
 
         if self.study.exact is not None:
-            raise ValueError("an exact study predicts nothing: its fit is its result")
+            fitted = exact_evaluation.Fitted.of(self.study, self.parameters)
+            return exact_evaluation.predictions(fitted, table)
         outputs = models.outputs(self.study, self.parameters, table, own=own)
         return evaluation.predictions(self.study.outcome, outputs)
 

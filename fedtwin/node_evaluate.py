@@ -8,23 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtwin import exact_view
 from fedtwin.model_package import ModelPackage
 from fedtwin.node_evaluation_file import FORMAT
 from fedtwin.screen import Exit, Stop
 from node.features.people import People
 from node.features.splitting import in_training, in_validation
 from node.features.study_rows import feature_table
+from node.features.table import FeatureTable
 from node.home import NodeHome
 from node.keys import NodeKeys
 from node.omop.store import OmopStore
 from node.serve import split_key
-from node.training import evaluation, models
+from node.training import evaluation, exact_evaluation, models
+from node.training.exact_evaluation import Fitted
 from node.training.own_part import OwnParts
 from privacy import private_files
 from privacy.descent import digest
+from privacy.exact_result import result
 from protocols import canonical
 from protocols.clock import Clock
 from protocols.statistic import FEMALE, MALE
+from protocols.study import Study
 
 STAYS = (
     "Exact figures of this hospital's own patients, without noise: not to leave the hospital, in no mail,"
@@ -34,37 +39,21 @@ AGE_BANDS = ((0, 40), (40, 65), (65, 80), (80, 200))  # years at the index date;
 SEXES = (("male", MALE), ("female", FEMALE))
 
 Floats = NDArray[np.float64]
+Groups = list[tuple[str, NDArray[np.bool_]]]
 
 
 def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Clock) -> dict[str, Any]:
     """Return how the model does on the patients of the study's cohort that this node never trains on.
 
-    If this site has a part of its own of the model, that is used as it would be in care.
-    Raises: NoSuchTable; Stop if the plan trains on everybody, or nobody is held out.
+    If this site has a part of its own of the model, that is used as it would be in care. An exact study whose
+    fit took everybody is held against these same people, and `exact.in_fit` says so.
+    Raises: NoSuchTable; Stop if the plan trains on everybody, nobody is held out, or a fit has no answer.
     """
     study = package.study
-    if study.exact is not None:
-        raise Stop(Exit.USAGE, "an exact study: its fit is its result, there is nothing to try")
-    fraction = study.training.train_fraction
-    tried_on = study.validation.fraction if study.validation is not None else 0.0
-    if fraction + tried_on >= 1.0:
-        raise Stop(Exit.USAGE, "the plan trains on all patients: nobody is left to try the model on")
-    table = feature_table(study, store)
-    people = People.read(study.cohort, store)
-    key = split_key(NodeKeys.load(NodeHome(home).keys).pseudonym)
-    seen = in_training(table.person_ids, key=key, fraction=fraction)
-    if tried_on:  # what they said decided when to stop, so they cannot judge the model
-        seen |= in_validation(table.person_ids, key=key, after=fraction, fraction=tried_on)
-    held_out = table.rows(~seen)
-    if not len(held_out):
-        raise Stop(Exit.USAGE, "none of this hospital's patients of that cohort were held out")
+    fitted = _fitted(package) if study.exact is not None else None
+    rows, share = _tried_on(study, home=home, store=store)
+    groups = _groups(study, rows, store)
     own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.local_parameters else None
-    outputs = models.outputs(study, package.parameters, held_out, own=own)
-    y, at = held_out.y.astype(np.float64), people.at(held_out.person_ids)
-    groups = {
-        "sex": _sexes(people.sex[at]),
-        "age": _ages(people.age_years[at]),
-    }
     return {
         "format": FORMAT,
         "stays": STAYS,
@@ -75,21 +64,83 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
         "data": store.epoch(),
         "task": study.outcome.task,
         "own_part": own is not None,
-        "held_out_share": 1.0 - fraction - tried_on,
-        "overall": evaluation.performance(study.outcome, outputs, y),
-        "calibration": evaluation.calibration(study.outcome, outputs, y),
+        "held_out_share": share,
+    } | (
+        _of_predictions(package, rows, groups, own)
+        if fitted is None
+        else _of_fit(package, fitted, rows, groups)
+    )
+
+
+def _tried_on(study: Study, *, home: Path, store: OmopStore) -> tuple[FeatureTable, float]:
+    """Return whom the model is tried on, and which share of the patients was held out for it."""
+    fraction = study.training.train_fraction
+    tried_on = study.validation.fraction if study.validation is not None else 0.0
+    if study.exact is None and fraction + tried_on >= 1.0:
+        raise Stop(Exit.USAGE, "the plan trains on all patients: nobody is left to try the model on")
+    table = feature_table(study, store)
+    if not len(table):
+        raise Stop(Exit.USAGE, "none of this hospital's patients are of that cohort")
+    if fraction >= 1.0:
+        return table, 0.0
+    key = split_key(NodeKeys.load(NodeHome(home).keys).pseudonym)
+    seen = in_training(table.person_ids, key=key, fraction=fraction)
+    if tried_on:  # what they said decided when to stop, so they cannot judge the model
+        seen |= in_validation(table.person_ids, key=key, after=fraction, fraction=tried_on)
+    held_out = table.rows(~seen)
+    if not len(held_out):
+        raise Stop(Exit.USAGE, "none of this hospital's patients of that cohort were held out")
+    return held_out, 1.0 - fraction - tried_on
+
+
+def _fitted(package: ModelPackage) -> Fitted:
+    exact_view.require_answer(result(package.study, package.parameters))
+    return Fitted.of(package.study, package.parameters)
+
+
+def _groups(study: Study, rows: FeatureTable, store: OmopStore) -> dict[str, Groups]:
+    people = People.read(study.cohort, store)
+    at = people.at(rows.person_ids)
+    return {"sex": _sexes(people.sex[at]), "age": _ages(people.age_years[at])}
+
+
+def _of_predictions(
+    package: ModelPackage, rows: FeatureTable, groups: dict[str, Groups], own: Floats | None
+) -> dict[str, Any]:
+    outcome, y = package.study.outcome, rows.y.astype(np.float64)
+    outputs = models.outputs(package.study, package.parameters, rows, own=own)
+    return {
+        "overall": evaluation.performance(outcome, outputs, y),
+        "calibration": evaluation.calibration(outcome, outputs, y),
         "groups": {
-            name: list(evaluation.by_group(study.outcome, outputs, y, each)) for name, each in groups.items()
+            name: list(evaluation.by_group(outcome, outputs, y, each)) for name, each in groups.items()
         },
     }
 
 
-def _sexes(sex: NDArray[np.int64]) -> list[tuple[str, NDArray[np.bool_]]]:
+def _of_fit(
+    package: ModelPackage, fitted: Fitted, rows: FeatureTable, groups: dict[str, Groups]
+) -> dict[str, Any]:
+    return {
+        "exact": {
+            "model": fitted.exact.model,
+            "in_fit": package.study.training.train_fraction >= 1.0,
+            "curve": exact_evaluation.curve(fitted, package.parameters, rows),
+        },
+        "overall": exact_evaluation.performance(fitted, rows),
+        "calibration": exact_evaluation.calibration(fitted, rows),
+        "groups": {
+            name: list(exact_evaluation.by_group(fitted, rows, each)) for name, each in groups.items()
+        },
+    }
+
+
+def _sexes(sex: NDArray[np.int64]) -> Groups:
     named = [(name, sex == concept) for name, concept in SEXES]
     return [*named, ("other or unknown", ~np.isin(sex, [concept for _, concept in SEXES]))]
 
 
-def _ages(years: Floats) -> list[tuple[str, NDArray[np.bool_]]]:
+def _ages(years: Floats) -> Groups:
     named = [
         (f"{low} to {high - 1}" if high < 200 else f"{low} and more", (years >= low) & (years < high))
         for low, high in AGE_BANDS

@@ -15,6 +15,7 @@ KEYS = frozenset(
         *("own_part", "held_out_share", "overall", "calibration", "groups"),
     }
 )
+OF_EXACT = frozenset({"exact"})  # besides, of an exact study
 
 
 class MalformedEvaluation(ValueError):
@@ -30,6 +31,6 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         found = canonical.decode(path.read_bytes(), max_bytes=MAX_BYTES)
     except canonical.MalformedJson as error:
         raise MalformedEvaluation from error
-    if not isinstance(found, dict) or set(found) != KEYS or found["format"] != FORMAT:
+    if not isinstance(found, dict) or set(found) - OF_EXACT != KEYS or found["format"] != FORMAT:
         raise MalformedEvaluation
     return found

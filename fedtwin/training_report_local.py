@@ -8,6 +8,7 @@ from typing import Any
 
 from fedtwin import svg
 from fedtwin.svg import Axis, Series
+from fedtwin.training_report_exact import steps
 from fedtwin.training_report_page import table
 
 FEW = 30  # patients: figures of smaller groups are mostly chance
@@ -20,7 +21,12 @@ WORDS = {
     "rmse": "root mean square error",
     "mean_absolute_error": "mean absolute error",
     "r2": "R²",
+    "deviance_explained": "deviance explained",
+    "observed_to_expected": "observed / expected events",
+    "free_at_end": "free of the outcome at the end",
+    "largest_difference": "largest difference from all hospitals",
 }
+WITH_INTERVAL = ("auc", "observed_to_expected")
 PROBABILITY = ("binary", "multiclass", "survival")
 
 
@@ -31,17 +37,42 @@ def local_part(local: Mapping[str, Any], *, title: str = OWN) -> str:
     """Return the section: discrimination, calibration, groups."""
     overall = local["overall"]
     own = " with this hospital’s own part," if local["own_part"] else ""
-    interval = overall.get("auc_ci95")
-    told = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    in_fit = local.get("exact", {}).get("in_fit", False)
+    if in_fit and title == OWN:
+        title = "On this hospital’s own patients"
+    who = (
+        " all of whom the fit took: the figures say how well it describes them, not how well it predicts."
+        if in_fit
+        else " none of whom the model was trained on."
+    )
     figures = "".join(
-        f"<div><b>{overall[name]:.3f}</b><span>{escape(word)}{told if name == 'auc' else ''}</span></div>"
+        f"<div><b>{overall[name]:.3f}</b><span>{escape(word)}{_interval(overall, name)}</span></div>"
         for name, word in WORDS.items()
         if overall.get(name) is not None
     )
     return (
-        f"<h2>{escape(title)}</h2><p>{overall['patients']:,} patients,{own} none of whom the model was"
-        f' trained on. Exact, without noise.</p><div class="figures">{figures}</div>'
-        f'<div class="charts">{_calibration(local)}</div>{_groups(local)}'
+        f"<h2>{escape(title)}</h2><p>{overall['patients']:,} patients,{own}{who} Exact, without noise.</p>"
+        f'<div class="figures">{figures}</div>'
+        f'<div class="charts">{_curve(local)}{_calibration(local)}</div>{_groups(local)}'
+    )
+
+
+def _interval(overall: Mapping[str, Any], name: str) -> str:
+    ends = overall.get(f"{name}_ci95") if name in WITH_INTERVAL else None
+    return f" (95 %: {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+
+
+def _curve(local: Mapping[str, Any]) -> str:
+    """This hospital's survival curve beside that of all hospitals, of a study that has one."""
+    points = local.get("exact", {}).get("curve", ())
+    here, everywhere = (
+        steps([(point["day"], point[where][0]) for point in points]) for where in ("here", "all_hospitals")
+    )
+    return svg.lines(
+        [Series("here", here, dots=False), Series("all hospitals", everywhere, "two", dots=False)],
+        x=Axis("days after the index date", low=0.0),
+        y=Axis("free of the outcome", 0.0, 1.0),
+        title="Free of the outcome",
     )
 
 
@@ -49,7 +80,7 @@ def _calibration(local: Mapping[str, Any]) -> str:
     rows = local["calibration"]
     if not rows:
         return ""
-    probability = local["task"] in PROBABILITY
+    probability = local["task"] in PROBABILITY or local["task"] == "days"
     ends = (0.0, 1.0) if probability else (None, None)
     points = [(row["predicted"], row["observed"]) for row in rows]
     low = 0.0 if probability else min(min(p) for p in points)

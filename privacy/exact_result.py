@@ -11,6 +11,7 @@ With a ridge, errors are those of the penalised information, and say nothing of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -77,6 +78,11 @@ class ExactResult:
     level: float = LEVEL
 
     @property
+    def converged(self) -> bool:
+        """Whether there is an answer at all."""
+        return self.verdict is Verdict.CONVERGED
+
+    @property
     def median_day(self) -> int | None:
         """The first day of the grid on which half of the people, or fewer, are left."""
         return next((point.day for point in self.curve if point.survival <= 0.5), None)
@@ -118,8 +124,14 @@ def result(study: Study, params: Vector) -> ExactResult:
         log_likelihood=_log_likelihood(exact, state) if modelled else None,
         coefficients=_coefficients(study, exact, state, deviation or 1.0) if modelled else (),
         residual_standard_deviation=deviation,
-        curve=(_baseline(exact, state) if modelled else _product_limit(exact, state)) if done else (),
+        curve=_curve(exact, state) if done else (),
     )
+
+
+def _curve(exact: Exact, state: State) -> tuple[Point, ...]:
+    if exact.model != "kaplan-meier":
+        return _baseline(exact, state)
+    return product_limit(exact.grid_days, state.grid_events, state.grid_risk)
 
 
 def _coefficients(study: Study, exact: Exact, state: State, deviation: float) -> tuple[Coefficient, ...]:
@@ -184,10 +196,11 @@ def _log_likelihood(exact: Exact, state: State) -> float:
     return -0.5 * state.people * (math.log(2.0 * math.pi * variance) + 1.0)
 
 
-def _product_limit(exact: Exact, state: State) -> tuple[Point, ...]:
+def product_limit(grid_days: Sequence[int], grid_events: Vector, grid_risk: Vector) -> tuple[Point, ...]:
+    """Return Kaplan and Meier's curve of the events and the people at risk at each day of a grid."""
     wide = NormalDist().inv_cdf(0.5 + LEVEL / 2.0)
     survival, greenwood, found = 1.0, 0.0, []
-    for day, events, risk in zip(exact.grid_days, state.grid_events, state.grid_risk, strict=True):
+    for day, events, risk in zip(grid_days, grid_events, grid_risk, strict=True):
         if events > 0:
             survival *= (risk - events) / risk
             greenwood += events / (risk * (risk - events)) if risk > events else math.inf

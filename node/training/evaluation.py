@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,14 +167,24 @@ def calibration(outcome: Outcome, outputs: Floats, y: Floats, *, bins: int = BIN
         predicted, came = 1.0 - predicted[:, -1], y
     else:
         came = in_unit(outcome, y) if outcome.task == "regression" else y
-    found = []
-    for chosen in np.array_split(np.argsort(predicted, kind="stable"), min(bins, len(y))):
-        observed = (
-            _by_the_last_edge(came[chosen], outputs.shape[1]) if came.ndim == 2 else came[chosen].mean()
-        )
-        mean = float(predicted[chosen].mean())
-        found.append({"patients": len(chosen), "predicted": mean, "observed": float(observed)})
-    return found
+    if came.ndim == 2:
+        return in_bins(predicted, lambda rows: _by_the_last_edge(came[rows], outputs.shape[1]), bins=bins)
+    return in_bins(predicted, lambda rows: float(came[rows].mean()), bins=bins)
+
+
+def in_bins(
+    predicted: Floats, observed: Callable[[NDArray[np.int64]], float], *, bins: int = BINS
+) -> list[dict[str, Any]]:
+    """Return bins of like predictions: patients, their mean, and what was `observed` of their rows."""
+    order = np.argsort(predicted, kind="stable")
+    return [
+        {
+            "patients": len(chosen),
+            "predicted": float(predicted[chosen].mean()),
+            "observed": observed(chosen),
+        }
+        for chosen in np.array_split(order, min(bins, len(order)))
+    ]
 
 
 def _by_the_last_edge(y: Floats, intervals: int) -> float:

@@ -94,7 +94,7 @@ def _cox(exact: Exact, walk: Newton, table: FeatureTable) -> Total:
     found = partial_likelihood.part(x, days, came, walk.coefficients, ties=exact.ties)
     events = risk = np.zeros(len(exact.grid_days))
     if walk.wants_baseline:
-        events, risk = _on_grid(exact, days, came, np.exp(x @ walk.coefficients))
+        events, risk = on_grid(exact, days, came, np.exp(x @ walk.coefficients))
     return Total(
         found.score,
         upper_triangle(found.information),
@@ -109,12 +109,12 @@ def _cox(exact: Exact, walk: Newton, table: FeatureTable) -> Total:
 
 def _curve(exact: Exact, table: FeatureTable) -> Total:
     days, came = (table.y[:, place].astype(np.float64) for place in (0, 1))
-    events, risk = _on_grid(exact, days, came, np.ones(len(days)))
+    events, risk = on_grid(exact, days, came, np.ones(len(days)))
     nothing = np.zeros(0)
     return Total(nothing, nothing, 0.0, len(table), float(came.sum()), 1.0, events, risk)
 
 
-def _on_grid(exact: Exact, days: Vector, came: Vector, weight: Vector) -> tuple[Vector, Vector]:
+def on_grid(exact: Exact, days: Vector, came: Vector, weight: Vector) -> tuple[Vector, Vector]:
     """Return events, and the weight at risk, at each day of the grid: a day counts as the next one of it."""
     grid = len(exact.grid_days)
     place = np.searchsorted(np.array(exact.grid_days, dtype=np.float64), days, side="left")

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,17 @@ from node.keys import NodeKeys
 from node.omop.store import OmopStore
 from node.serve import split_key
 from node.training import models
+from privacy.descent import initial
+from privacy.exact_state import State, Verdict
+from privacy.rng import SecureBits
 from protocols.clock import SystemClock
 from protocols.study import Study
+from sim.federation import Noise, federate
 from tests.fedtwin.conftest import Fedtwin
 from tests.fedtwin.trained import RUN, trained
 from tests.network.consortium import Consortium
 from tests.node.patients import AF, DAY, HEART_FAILURE, SBP, Patient, fill
+from tests.protocols.exact_forms import exact_form
 from tests.protocols.study_forms import study_form
 
 PATIENTS = 400
@@ -130,6 +137,104 @@ def test_a_model_that_no_lead_of_the_roster_signed_is_refused(
     forged = fedtwin("node", "evaluate", tmp_path / "forged", "--home", home.path)
     assert forged.code == Exit.USAGE
     assert "roster" in forged.err
+
+
+@pytest.fixture(scope="module")
+def fits(place: Consortium, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Packages of exact studies: the fits of this hospital's people and of those of two others."""
+    found = {}
+    for model, form in exact_forms().items():
+        study = Study.from_json(form)
+        with contextlib.closing(OmopStore.open(place.node(0).store, read_only=True)) as store:
+            here = feature_table(study, store)
+        parts = [here, here.rows(np.arange(len(here)) % 2 == 0), here.rows(np.arange(len(here)) % 3 == 0)]
+        run = federate(study, parts, noise=Noise.SHARES, bits=SecureBits())
+        home = tmp_path_factory.mktemp(model)
+        trained(home, study, model=run.params)
+        found[model] = home / "package.zip"
+        model_package.write(packaged(RUN, home=home, clock=SystemClock()), found[model])
+    return found
+
+
+def exact_forms() -> dict[str, dict[str, Any]]:
+    age = {"name": "age", "kind": "age", "range": [20, 100]}
+    forms = {
+        "logistic": exact_form("logistic"),
+        "cox": exact_form("cox", grid_days=[100, 200, 300]),
+        "kaplan-meier": exact_form("kaplan-meier"),
+    }
+    forms["logistic"]["training"]["train_fraction"] = 0.7
+    for model in ("logistic", "cox"):
+        forms[model]["features"] = [age]
+    return forms
+
+
+def test_an_exact_fit_is_tried_on_those_it_left_out_or_held_against_its_own(
+    fedtwin: Fedtwin, place: Consortium, fits: dict[str, Path]
+) -> None:
+    home = place.node(0)
+
+    def evaluated(model: str) -> dict[str, Any]:
+        return fedtwin("node", "evaluate", fits[model], "--unsigned", "--home", home.path, "--json").json
+
+    study = model_package.read(fits["logistic"]).study
+    with contextlib.closing(OmopStore.open(home.store, read_only=True)) as store:
+        table = feature_table(study, store)
+    key = split_key(NodeKeys.load(home.keys).pseudonym)
+    rest = table.rows(~in_training(table.person_ids, key=key, fraction=0.7))
+    said = evaluated("logistic")
+    assert said["exact"] == {"model": "logistic", "in_fit": False, "curve": []}
+    assert said["overall"]["patients"] == len(rest) < PATIENTS / 2
+    assert said["held_out_share"] == pytest.approx(0.3)
+    predicted = model_package.read(fits["logistic"]).predict(rest)
+    assert said["overall"]["brier"] == pytest.approx(((predicted - rest.y) ** 2).mean())
+    for groups in said["groups"].values():
+        assert sum(row["patients"] for row in groups) == len(rest)
+    said = evaluated("cox")
+    assert said["exact"]["in_fit"] is True
+    assert said["overall"]["patients"] == PATIENTS
+    assert 0.5 < said["overall"]["concordance"] < 1.0
+    assert said["overall"]["with_outcome"] > 0
+    assert len(said["calibration"]) == 10
+    said = evaluated("kaplan-meier")
+    assert len(said["exact"]["curve"]) == 10
+    assert said["exact"]["curve"][-1]["events_here"] == 0  # all came on the first day
+    assert said["calibration"] == []
+    assert said["task"] == "days"
+
+
+@pytest.mark.parametrize("model", ["logistic", "cox", "kaplan-meier"])
+def test_what_is_found_of_a_fit_is_shown_kept_and_put_on_its_page(
+    fedtwin: Fedtwin, place: Consortium, fits: dict[str, Path], tmp_path: Path, model: str
+) -> None:
+    home = place.node(0)
+    said = fedtwin("node", "evaluate", fits[model], "--unsigned", "--home", home.path)
+    assert said.code == Exit.OK
+    words = " ".join(said.err.split())
+    assert "not to leave the hospital" in words
+    assert ("how well it describes them" in words) == (model != "logistic")
+    shown = {"logistic": "deviance explained", "cox": "concordance", "kaplan-meier": "all hospitals"}[model]
+    assert shown in said.out
+    kept = max(home.evaluations.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    to = tmp_path / "page.html"
+    assert fedtwin("train", "report", fits[model], "--local", kept, "--to", to).code == Exit.OK
+    page = to.read_text()
+    assert "must not leave" in page or "not to leave" in page
+    assert ("all of whom the fit took" in page) == (model != "logistic")
+    assert ("all hospitals</text>" in page) == (model == "kaplan-meier")
+
+
+def test_a_fit_without_an_answer_is_refused_in_its_own_words(
+    fedtwin: Fedtwin, place: Consortium, tmp_path: Path
+) -> None:
+    study = Study.from_json(exact_forms()["logistic"])
+    state = replace(State.of(study, initial(study)), verdict=Verdict.SEPARATED)
+    trained(tmp_path, study, model=state.params(study))
+    model_package.write(packaged(RUN, home=tmp_path, clock=SystemClock()), tmp_path / "package")
+    said = fedtwin("node", "evaluate", tmp_path / "package", "--unsigned", "--home", place.node(0).path)
+    assert said.code == Exit.REFUSED
+    assert "tells the outcome without fail" in said.err
 
 
 def test_a_plan_that_trains_on_everybody_leaves_nobody_to_try_it_on(
