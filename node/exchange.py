@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from privacy.encrypted_party import EncryptedParty
 from privacy.errors import DoesNotFit
 from privacy.ring_words import WORD_BYTES
-from privacy.sum_party import Masking, SumParty
+from privacy.sum_party import SumParty
 from protocols.ids import NodeId
 from protocols.pieces import pieces
 from protocols.refusal import RefusalCode, Refused
@@ -54,7 +54,7 @@ class Exchange(Protocol):
     async def follow(self, body: object) -> bool:
         """Take a frame; return whether the session became ready by it. Raises: Refused, SecureSumError."""
 
-    async def prepare(self, step: int, context: bytes, length: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
         """Do ahead what can be done ahead of a vector. Raises: SecureSumError."""
 
     async def keyed(self, step: int) -> None:
@@ -124,11 +124,11 @@ class MaskedExchange:
             case _:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
 
-    async def prepare(self, step: int, context: bytes, length: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
         """Compute the mask, unless it is so long that it is better made piece by piece."""
         if length > PREPARED_VALUES:
             return
-        await asyncio.to_thread(self._party.prepare, step=step, context=context, length=length)
+        await asyncio.to_thread(self._party.prepare, step=step, context=context, length=length, width=width)
 
     async def keyed(self, step: int) -> None:
         """Nothing: every step's keys came with the shares."""
@@ -137,13 +137,13 @@ class MaskedExchange:
         self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the vector under its masks, piece by piece."""
-        masking = self._party.masking(step=step, context=context, length=len(vector))
+        masking = self._party.masking(step=step, context=context, length=len(vector), width=width)
         for piece in pieces(len(vector), width=width):
             part = vector[piece]
             if len(part) <= INLINE_VALUES:
-                data = _masked(masking, part, width)
+                data = masking.packed(part)
             else:
-                data = await asyncio.to_thread(_masked, masking, part, width)
+                data = await asyncio.to_thread(masking.packed, part)
             sent = pb.SumInput(session_id=self._id, step=step, context=context, masked=data)
             if width != WORD_BYTES:
                 sent.width = width
@@ -205,7 +205,7 @@ class EncryptedExchange:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         return False
 
-    async def prepare(self, step: int, context: bytes, length: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
         """Nothing: a ciphertext is made of its vector."""
 
     async def keyed(self, step: int) -> None:
@@ -246,7 +246,3 @@ class EncryptedExchange:
         if not 0 <= step < self.party.parameters.steps:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         return self._keyed.setdefault(step, asyncio.Event())
-
-
-def _masked(masking: Masking, part: NDArray[np.uint64], width: int) -> bytes:
-    return masking.packed(part, width=width)

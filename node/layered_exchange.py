@@ -42,10 +42,10 @@ class LayeredExchange:
             case _:
                 return await self.masked.follow(body)
 
-    async def prepare(self, step: int, context: bytes, length: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
         """Compute the masks of what is masked."""
         masked = length - self.layers.encrypted if step < self.layers.steps else length
-        await self.masked.prepare(step, context, masked)
+        await self.masked.prepare(step, context, masked, width=width)
 
     async def keyed(self, step: int) -> None:
         """Wait for the step's key."""

@@ -176,7 +176,9 @@ class SumSessions:
         joined = self._joined.get(session)
         return joined is not None and joined.ready.done()
 
-    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+    async def prepare(
+        self, session: SessionId, step: int, context: bytes, length: int, *, width: int = WORD_BYTES
+    ) -> None:
         """Do ahead what can be done ahead of a step's vector, while the vector is being computed.
 
         Nothing leaves, and nothing is promised: a step that was prepared may be left alone.
@@ -185,7 +187,7 @@ class SumSessions:
         joined = self._must_have(session)
         await asyncio.shield(joined.ready)
         try:
-            await joined.exchange.prepare(step, context, length)
+            await joined.exchange.prepare(step, context, length, width=width)
         except SecureSumError as error:
             raise Refused(error.code) from error
 

@@ -5,7 +5,7 @@ open is, up to a total-variation distance of `plan.distance` (never above 2^-128
 
     (sum of the sites' exact values) + N(0, σ²·I)
 
-with the σ the plan was made with, so `GaussianEvent(plan.noise_multiplier)` is what it costs. Four steps,
+with the σ the plan was made with, so `GaussianEvent(plan.noise_multiplier)` is what it costs. Five steps,
 each with its own constant below:
 
 1. Integers. Values are multiplied by a power of two and rounded. Counts are integers already: no rounding.
@@ -18,9 +18,18 @@ each with its own constant below:
    Kairouz, Liu, Steinke 2021. Shares of dropouts below t are surplus; colluders know theirs, up to t of them.
 3. Discrete against continuous. Drawing G ~ N(0, s²) and then N_Z centred at G with variance r² gives
    N_Z(0, s² + r²) with every probability within (1 ± e)-factors, e = 2·exp(−2π²r²). So N_Z(0, V) is a
-   post-processing of N(0, V − r²): V is chosen as (lattice σ)² + r², with r² = 6.
-4. No wrap. The samplers are bounded, so a coordinate of a site's contribution lies within ±b with certainty,
-   b = largest value on the lattice, rounded up, + largest noise; the sum of n lies within ±n·b, and words of
+   post-processing of N(0, V − r²): V is chosen as (lattice σ)² + r², with r² = 6q² for the q of step 4.
+4. Fewer bits. The lattice is finer than a noisy number needs to be. So of y = value + share a site sends
+   R(y) = ⌊(y + q/2)/q⌋ for a power of two q, 1 for counts. What is cut off, ρ = (y + q/2) mod q, says next to
+   nothing: a share lies in each class modulo q with probability 1/q·(1 ± e), e = 2·exp(−2π²v/q²), whatever
+   the value is. Given all sites' ρ, each share is Gaussian on its class, their sum is Gaussian on the class
+   modulo q that the ρ name, with variance V, within what step 2 says for shares of σ/q (its proof compares
+   sums over shifted lattices, which these are), and q·ΣR(y) = Σy + nq/2 − Σρ. So a total is a post-processing
+   of ρ drawn uniformly and a Gaussian around Σ values on a class named by them; by step 3, over q-fold
+   integers, that is one of N(0, V − r²). No value is rounded before its noise is in: sensitivity stays as it
+   is in step 1. Each rounding adds q²/12 to a total's variance, 5e-9 of it at most.
+5. No wrap. The samplers are bounded, so y lies within ±b with certainty, b = largest value on the lattice,
+   rounded up, + largest noise, and R(y) within ±R(b); the sum of n lies within ±n·R(b), and words of
    `ring_bytes` bytes, 8 at most, hold every number in it (the proof is in privacy/ring_words.py).
 """
 
@@ -45,6 +54,7 @@ Reals = NDArray[np.float64]
 
 COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of shares collapse; r² costs 0.1 %
 REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
+SENT_SHARE_BITS = 12  # a share's σ in what is sent of a real vector: at least 2^12 units, below 2^13
 ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
 MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
 FLOAT_ERROR = 5 * 2.0**-53  # of patients × largest: two neighbouring sums, the products inside each, and a
@@ -117,8 +127,8 @@ def signed(total: Words, *, dimension: int) -> NDArray[np.int64]:
 class NoisePlan:
     """How a site turns its values into its masked-sum input. Build with `for_counts` or `for_reals`.
 
-    `scale_bits` depends on public parameters only, not on the tolerance: sites with different tolerances add
-    on the same lattice.
+    `scale_bits` and `cut_bits` depend on public parameters only, not on the tolerance: sites with different
+    tolerances add on the same lattice.
     """
 
     sigma: float
@@ -131,6 +141,7 @@ class NoisePlan:
     sites_per_patient: int
     largest_norm: float = math.inf  # L2, of one site's vector before noise; nothing longer is encoded
     scale_bits: int = field(init=False)
+    cut_bits: int = field(init=False)  # log2 of q
     share_sigma: Fraction = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,8 +153,9 @@ class NoisePlan:
         if self.sites_per_patient < 1:
             raise ValueError("sites_per_patient must be at least 1")
         object.__setattr__(self, "scale_bits", self._scale_bits())
+        object.__setattr__(self, "cut_bits", self._cut_bits())
         object.__setattr__(self, "share_sigma", self._share_sigma())
-        if self.participants * (self.largest_contribution + 1) >= 2**63:
+        if self.participants * (self._largest() + 1) >= 2**63:
             raise ValueError("the sum could wrap modulo 2^64: fewer sites, smaller values or more noise")
         if self.distance > DISTANCE_PER_RELEASE:
             raise ValueError("the noise would be too far from the ideal one")
@@ -217,8 +229,8 @@ class NoisePlan:
 
     @property
     def largest_contribution(self) -> int:
-        """The largest absolute value of a coordinate of one site's contribution, on the lattice."""
-        return math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
+        """The largest absolute value of a coordinate of what one site sends."""
+        return (self._largest() + self._half) >> self.cut_bits
 
     @property
     def ring_bytes(self) -> int:
@@ -229,9 +241,11 @@ class NoisePlan:
     def distance(self) -> float:
         """Total-variation distance of one total to a post-processing of the Gaussian that is charged."""
         sampling = self.participants * discrete_gaussian.distance(self.share_sigma)
-        summing = discrete_gaussian.sum_divergence(self.share_sigma, self.participants)
+        sent = self.share_sigma / 2**self.cut_bits
+        cutting = self.participants * 4.0 * discrete_gaussian.smoothing_error(float(sent**2))
+        summing = discrete_gaussian.sum_divergence(sent, self.participants)
         kernel = 4.0 * discrete_gaussian.smoothing_error(KERNEL_VARIANCE)
-        return self.dimension * (sampling + summing + kernel)
+        return self.dimension * (sampling + cutting + summing + kernel)
 
     def standard_deviation(self, *, contributors: int) -> float:
         """Return the standard deviation of one coordinate of a total that `contributors` sites are in.
@@ -294,18 +308,40 @@ class NoisePlan:
         return words
 
     def noise(self, *, bits: Bits) -> Words:
-        """Return a fresh share of the noise. Never use one twice."""
+        """Return a fresh share of the noise, on the lattice. Never use one twice."""
         return discrete_gaussian.sample(self.share_sigma, self.dimension, bits=bits).view(np.uint64)
 
+    def to_send(self, noisy: Words) -> Words:
+        """Return what leaves of an encoded vector with a share of the noise on it: its upper bits, rounded.
+
+        Without the noise it hides nothing that the vector does not.
+        """
+        if not self.cut_bits:
+            return noisy
+        exact, sent = noisy.view(np.int64), np.empty(noisy.size, dtype=np.int64)
+        for start in range(0, noisy.size, _CHUNK):
+            part = sent[start : start + _CHUNK]
+            np.add(exact[start : start + _CHUNK], self._half, out=part)
+            np.right_shift(part, self.cut_bits, out=part)
+        return sent.view(np.uint64)
+
     def contribution(self, vector: NDArray[Any], *, bits: Bits) -> Words:
-        """Return `vector` on the lattice plus a fresh share of the noise. Raises: NotEncodable."""
-        return self.encode(vector) + self.noise(bits=bits)
+        """Return what a site sends of `vector`, with a fresh share of the noise. Raises: NotEncodable."""
+        return self.to_send(self.encode(vector) + self.noise(bits=bits))
 
     def decode(self, total: Words) -> Reals:
-        """Return the sum of contributions, in the unit of the value. Raises: NotEncodable for a shape."""
+        """Return the sum of what sites sent, in the unit of the value. Raises: NotEncodable for a shape."""
         values = signed(total, dimension=self.dimension).astype(np.float64)
-        values *= 2.0**-self.scale_bits
+        values *= 2.0 ** (self.cut_bits - self.scale_bits)
         return values
+
+    @property
+    def _half(self) -> int:
+        return (1 << self.cut_bits) >> 1
+
+    def _largest(self) -> int:
+        """Return the largest absolute value of a coordinate with its noise, on the lattice."""
+        return math.ceil(Fraction(self.largest) * self.scale) + discrete_gaussian.largest(self.share_sigma)
 
     def _rounded(self, values: NDArray[Any]) -> NDArray[np.int64]:
         exact = np.ravel(values)
@@ -329,14 +365,25 @@ class NoisePlan:
             raise NotEncodable("the vector is longer than the plan's longest")
 
     def _scale_bits(self) -> int:
-        """Return the smallest power of two that gives the smallest share (tolerance 0) its sigma."""
-        share = self.sigma / math.sqrt(self.participants)
+        """Return the smallest power of two that gives the smallest share its sigma."""
+        share = self._smallest_share()
         target = COUNT_SHARE_SIGMA if self.integral else REAL_SHARE_SIGMA
         bits = math.ceil(math.log2(target / share))
         if self.integral:
             return max(0, bits)
         fine = self._coordinates() / (ROUNDING_SHARE * self.sensitivity)
         return max(bits, math.ceil(math.log2(fine)))
+
+    def _cut_bits(self) -> int:
+        """Return how many bits of a noisy number are more than it needs."""
+        if self.integral:
+            return 0
+        _, exponent = math.frexp(math.ldexp(self._smallest_share(), self.scale_bits))
+        return exponent - 1 - SENT_SHARE_BITS
+
+    def _smallest_share(self) -> float:
+        """Return the sigma of a share of tolerance 0, in the unit of the value."""
+        return self.sigma / math.sqrt(self.participants)
 
     def _coordinates(self) -> float:
         """Return the L2 norm of one lattice unit in each coordinate at each of a patient's sites."""
@@ -353,6 +400,6 @@ class NoisePlan:
                     "float64 sums over so many patients may move more than the noise can pay for"
                 )
             on_lattice *= 1 + extra
-        variance = (on_lattice**2 + KERNEL_VARIANCE) / (self.participants - self.tolerance)
+        variance = (on_lattice**2 + KERNEL_VARIANCE * 4**self.cut_bits) / (self.participants - self.tolerance)
         steps = math.isqrt(math.floor(variance * SIGMA_GRID**2)) + 1  # rounded up
         return Fraction(steps, SIGMA_GRID)

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
 from privacy.masks import MaskStream, apply_all
-from privacy.ring_words import WORD_BYTES, extend
+from privacy.ring_words import WORD_BYTES, RunningSum, ring
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
 from privacy.shamir import is_share, recover
@@ -41,7 +42,7 @@ class _Step:
     """One step: running sums by form until it is closed, then the reveals."""
 
     forms: dict[NodeId, Form] = field(default_factory=dict)
-    sums: dict[Form, Words] = field(default_factory=dict)
+    sums: dict[Form, RunningSum] = field(default_factory=dict)
     waiting: dict[NodeId, WaitingVector] = field(default_factory=dict)
     adding: Lock = field(default_factory=Lock)  # of what changes `forms` and `sums`
     form: Form | None = None
@@ -123,9 +124,8 @@ class SumCollector:
         if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
             raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
         form = form_of(bytes(context), vector.size, width)
-        return state is not None and self._add(
-            state, node, form, lambda total: np.add(total, vector, out=total)
-        )
+        low = vector.astype(ring(width), copy=False)
+        return state is not None and self._add(state, node, form, lambda total: np.add(total, low, out=total))
 
     def piece(
         self, node: NodeId, data: bytes, *, step: int, context: bytes, width: int, offset: int, length: int
@@ -162,15 +162,17 @@ class SumCollector:
         self._forget(state, node)
         return counts
 
-    def _add(self, state: _Step, node: NodeId, form: Form, put_into: Callable[[Words], object]) -> bool:
+    def _add(
+        self, state: _Step, node: NodeId, form: Form, put_into: Callable[[NDArray[Any]], object]
+    ) -> bool:
         with state.adding:
             if state.survivors is not None or node in state.forms:
                 return False
             total = state.sums.get(form)
             if total is None:
-                total = state.sums[form] = np.zeros(form.length, dtype=np.uint64)
+                total = state.sums[form] = RunningSum(form.length, width=form.width)
             try:
-                put_into(total)
+                put_into(total.words)
             except BaseException:  # a file that cannot be read: half a vector is in, so there is no sum
                 state.sums.clear()
                 state.survivors = ()
@@ -290,14 +292,13 @@ class SumCollector:
         self_seeds, pair_seeds = self._open(state, step)
         state.done = True
         total = state.sums.pop(state.form)
-        context = state.form.context
-        streams = [MaskStream(seed=seed, context=context, subtract=True) for seed in self_seeds]
+        context, width = state.form.context, state.form.width
+        streams = [MaskStream(seed=seed, context=context, width=width, subtract=True) for seed in self_seeds]
         for survivor, absent, seed in pair_seeds:
-            streams.append(MaskStream(seed=seed, context=context, subtract=survivor < absent))
-        apply_all(streams, total)
-        extend(total, width=state.form.width)
+            streams.append(MaskStream(seed=seed, context=context, width=width, subtract=survivor < absent))
+        apply_all(streams, total.words)
         state.revealed.clear()
-        return total
+        return total.signed()
 
     def _open(self, state: _Step, step: int) -> tuple[list[bytes], list[tuple[NodeId, NodeId, bytes]]]:
         """Return the survivors' self seeds, and what nobody cancels: (survivor, absent, pair seed)."""

@@ -1,8 +1,8 @@
 """Sums of vectors that are private before they are summed: masks, an encoding that never wraps, no noise.
 
-What an `UpdateSums` guarantees. A value v in [-1, 1] becomes the integer nearest to v·2^32; n sites add up to
-at most n·2^32 in absolute value, and words of `ring_bytes` hold every such number (privacy/ring_words.py), so
-no total wraps, whatever sites send that keep to the encoding. A total is off by n·2^-33 at most. One site
+What an `UpdateSums` guarantees. A value v in [-1, 1] becomes the integer nearest to v·2^26; n sites add up to
+at most n·2^26 in absolute value, and words of `ring_bytes` hold every such number (privacy/ring_words.py), so
+no total wraps, whatever sites send that keep to the encoding. A total is off by n·2^-27 at most. One site
 moves each coordinate by 1 at most: that is what a site can do to a model, and it can do it in every sum.
 
 It adds no noise. A vector is private by what was done to it before (node/training/local_sgd.py).
@@ -23,7 +23,7 @@ from privacy.ring_words import fewest_bytes
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
 
-SCALE_BITS = 32  # rounding is 1e-10 of the largest update, far below any noise in it
+SCALE_BITS = 26  # rounding is 1e-8 of the largest update, far below any noise in it; 31 sites need 4 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class UpdateSums:
     def noise(self, *, bits: Bits) -> Words:
         """Return zeros, where a plan of noise returns a share of it."""
         return np.zeros(self.dimension, dtype=np.uint64)
+
+    def to_send(self, noisy: Words) -> Words:
+        """Return the same words: no bit of them is more than is needed."""
+        return noisy
 
     def contribution(self, vector: NDArray[Any], *, bits: Bits) -> Words:
         """Return `vector` on the lattice, and nothing added. Raises: NotEncodable."""

@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from numpy.typing import NDArray
 
 from privacy.errors import BadParameters, ProtocolViolation
 from privacy.masks import CONTEXT_BYTES, MAX_WORDS
 from privacy.ring_words import WORD_BYTES, add_packed, check_width
-from privacy.rng import Words
 
 HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
 
@@ -77,7 +78,7 @@ class WaitingVector:
             self.held.clear()
         return True
 
-    def add_to(self, total: Words) -> None:
+    def add_to(self, total: NDArray[Any]) -> None:
         """Add the whole vector, a piece at a time."""
         at, width = 0, self.form.width
         for data in self._in_order():

@@ -44,7 +44,9 @@ class Sums(Protocol):
         """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
         ...
 
-    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+    async def prepare(
+        self, session: SessionId, step: int, context: bytes, length: int, *, width: int
+    ) -> None:
         """Do ahead what can be done ahead of a step's vector. Raises: Refused."""
         ...
 
@@ -69,9 +71,9 @@ class RoundSums:
         """Return the session once it is ready. Raises: Refused, TimeoutError."""
         return self._in_loop(self.sums.opened(session)).result(LOOP_GRACE_S)
 
-    def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+    def prepare(self, session: SessionId, step: int, context: bytes, length: int, *, width: int) -> None:
         """Have what can be done ahead of a step done meanwhile. If that fails, so will the step."""
-        self._in_loop(self.sums.prepare(session, step, context, length))
+        self._in_loop(self.sums.prepare(session, step, context, length, width=width))
 
     def send(
         self,

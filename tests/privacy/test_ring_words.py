@@ -5,19 +5,21 @@ import pytest
 
 from privacy.errors import BadParameters
 from privacy.lattice import NoisePlan
-from privacy.ring_words import extend, fewest_bytes, packed, unpacked
+from privacy.ring_words import add_packed, extended, fewest_bytes, packed, ring, unpacked
 
 WIDTHS = range(1, 9)
 
 
 def read_back(values: list[int], *, width: int) -> int:
     """Return the sum of integers as it comes out of words of `width` bytes."""
-    total = np.zeros(1, dtype=np.uint64)
+    total, wide = np.zeros(1, dtype=ring(width)), np.zeros(1, dtype=np.uint64)
     for value in values:
-        total += unpacked(packed(np.array([value % 2**64], dtype=np.uint64), width=width), width=width)
-    total &= np.uint64(2 ** (8 * width) - 1)
-    extend(total, width=width)
-    return int(total.view(np.int64)[0])
+        data = packed(np.array([value % 2**64], dtype=np.uint64), width=width)
+        add_packed(total, data, width=width)
+        wide += unpacked(data, width=width)
+    found = int(extended(total, width=width).view(np.int64)[0])
+    assert found == int(extended(wide, width=width).view(np.int64)[0]), "either ring gives the same"
+    return found
 
 
 @pytest.mark.parametrize("participants", [1, 2, 3, 8, 100, 1000])
@@ -64,6 +66,12 @@ def test_a_width_that_no_word_has_is_refused(width: int) -> None:
 def test_half_a_word_is_refused() -> None:
     with pytest.raises(BadParameters):
         unpacked(bytes(7), width=2)
+
+
+@pytest.mark.parametrize(("width", "other"), [(4, "<u8"), (5, "<u4")])
+def test_words_are_added_in_their_own_ring_only(width: int, other: str) -> None:
+    with pytest.raises(BadParameters, match="ring"):
+        add_packed(np.zeros(2, dtype=other), bytes(2 * width), width=width)
 
 
 @pytest.mark.parametrize("participants", [2, 8, 100])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from privacy.errors import BadParameters, OutOfOrder, ProtocolViolation, StepReused
-from privacy.ring_words import packed
 from privacy.rng import Words
 from privacy.sum_collector import SumCollector
 from privacy.waiting_vector import HELD_BYTES
@@ -21,11 +20,11 @@ def send_in_pieces(
     network: SumNetwork, index: int, vector: Words, *, size: int, width: int = 8, most: int | None = None
 ) -> bool:
     """Mask and send a vector piece by piece, the first `most` of them; return whether it counts."""
-    masking = network.parties[index].masking(step=0, context=CONTEXT, length=vector.size)
+    masking = network.parties[index].masking(step=0, context=CONTEXT, length=vector.size, width=width)
     starts = range(0, vector.size, size)
     whole = False
     for start in list(starts)[:most]:
-        data = packed(masking.over(vector[start : start + size]), width=width)
+        data = masking.packed(vector[start : start + size])
         whole = network.collector.piece(
             node(index), data, step=0, context=CONTEXT, width=width, offset=start, length=vector.size
         )
@@ -42,7 +41,7 @@ def test_pieces_add_up_to_what_whole_vectors_do(size: int) -> None:
     np.testing.assert_array_equal(network.run({}), plain_sum(vectors, range(4)))
 
 
-@pytest.mark.parametrize("width", [1, 3, 5, 7])
+@pytest.mark.parametrize("width", [1, 3, 4, 5, 7])
 def test_narrow_words_give_the_signed_sum(width: int) -> None:
     most = (2 ** (8 * width - 1) - 1) // 4
     rng = np.random.default_rng(width)
@@ -53,6 +52,25 @@ def test_narrow_words_give_the_signed_sum(width: int) -> None:
         assert send_in_pieces(network, index, values[index].view(np.uint64), size=20, width=width)
     network.die(2)  # after its vector: what is in the sum stands
     np.testing.assert_array_equal(network.run({}).view(np.int64), values.sum(axis=0))
+
+
+@pytest.mark.parametrize(("prepared", "sent"), [(4, 4), (3, 4), (5, 8)])
+def test_a_mask_computed_ahead_is_the_one_that_is_made_on_the_way(prepared: int, sent: int) -> None:
+    ahead, same = (SumNetwork(3, seed=4).open() for _ in range(2))
+    ahead.parties[0].prepare(step=0, context=CONTEXT, length=50, width=prepared)
+    vector = np.arange(50, dtype=np.uint64)
+    both = [each.parties[0].masking(step=0, context=CONTEXT, length=50, width=sent) for each in (ahead, same)]
+    assert both[0].packed(vector) == both[1].packed(vector)
+
+
+def test_a_mask_of_another_ring_is_not_taken() -> None:
+    """A mask of 64-bit words computed ahead for a vector of 32-bit ones would not cancel."""
+    network = SumNetwork(3, seed=4).open()
+    values = np.arange(-25, 25)
+    for index in range(3):
+        network.parties[index].prepare(step=0, context=CONTEXT, length=50, width=8 if index else 2)
+        assert send_in_pieces(network, index, values.view(np.uint64), size=50, width=2)
+    np.testing.assert_array_equal(network.run({}).view(np.int64), 3 * values)
 
 
 @pytest.mark.parametrize("pieces", [1, 9])

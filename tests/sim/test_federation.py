@@ -34,7 +34,7 @@ def noise_of_a_total(contributing: int, *, tolerance: int = 1) -> float:
     bits, at = SecureBits(), descent.initial(WIDE)
     grads = [sum_of_clipped_grads(WIDE, at, rows) for rows in TABLES]
     with_share = [plan.contribution(g, bits=bits) for g in grads[:contributing]]
-    without = [plan.encode(g) for g in grads[contributing:]]
+    without = [plan.to_send(plan.encode(g)) for g in grads[contributing:]]
     total = plan.decode(MaskedSums(WIDE, SITES, round_=1, bits=bits).add([*with_share, *without], step=0))
     return float(np.std(total - np.sum(grads, axis=0)))
 
@@ -47,8 +47,10 @@ def test_masks_cancel_and_leave_the_sum() -> None:
     plan = study_noise.noise_plan(WIDE, participants=SITES, tolerance=1)
     vectors = [np.random.default_rng(n).normal(0, 5, WIDE.parameters) for n in range(SITES)]
     sums = MaskedSums(WIDE, SITES, round_=1, bits=SecureBits())
-    total = plan.decode(sums.add([plan.encode(v) for v in vectors], step=0))
-    assert np.allclose(total, np.sum(vectors, axis=0), atol=1e-4)
+    total = plan.decode(sums.add([plan.to_send(plan.encode(v)) for v in vectors], step=0))
+    unit = 2.0 ** (plan.cut_bits - plan.scale_bits)
+    assert np.allclose(total, np.sum(vectors, axis=0), rtol=0.0, atol=(SITES + 1) * unit / 2)
+    assert unit < 1e-3 * promised()
 
 
 def test_the_total_has_the_noise_of_one_curator_even_without_the_tolerated_dropout() -> None:

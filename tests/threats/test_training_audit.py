@@ -124,7 +124,8 @@ def with_noise(plan_: NoisePlan, sums: Sequence[Vector], bits: SecureBits, *, ad
     """The sum of all, with the noise of only the first `adding` sites."""
     words = np.zeros(plan_.dimension, dtype=np.uint64)
     for site, vector in enumerate(sums):
-        words += plan_.contribution(vector, bits=bits) if site < adding else plan_.encode(vector)
+        bare = plan_.to_send(plan_.encode(vector))
+        words += plan_.contribution(vector, bits=bits) if site < adding else bare
     return plan_.decode(words)
 
 
