@@ -90,6 +90,7 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "code": lambda value: isinstance(value, str) and value in set(RefusalCode),
     "plan_hash": _digest,
     "model_hash": _digest,  # of the noisy, public model that a round starts from, or ends with
+    "model_from": _pattern(r"[a-z][a-z0-9-]{0,39}"),  # what that is here: node.training.held_models
     "policy_hash": _digest,
     "ledger_head": _digest,
     "payload_hash": _digest,

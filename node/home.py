@@ -1,8 +1,8 @@
 """A hospital's folder: what lies where, and what node.toml says.
 
 node.toml  keys/ (0600)  tls.crt ca.crt  roster.json peers.json  policy.toml  store/omop.duckdb
-ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  looks/  features/  logs/
-evaluations/  flwr/
+ledger.sqlite  audit.jsonl  studies/{approved.json,pending/}  own_parts/  held_models/  looks/  features/
+logs/  evaluations/  flwr/
 """
 
 from __future__ import annotations
@@ -187,6 +187,11 @@ class NodeHome:
     def own_parts(self) -> Path:
         """own_parts/: what models learned of this site alone, which never leaves it."""
         return self.path / "own_parts"
+
+    @property
+    def held_models(self) -> Path:
+        """held_models/: digests of the models that rounds started from and led to, by plan."""
+        return self.path / "held_models"
 
     @property
     def looks(self) -> Path:

@@ -241,6 +241,7 @@ class _LazyTrainer:
         """Return the trainer. Raises: Refused(NO_DATA) while there is no store."""
         with self._lock:
             if self._made is None:
+                from node.training.held_models import HeldModels
                 from node.training.own_part import OwnParts
                 from node.training.rounds import Trainer
                 from node.training.validation import LocalFigures
@@ -261,6 +262,7 @@ class _LazyTrainer:
                     quality=parts.quality,
                     deid=parts.deid,
                     own_parts=OwnParts(self._home.own_parts),
+                    held=HeldModels(self._home.held_models),
                     figures=LocalFigures(self._home.looks),
                 )
             return self._made

@@ -17,7 +17,7 @@ from protocols.study import Study
 
 PATIENTS_AT_ONE_SITE = 100_000  # largest site a training sum is for; lattice.py bounds float error up to it
 MOST_TIMES = 10  # as many patients as the plan expects: with more, its steps would be ten times too long
-CONTEXT_LABEL = b"fedtwin training step v1"
+CONTEXT_LABEL = b"fedtwin training step v2"  # v1: without the model
 
 
 def noise_multiplier(study: Study) -> float:
@@ -69,11 +69,14 @@ def noise_plan(study: Study, *, participants: int, tolerance: int) -> NoisePlan:
     )
 
 
-def step_context(plan_hash: bytes, *, round: int, step: int) -> bytes:
-    """Return the 32 bytes that name one step: sites that mean different steps or plans do not add up."""
-    return hashlib.sha256(
-        CONTEXT_LABEL + plan_hash + round.to_bytes(4, "big") + step.to_bytes(4, "big")
-    ).digest()
+def step_context(plan_hash: bytes, *, round: int, step: int, model: bytes) -> bytes:
+    """Return the 32 bytes that name one step: sites that mean different steps, plans or models do not add up.
+
+    Args: model, the digest (privacy.descent.digest) of what the sites held at the step before, or at the
+        start: that of the step itself is known only when the masks for it have long been made.
+    """
+    named = plan_hash + round.to_bytes(4, "big") + step.to_bytes(4, "big") + model
+    return hashlib.sha256(CONTEXT_LABEL + named).digest()
 
 
 def step_noise_plan(study: Study) -> NoisePlan:

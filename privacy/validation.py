@@ -32,7 +32,7 @@ Vector = NDArray[np.float64]
 
 PATIENTS_WEIGHT = 0.5  # of a study's patients beside those of validation: 4 % more noise in all, ±0.5 % of it
 PATIENTS_AT_ONE_SITE = 100_000  # as for gradients (privacy.study_noise)
-CONTEXT_LABEL = b"fedtwin validation v1"
+CONTEXT_LABEL = b"fedtwin validation v2"
 FEWEST_SDS = 3.0  # of the noise: with fewer patients than that, a mean would be noise, and none is given
 
 
@@ -167,9 +167,12 @@ def should_stop(study: Study, seen: Sequence[Metric]) -> bool:
     return 0 < plan.patience <= without
 
 
-def step_context(plan_hash: bytes, *, round: int) -> bytes:
-    """Return the 32 bytes that name one look: a gradient and a look do not add up."""
-    return hashlib.sha256(CONTEXT_LABEL + plan_hash + round.to_bytes(4, "big")).digest()
+def step_context(plan_hash: bytes, *, round: int, model: bytes) -> bytes:
+    """Return the 32 bytes that name one look: a gradient and a look, or looks at two models, do not add up.
+
+    Args: model, the digest (privacy.descent.digest) of what is looked at.
+    """
+    return hashlib.sha256(CONTEXT_LABEL + plan_hash + round.to_bytes(4, "big") + model).digest()
 
 
 def purpose(plan_hash: bytes) -> str:

@@ -36,6 +36,7 @@ class RefusalCode(StrEnum):
     DEIDENTIFICATION = "de-identification"
     EXACT_NOT_NAMED = "exact-not-named"
     TOO_FEW_PEOPLE = "too-few-people"
+    OTHER_MODEL = "other-model"
     INTERNAL = "internal"
 
     @property
@@ -78,6 +79,8 @@ _HELP = {
     "its staff add the plan's hash to `studies` under [exact], or do not.",
     RefusalCode.TOO_FEW_PEOPLE: "A hospital has fewer people in this study than it lets into a sum without "
     "noise.",
+    RefusalCode.OTHER_MODEL: "The round does not start from the model that this hospital ended its "
+    "last one with: the run goes on from its own last checkpoint, or the plan is proposed anew.",
     RefusalCode.INTERNAL: "An internal fault; the node's own log says more.",
 }
 

@@ -215,8 +215,6 @@ class Study:
             raise MalformedStudy("local", 'goes with training.mode = "local", and only with it')
         if self.clipping is not None and mode != "shared-noise":
             raise MalformedStudy("clipping", "goes with shared noise")
-        if self.clipping is not None and self.aggregation.encrypted_layers:
-            raise MalformedStudy("clipping", "goes with sums of which no layer is encrypted besides")
         if training.sampling_rate != 1.0 and mode != "shared-noise":
             raise MalformedStudy("training.sampling_rate", "goes with shared noise: see local.sampling_rate")
         if mode == "local" and (training.optimizer != "momentum" or training.average):

@@ -19,7 +19,7 @@ from node.features.table import FeatureTable
 from node.training.contributions import contribution
 from node.training.local_sgd import Site
 from node.training.own_part import OwnPart
-from privacy import study_noise, walks
+from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
 from privacy.exact_state import exact_sums
 from privacy.lattice import NoisePlan
@@ -144,6 +144,7 @@ class MaskedSums:
     def __init__(self, study: Study, sites: int, *, round_: int, bits: SecureBits) -> None:
         self._round = round_
         self._plan_hash = study.plan_hash()
+        self._model = descent.digest(walks.initial(study))  # of all sites alike: here nobody could differ
         self.nodes = tuple(sorted(NodeId(bits.bytes(16)) for _ in range(sites)))
         keys = {node: Ed25519PrivateKey.generate() for node in self.nodes}
         parameters = SessionParameters(
@@ -176,7 +177,7 @@ class MaskedSums:
 
     def add(self, vectors: Sequence[NDArray[np.uint64]], *, step: int) -> NDArray[np.uint64]:
         """Return the sum of `vectors`, one per site in the order of `nodes`, modulo 2^64."""
-        context = study_noise.step_context(self._plan_hash, round=self._round, step=step)
+        context = study_noise.step_context(self._plan_hash, round=self._round, step=step, model=self._model)
         for (node, party), vector in zip(self.parties.items(), vectors, strict=True):
             masked = party.masked(vector, step=step, context=context)
             self.collector.input(node, masked, step=step, context=context)

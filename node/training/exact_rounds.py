@@ -125,14 +125,16 @@ class ExactRounds:
     ) -> tuple[NDArray[np.float64], int]:
         walk = newton.begin(study, descent.initial(study))
         while not walk.finished:
-            vector = plan.encode(exact_parts.part(study, walk, rows))
-            total = self.sums.total(self._send(study, request, walk.steps_done, vector))
+            vector, model = plan.encode(exact_parts.part(study, walk, rows)), descent.digest(walk.params)
+            total = self.sums.total(self._send(study, request, walk.steps_done, vector, model=model))
             walk.apply(plan.decode(total))
             if State.of(study, walk.params).sites != plan.participants:
                 raise NotFinite("a total is not that of all hospitals of the session")
         return walk.params, walk.steps_done
 
-    def _send(self, study: Study, request: RoundRequest, step: int, vector: Words) -> Future[Words]:
+    def _send(
+        self, study: Study, request: RoundRequest, step: int, vector: Words, *, model: bytes
+    ) -> Future[Words]:
         """Record one sum durably, then let this hospital's part of it leave."""
         request_id = f"exact/{request.session_id}"
         self.ledger.release_exact(
@@ -150,7 +152,7 @@ class ExactRounds:
             ledger_seq=seq,
             ledger_head=head,
         )
-        context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
+        context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
 
         def revealing() -> None:
             self.audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)

@@ -35,6 +35,7 @@ from node.training import second_accountant, validation
 from node.training.approvals import Approvals, DamagedApprovals
 from node.training.contributions import contribution
 from node.training.exact_rounds import ExactRounds
+from node.training.held_models import DamagedMemory, HeldModels, ModelsOfRound
 from node.training.local_sgd import Site
 from node.training.own_part import OwnPart, OwnParts, fitted
 from node.training.round_sums import RoundSums, Sums, Words, check_session
@@ -72,6 +73,7 @@ class _Round:
     plan: NoisePlan | UpdateSums
     reservation: Reservation
     look: _Look | None  # at the model the round ends with, if one is due
+    models: ModelsOfRound
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +96,7 @@ class Trainer:
         deid: of the last evaluation and canary, which the policy may ask for.
         own_parts: where this site's own parts of models, and its control variates, are kept; None: they last
             as long as the trainer.
+        held: which models were held here of each plan; None: that is known as long as the trainer lasts.
         figures: where this site's own figures of looks at models are kept; None: nowhere.
     """
 
@@ -115,6 +118,7 @@ class Trainer:
         quality: Callable[[], Standing | None] = lambda: None,
         deid: Callable[[], DeidStanding] = DeidStanding,
         own_parts: OwnParts | None = None,
+        held: HeldModels | None = None,
         figures: LocalFigures | None = None,
     ) -> None:
         self._approvals = approvals
@@ -130,6 +134,7 @@ class Trainer:
         self._quality = quality
         self._deid = deid
         self._own_parts = own_parts
+        self._models = held or HeldModels()
         self._figures = figures
         self._own: dict[bytes, OwnPart] = {}
         self._sites: dict[bytes, Site] = {}
@@ -171,6 +176,8 @@ class Trainer:
             self._check_standing(self._policy())
             return self._exact.train(study, request, approved=approved)
         self._allowed(study, request, approved=approved)
+        models = ModelsOfRound(descent.digest(request.parameters))
+        began = self._models.check(study, round=request.round, model=models.now)
         session = self._sums.opened(request.session_id)
         plan, look_plan = _checked_session(study, request, session)
         with ExitStack() as held:
@@ -180,6 +187,7 @@ class Trainer:
             if look_plan is not None:
                 look = _Look(look_plan, held.enter_context(self._reserved_look(study, request)))
             rows = self._split(study)  # read only after the budget is set aside
+            self._models.begin(study, round=request.round, model=models.now)
             self._audit.record(
                 AuditEvent.ROUND_STARTED,
                 plan_hash=request.plan_hash.hex(),
@@ -190,18 +198,19 @@ class Trainer:
                 participants=plan.participants,
                 tolerance=plan.tolerance,
                 noise_multiplier=study_noise.noise_multiplier(study),
-                model_hash=descent.digest(request.parameters).hex(),
+                model_hash=models.now.hex(),
+                model_from=began,
             )
-            walk = self._steps(_Round(request, study, plan, reservation, look), rows)
+            walk = self._steps(_Round(request, study, plan, reservation, look, models), rows)
         self._audit.record(
             AuditEvent.ROUND_FINISHED,
             plan_hash=request.plan_hash.hex(),
             session_id=request.session_id,
             round=request.round,
             steps=walk.steps_done,
-            model_hash=(model := descent.digest(walk.carried)).hex(),
+            model_hash=models.now.hex(),
         )
-        return RoundReply(model, walk.steps_done)
+        return RoundReply(models.now, walk.steps_done)
 
     def _allowed(self, study: Study, request: RoundRequest, *, approved: bool) -> None:
         """Refuse a plan that policy or approval do not let train here, or whose noise is not as claimed.
@@ -287,6 +296,12 @@ class Trainer:
 
     def _steps(self, current: _Round, rows: Split) -> Walk:
         walk = walks.begin(current.study, current.request.parameters)
+        try:
+            return self._walked(current, walk, rows)
+        finally:
+            self._models.end(current.study, current.models.after, finished=walk.finished)
+
+    def _walked(self, current: _Round, walk: Walk, rows: Split) -> Walk:
         own, site = self._own_part(current.study), self._site(current.study, round=current.request.round)
         noise = current.plan.noise(bits=self._bits)
         while not walk.finished:
@@ -299,6 +314,7 @@ class Trainer:
                 noise = current.plan.noise(bits=self._bits)  # for the next step, while the others add
             total = self._sums.total(sending)
             walk.apply(current.plan.decode(total))
+            current.models.moved(descent.digest(walk.carried))
             control = site.settle()
             if control is not None and self._own_parts is not None:
                 self._own_parts.keep_control(current.study, control)
@@ -309,8 +325,8 @@ class Trainer:
 
     def _prepare(self, current: _Round, step: int) -> None:
         """Have the next step's masks computed while the others add. If that fails, so will the step."""
-        request = current.request
-        context = study_noise.step_context(request.plan_hash, round=request.round, step=step)
+        request, model = current.request, current.models.now
+        context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
         self._sums.prepare(request.session_id, step, context, current.plan.dimension)
 
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
@@ -318,7 +334,7 @@ class Trainer:
         study, round_ = current.study, current.request.round
         seen_here = validation.looked(study, walk.params, rows, own=own.values)
         vector = look.plan.encode_rows(seen_here.added) + look.plan.noise(bits=self._bits)
-        context = looks.step_context(current.request.plan_hash, round=round_)
+        context = looks.step_context(current.request.plan_hash, round=round_, model=current.models.now)
         sending = self._send(
             current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
         )
@@ -367,7 +383,8 @@ class Trainer:
             self._own_parts.keep(study, fitted(study, walk.params, rows), final=True)
 
     def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:
-        context = study_noise.step_context(current.request.plan_hash, round=current.request.round, step=step)
+        request, model = current.request, current.models.behind
+        context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
         width, releases = current.plan.ring_bytes, study_releases.per_sum(current.study)
         return self._send(current, current.reservation, step, context, vector, width=width, releases=releases)
 
@@ -449,6 +466,7 @@ _CODES: tuple[tuple[type[BaseException], RefusalCode], ...] = (
     (NotEncodable, RefusalCode.PROTOCOL_VIOLATION),
     (TimeoutError, RefusalCode.DEADLINE),
     (AccountantsDisagree, RefusalCode.INTERNAL),
+    (DamagedMemory, RefusalCode.OTHER_MODEL),
 )
 
 

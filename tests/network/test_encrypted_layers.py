@@ -14,6 +14,7 @@ from node.key_holder import trust
 from node.running import RunningNode
 from privacy import layered_sum, study_noise
 from privacy.encryption import SCHEMES
+from privacy.walks import vector_length
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.study import Study
@@ -24,14 +25,15 @@ from tests.network.test_rounds_over_the_wire import propose
 from tests.protocols.study_forms import study_form
 
 SITES = 4
+MODEL = bytes(32)  # the digest that all hospitals name alike
 
 
-def plan(scheme: str = "ckks", **aggregation: Any) -> Study:
+def plan(scheme: str = "ckks", *, adapting: bool = False, **aggregation: Any) -> Study:
     form = study_form(study__model="mlp", study__hidden=[4])
     form["sites"] = {"minimum": 3, "tolerance": 1}
     form["privacy"] |= {"epsilon": 1.0, "delta": 1e-5, "max_sites_per_patient": 2}
     form["aggregation"] = {"encrypted_layers": ["out"], "scheme": scheme} | aggregation
-    return Study.from_json(form)
+    return Study.from_json(form | ({"clipping": {"quantile": 0.5}} if adapting else {}))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ async def running(
 
 def vector(study: Study, site: int, step: int) -> np.ndarray:
     rng = np.random.default_rng(100 * site + step)
-    return rng.integers(-(2**36), 2**36, study.parameters).view(np.uint64)
+    return rng.integers(-(2**36), 2**36, vector_length(study)).view(np.uint64)
 
 
 async def add(node: RunningNode, study: Study, session: SessionId, site: int) -> list[np.ndarray]:
@@ -67,21 +69,22 @@ async def add(node: RunningNode, study: Study, session: SessionId, site: int) ->
     opened.must_hold(values=noise.dimension, largest=noise.largest_contribution)
     totals = []
     for step in range(opened.parameters.steps):
-        context = study_noise.step_context(study.plan_hash(), round=1, step=step)
+        context = study_noise.step_context(study.plan_hash(), round=1, step=step, model=MODEL)
         given = vector(study, site, step)
         await node.sums.contribute(session, step, context, given, width=noise.ring_bytes)
         totals.append(await node.sums.result(session, step))
     return totals
 
 
-@pytest.mark.parametrize("scheme", ["ckks", "bfv"])
+@pytest.mark.parametrize(("scheme", "adapting"), [("ckks", False), ("bfv", False), ("ckks", True)])
 def test_a_round_adds_up_both_parts_and_no_layer_crosses_as_it_should_not(
-    consortium: Consortium, scheme: str
+    consortium: Consortium, scheme: str, adapting: bool
 ) -> None:
-    study = plan(scheme)
+    study = plan(scheme, adapting=adapting)
     layers = layered_sum.of(study)
     assert layers is not None
     assert 0 < layers.encrypted < study.parameters
+    assert not layers.chosen[study.parameters :].any()  # what a clip norm follows is masked
 
     async def story() -> None:
         async with running(consortium, study) as (_serving, nodes):
@@ -110,7 +113,7 @@ def test_a_round_adds_up_both_parts_and_no_layer_crosses_as_it_should_not(
                     np.testing.assert_array_equal(mine[step], expected)
             width = study_noise.noise_plan(study, participants=SITES, tolerance=1).ring_bytes
             masked = [frame.sum_input.masked for frame in frames if frame.HasField("sum_input")]
-            assert {len(data) for data in masked} == {width * (study.parameters - layers.encrypted)}
+            assert {len(data) for data in masked} == {width * (vector_length(study) - layers.encrypted)}
             shown = [f.sum_ciphertext.ciphertext for f in frames if f.HasField("sum_ciphertext")]
             assert {len(data) for data in shown} == {SCHEMES[scheme].form.ciphertext_bytes(layers.encrypted)}
             assert len(masked) == len(shown) == SITES * steps
@@ -130,7 +133,7 @@ def test_a_site_lost_in_a_step_is_a_dropout_of_both_parts(consortium: Consortium
                 for node in nodes:
                     await node.sums.opened(session, step=0)
                 lost = nodes[3]._parts.me
-                context = study_noise.step_context(study.plan_hash(), round=1, step=0)
+                context = study_noise.step_context(study.plan_hash(), round=1, step=0, model=MODEL)
                 for site, node in enumerate(nodes):
                     if site == 3:  # its commitment leaves, its masked part does not
                         send = node.sums._send

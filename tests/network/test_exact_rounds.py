@@ -18,6 +18,7 @@ from tests.network.test_rounds_over_the_wire import propose
 from tests.protocols.exact_forms import exact_study
 
 STUDY = exact_study("logistic", iterations=3)
+MODEL = bytes(32)  # the digest that all hospitals name alike
 
 
 def name_in_policies(consortium: Consortium, study: Study, sites: range) -> None:
@@ -75,7 +76,7 @@ def test_a_sum_that_one_hospital_is_missing_from_is_not_opened(tmp_path: Path) -
                         await node.sums.opened(session)
 
                     async def step(number: int, *present: RunningNode) -> pb.RoundEvent:
-                        context = study_noise.step_context(STUDY.plan_hash(), round=1, step=number)
+                        context = study_noise.step_context(STUDY.plan_hash(), round=1, step=number, model=MODEL)
                         for node in present:
                             vector = np.ones(3, dtype=np.uint64)
                             await node.sums.contribute(session, number, context, vector)

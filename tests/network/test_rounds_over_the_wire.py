@@ -19,6 +19,7 @@ from tests.network.consortium import CLOCK, Consortium, until
 from tests.protocols.study_forms import study_form
 
 VALUES = 1_000
+MODEL = bytes(32)  # the digest that all hospitals name alike
 
 
 def plan() -> Study:
@@ -42,7 +43,7 @@ async def add(node: RunningNode, study: Study, session: SessionId, value: int, *
     opened = await node.sums.opened(session)
     totals = []
     for step in range(opened.parameters.steps):
-        context = study_noise.step_context(study.plan_hash(), round=1, step=step)
+        context = study_noise.step_context(study.plan_hash(), round=1, step=step, model=MODEL)
         vector = np.full(values, value, dtype=np.uint64)
         await node.sums.contribute(session, step, context, vector)
         totals.append(await node.sums.result(session, step))
@@ -135,7 +136,7 @@ def test_a_site_lost_in_a_round_is_a_dropout_and_two_end_it(tmp_path: Path) -> N
                         await node.sums.opened(session)
 
                     async def step(number: int, *present: RunningNode) -> pb.RoundEvent:
-                        context = study_noise.step_context(study.plan_hash(), round=1, step=number)
+                        context = study_noise.step_context(study.plan_hash(), round=1, step=number, model=MODEL)
                         for node in present:
                             vector = np.ones(3, dtype=np.uint64)
                             await node.sums.contribute(session, number, context, vector)

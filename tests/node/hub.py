@@ -16,6 +16,7 @@ from node.omop.store import OmopStore
 from node.policy import Policy, starter
 from node.sums import OpenSession
 from node.training.approvals import Approvals
+from node.training.held_models import HeldModels
 from node.training.own_part import OwnParts
 from node.training.rounds import Trainer
 from node.training.validation import LocalFigures
@@ -195,6 +196,7 @@ class Hospitals:
             clock=CLOCK,
             step_deadline_s=deadline_s,
             own_parts=OwnParts(home / "own_parts"),
+            held=HeldModels(home / "held_models"),
             figures=LocalFigures(home / "looks"),
         )
         return Hospital(node, home, store, ledger, approvals, trainer)

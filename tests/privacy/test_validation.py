@@ -131,8 +131,10 @@ def test_outcomes_without_classes_have_no_accuracy_and_one_number_less() -> None
     assert [metric.name for metric in found] == ["patients", "loss"]
 
 
-def test_a_look_and_a_step_do_not_add_up() -> None:
-    plan_hash = study().plan_hash()
-    contexts = {validation.step_context(plan_hash, round=number) for number in (1, 2)}
-    contexts |= {study_noise.step_context(plan_hash, round=number, step=3) for number in (1, 2)}
-    assert len(contexts) == 4
+def test_looks_and_steps_of_other_rounds_and_models_do_not_add_up() -> None:
+    plan_hash, contexts = study().plan_hash(), set()
+    for number in (1, 2):
+        for model in (bytes(32), b"\1" * 32):
+            contexts.add(validation.step_context(plan_hash, round=number, model=model))
+            contexts.add(study_noise.step_context(plan_hash, round=number, step=3, model=model))
+    assert len(contexts) == 8

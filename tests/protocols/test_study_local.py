@@ -62,7 +62,6 @@ def test_plans_from_before_these_keys_keep_their_hash() -> None:
         (local_form(local=LOCAL | {"local_steps": 0}), "local.local_steps"),
         (local_form(local={"local_steps": 1}), "local.update_clip"),
         (local_form(local=LOCAL | {"noise_multiplier": 1.0}), "local.noise_multiplier"),
-        (study_form(clipping=CLIPPING, aggregation={"encrypted_layers": ["out"]}), "clipping"),
         (study_form(clipping={"quantile": 1.0}), "clipping.quantile"),
         (study_form(clipping=CLIPPING | {"share": 1.0}), "clipping.share"),
     ],
