@@ -307,7 +307,8 @@ class Trainer:
         while not walk.finished:
             sums = contribution(current.study, walk, rows.training, site=site, own=own.values)
             _check_sum(current.study, sums.shared, patients=len(rows.training))
-            sending = self._send_step(current, walk.steps_done, current.plan.encode(sums.shared) + noise)
+            noisy = current.plan.to_send(current.plan.encode(sums.shared) + noise)
+            sending = self._send_step(current, walk.steps_done, noisy)
             own.follow(sums)  # the step is committed; like the total, its own part follows a noisy sum
             if walk.steps_done + 1 < current.study.training.steps_per_round:
                 self._prepare(current, walk.steps_done + 1)
@@ -327,13 +328,15 @@ class Trainer:
         """Have the next step's masks computed while the others add. If that fails, so will the step."""
         request, model = current.request, current.models.now
         context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
-        self._sums.prepare(request.session_id, step, context, current.plan.dimension)
+        plan = current.plan
+        self._sums.prepare(request.session_id, step, context, plan.dimension, width=plan.ring_bytes)
 
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
         study, round_ = current.study, current.request.round
         seen_here = validation.looked(study, walk.params, rows, own=own.values)
-        vector = look.plan.encode_rows(seen_here.added) + look.plan.noise(bits=self._bits)
+        added = look.plan.encode_rows(seen_here.added)
+        vector = look.plan.to_send(added + look.plan.noise(bits=self._bits))
         context = looks.step_context(current.request.plan_hash, round=round_, model=current.models.now)
         sending = self._send(
             current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
