@@ -137,8 +137,11 @@ class HubSums:
             state.collector.reveal(node, shares, step=step)
         state.totals[step].set_result(state.collector.total(step))
 
-    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
-        self._hub.session(session).parties[self._me].prepare(step=step, context=context, length=length)
+    async def prepare(
+        self, session: SessionId, step: int, context: bytes, length: int, *, width: int
+    ) -> None:
+        party = self._hub.session(session).parties[self._me]
+        party.prepare(step=step, context=context, length=length, width=width)
 
     async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
         state = self._hub._sessions.get(session)

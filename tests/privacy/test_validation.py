@@ -64,9 +64,9 @@ def test_figures_are_those_of_the_patients_up_to_the_noise_that_is_stated() -> N
     errors: dict[str, list[float]] = {}
     truth = {"patients": 30_000.0, "loss": float(losses.mean()), "accuracy": float(right.mean())}
     for _ in range(200):
-        total = exact.copy()
-        for _site in range(4):
-            total += noise.noise(bits=SecureBits())
+        total = noise.to_send(exact + noise.noise(bits=SecureBits()))
+        for _site in range(3):
+            total += noise.to_send(noise.noise(bits=SecureBits()))
         for metric in validation.metrics(plan, noise.decode(total), round=1, noise_sd=sd):
             errors.setdefault(metric.name, []).append((metric.value - truth[metric.name]) / metric.noise_sd)
     assert set(errors) == set(truth)
