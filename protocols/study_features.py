@@ -149,7 +149,7 @@ def parse_feature(fields: Fields) -> Feature:
 
 
 def _value(fields: Fields) -> dict[str, Any]:
-    found: dict[str, Any] = {"records": parse_records(fields, with_value=True)}
+    found: dict[str, Any] = {"records": parse_records(fields, with_value=True, by_source=True)}
     found |= _picking(fields, PICKS)
     if "plausible" in fields:
         found["plausible"] = parse_range(*fields.take("plausible"))
@@ -157,7 +157,7 @@ def _value(fields: Fields) -> dict[str, Any]:
 
 
 def _category(fields: Fields) -> dict[str, Any]:
-    found = {"records": parse_records(fields, with_value=True)} | _picking(fields, PICKS)
+    found = {"records": parse_records(fields, with_value=True, by_source=True)} | _picking(fields, PICKS)
     if found["pick"] not in ("latest", "earliest"):
         raise MalformedStudy(f"{fields.path}.pick", "a category is the latest or the earliest one")
     if "codes" in fields:
@@ -219,7 +219,9 @@ def _comorbidity(fields: Fields) -> dict[str, Any]:
 
 
 def _counted(fields: Fields) -> Records:
-    return parse_records(fields, with_value=False, tables=COUNTED_TABLES, any_concept=UTILIZATION_TABLES)
+    return parse_records(
+        fields, with_value=False, tables=COUNTED_TABLES, any_concept=UTILIZATION_TABLES, by_source=True
+    )
 
 
 def _most(fields: Fields) -> float:

@@ -1,7 +1,13 @@
-"""Which records of a person a study means: one table, some concepts, a unit, a window of days."""
+"""Which records of a person a study means: one table, some concepts, a unit, a window of days.
+
+Some records have no standard concept anywhere: a polygenic score, a wearable's day, a feature of an image.
+What a node itself writes of these is named by its code instead (`source_value = "PGS000001"`), which is the
+same at every hospital.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +26,7 @@ NOTE_TABLES = ("note_nlp",)  # concepts found in notes; those the text denies do
 COUNTED_TABLES = EVENT_TABLES + UTILIZATION_TABLES + NOTE_TABLES
 VALUE_TABLES = ("measurement", "observation")  # the two that carry a value and a unit
 MAX_CONCEPTS = 64  # per feature; larger sets are phenotypes and belong into the cohort
+SOURCE_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,49}")  # 50 characters are what OMOP keeps of one
 MAX_CONCEPT_ID = 2**31 - 1
 MAX_WINDOW_DAYS = 36_525  # a century either side
 
@@ -51,12 +58,15 @@ class Records:
     concept_ids: tuple[int, ...]
     unit_concept_id: int | None = None
     window: Window | None = None
+    source_values: tuple[str, ...] = ()  # in place of concepts
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields with defaults left out."""
         found: dict[str, Any] = {"table": self.table}
         if self.concept_ids:
             found["concept_id"] = list(self.concept_ids)
+        if self.source_values:
+            found["source_value"] = list(self.source_values)
         if self.unit_concept_id is not None:
             found["unit_concept_id"] = self.unit_concept_id
         if self.window is not None:
@@ -70,21 +80,25 @@ def parse_records(
     with_value: bool,
     tables: tuple[str, ...] | None = None,
     any_concept: tuple[str, ...] = (),
+    by_source: bool = False,
 ) -> Records:
     """Return the records that a table's keys name.
 
     Args:
         tables: which may be named; by default those with values, or all events.
         any_concept: of which no concepts need be named: then every record counts.
+        by_source: whether codes of the source may stand in place of concepts.
     Raises: MalformedStudy.
     """
     table = checked_name(*fields.take("table"), tables or (VALUE_TABLES if with_value else EVENT_TABLES))
-    named = table not in any_concept or "concept_id" in fields
+    sources = _sources(fields, table) if by_source and "source_value" in fields else ()
+    named = "concept_id" in fields or (table not in any_concept and not sources)
     return Records(
         table=table,
         concept_ids=parse_concepts(*fields.take("concept_id")) if named else (),
         unit_concept_id=_optional_concept(fields) if with_value else None,
         window=Window.parse(*fields.take("window")) if "window" in fields else None,
+        source_values=sources,
     )
 
 
@@ -116,6 +130,17 @@ def parse_concepts(value: Any, path: str) -> tuple[int, ...]:
     if not ids:
         raise MalformedStudy(path, "needs at least one concept id")
     return ids
+
+
+def _sources(fields: Fields, table: str) -> tuple[str, ...]:
+    """Return codes of the source in ascending order, each once."""
+    value, path = fields.take("source_value")
+    if table not in EVENT_TABLES or "concept_id" in fields:
+        raise MalformedStudy(path, "in place of concepts, in " + ", ".join(EVENT_TABLES))
+    several = [value] if isinstance(value, str) else checked_list(value, path, at_most=MAX_CONCEPTS)
+    if not several or not all(isinstance(one, str) and SOURCE_VALUE.fullmatch(one) for one in several):
+        raise MalformedStudy(path, "needs codes, of letters, digits, '.', '_', ':', '/' or '-', at most 50")
+    return tuple(sorted(set(several)))
 
 
 def _optional_concept(fields: Fields) -> int | None:

@@ -153,6 +153,8 @@ def matching(records: Records, people: People, store: OmopStore, *, known: bool 
     found = in_one_form(records.table, store)
     if records.concept_ids:
         found = found.filter(_.concept_id.isin(records.concept_ids))
+    if records.source_values:
+        found = found.filter(_.source_value.isin(records.source_values))
     if records.unit_concept_id is not None:
         found = found.filter(_.unit_concept_id == records.unit_concept_id)
     joined = found.inner_join(people.relation, "person_id")
@@ -177,6 +179,7 @@ def in_one_form(name: str, store: OmopStore) -> Table:
         return _note_concepts(store)
     table = store.table(name)
     record, concept, start, end = _columns_of(name)
+    source = EVENT_TABLES[name].source_value if name in EVENT_TABLES else ""
     there = set(table.columns)
     return table.select(
         person_id=_.person_id,
@@ -187,6 +190,7 @@ def in_one_form(name: str, store: OmopStore) -> Table:
         value_as_number=_or_null(table, "value_as_number", "float64"),
         value_as_concept_id=_or_null(table, "value_as_concept_id", "int64"),
         unit_concept_id=_or_null(table, "unit_concept_id", "int64"),
+        source_value=_or_null(table, source, "string"),
     )
 
 
@@ -217,6 +221,7 @@ def _note_concepts(store: OmopStore) -> Table:
         value_as_number=ibis.null("float64"),
         value_as_concept_id=ibis.null("int64"),
         unit_concept_id=ibis.null("int64"),
+        source_value=ibis.null("string"),
     )
 
 

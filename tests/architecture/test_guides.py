@@ -45,6 +45,6 @@ def test_the_feature_set_and_the_study_in_the_guide_are_a_study(tmp_path: Path) 
     (tmp_path / "heart-failure.toml").write_text(features)
     (tmp_path / "study.toml").write_text(plan)
     study = read_study(tmp_path / "study.toml")
-    assert [m.name for m in study.modalities] == ["person", "codes", "labs"]
+    assert [m.name for m in study.modalities] == ["person", "codes", "labs", "genomics"]
     (tmp_path / "looking.toml").write_text(plan.replace("rounds = 1\n", "rounds = 4\n") + looks)
     assert read_study(tmp_path / "looking.toml").validation is not None
