@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedtwin.options import NODE_HOME, Json, NodeHome
-from fedtwin.screen import Exit, Stop, emit_json, emit_table, say
+from fedtwin.screen import Exit, Stop, emit_fields, emit_json, emit_table, say
 
 policy = typer.Typer(name="policy", help="What this hospital allows.", no_args_is_help=True)
 audit = typer.Typer(name="audit", help="What this node was asked, decided and sent.", no_args_is_help=True)
@@ -151,11 +151,21 @@ def withdraw(
         say(f"{plan.name} is no longer approved here.")
 
 
-def studies(home: NodeHome = NODE_HOME, json: Json = False) -> None:
-    """List the training plans that wait for a decision, and those that are approved."""
+def studies(
+    digits: Annotated[
+        str | None,
+        typer.Argument(metavar="HASH", help="8 or more digits of a plan's hash: this one, in words."),
+    ] = None,
+    home: NodeHome = NODE_HOME,
+    json: Json = False,
+) -> None:
+    """List the training plans that wait for a decision, and those that are approved; or read one of them."""
     from fedtwin.node_view import studies as view
 
     require_node(home)
+    if digits is not None:
+        _one_study(home, digits, json=json)
+        return
     rows = view(home)
     if json:
         emit_json({"studies": rows})
@@ -169,6 +179,21 @@ def studies(home: NodeHome = NODE_HOME, json: Json = False) -> None:
             for r in rows
         ],
     )  # fmt: skip
+
+
+def _one_study(home: Path, digits: str, *, json: bool) -> None:
+    from fedtwin.node_view import study_in_words
+    from node.training.approvals import NoSuchPlan
+
+    try:
+        found = study_in_words(home, digits)
+    except NoSuchPlan as error:
+        raise Stop(Exit.USAGE, f"{error}; see `fedtwin node studies`") from None
+    if json:
+        emit_json(found)
+        return
+    words = found["words"] | {"reads": ", ".join(found["tables"])}
+    emit_fields({"plan": found["plan_hash"], "name": found["name"], "status": found["status"], **words})
 
 
 def quarantine(

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from coordinator.flower.run_folder import FINISHED, Checkpoint, RoundRecord, RunFolder, Status
-from fedtwin.study_words import cohort_words, model_words, outcome_words, plan_words
+from fedtwin.study_words import cohort_words, looks_ahead, model_words, outcome_words, plan_words
 from fedtwin.training_run import looks, opened_steps, spent
 from privacy.descent import digest
 from privacy.study_noise import noise_multiplier
@@ -41,6 +41,10 @@ LIMITATIONS = (
     "How well it predicts is known centrally only as far as the plan bought noisy figures of it. Each"
     " hospital can tell for its own patients: `fedtwin node evaluate`.",
     "Hospitals with few patients are heard in proportion; their patients may be served worse.",
+)
+LOOKS_AHEAD = (
+    "The plan lets features look at records after the index date, and so perhaps at what followed from the"
+    " outcome: figures of how well it predicts may flatter it. A feature set as of a date rules that out."
 )
 NOISE = "Noise was added to every step: weights of features that few patients have are mostly noise."
 
@@ -162,6 +166,8 @@ def _of_this(study: Study, status: Status, checkpoint: Checkpoint) -> list[str]:
         )
     if status.stopped_early:
         found.append("Training ended early: looks at validation patients brought no improvement any more.")
+    if looks_ahead(study):
+        found.append(LOOKS_AHEAD)
     if study.local != "none":
         found.append("Each hospital adds a part of its own, which is not in the package and never leaves it.")
     return found

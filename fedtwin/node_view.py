@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtwin.node_budget import budget
+from fedtwin.study_words import plan_words
 from node import audit
 from node.home import NodeHome
 from node.training.approvals import Approvals
@@ -110,6 +111,16 @@ def studies(home: Path) -> list[dict[str, Any]]:
     approvals = Approvals(home)
     waiting = [_study(p.study, "pending", proposed_by=p.proposed_by) for p in approvals.pending()]
     return waiting + [_study(study, "approved", proposed_by=None) for study in approvals.approved()]
+
+
+def study_in_words(home: Path, digits: str) -> dict[str, Any]:
+    """Return one of these plans, whole and in words. Raises: NoSuchPlan."""
+    approvals = Approvals(home)
+    study = approvals.named(digits)
+    approved = approvals.is_approved(study.plan_hash())
+    proposer = None if approved else approvals.proposer(study.plan_hash())
+    fields = _study(study, "approved" if approved else "pending", proposed_by=proposer)
+    return fields | {"words": plan_words(study), "plan": study.to_json()}
 
 
 def _study(study: Study, status: str, *, proposed_by: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtwin.cohort_form import read, words
+from protocols.cohort import Criterion, EventCriterion
 from protocols.study import Study
 from protocols.study_features import Feature
 from protocols.study_records import Records
@@ -14,6 +15,14 @@ EXACT = {
     "poisson": "Poisson regression",
     "cox": "Cox model, stratified by hospital",
     "kaplan-meier": "Kaplan-Meier curve",
+}
+NOUNS = {
+    "condition_occurrence": "a condition",
+    "drug_exposure": "a drug",
+    "procedure_occurrence": "a procedure",
+    "measurement": "a measurement",
+    "observation": "an observation",
+    "death": "death",
 }
 KINDS = {"count": "how many records there are of", "days": "the days to"}
 
@@ -28,6 +37,7 @@ def plan_words(study: Study) -> dict[str, str]:
         "patients": cohort_words(study),
         "predicts": outcome_words(study),
         "looks at": features_words(study),
+        "as of": as_of_words(study),
         "model": model_words(study),
         "trained": training_words(study),
         "privacy": privacy_words(study),
@@ -85,7 +95,7 @@ def outcome_words(study: Study) -> str:
     outcome = study.outcome
     what = records_words(outcome.records)
     if outcome.kind == "present":
-        return f"whether there is {what}"
+        return f"whether there is {what}" + (", on any day" if outcome.records.window is None else "")
     if outcome.kind == "value":
         return f"whether the latest value of {what} is {outcome.at_least:g} or more"
     if outcome.kind == "class":
@@ -102,7 +112,12 @@ def records_words(records: Records) -> str:
     """Return which records are meant."""
     named = ", ".join(str(concept) for concept in records.concept_ids[:3])
     more = len(records.concept_ids) - 3
-    text = records.table + (f" of {CONCEPT} {named}" if named else "")
+    if records.source_values:
+        named = ", ".join(records.source_values[:3])
+        more = len(records.source_values) - 3
+    text = NOUNS.get(records.table, records.table) + (
+        f" of {'code' if records.source_values else CONCEPT} {named}" if named else ""
+    )
     text += f" and {more} more" if more > 0 else ""
     if records.window is not None:
         text += f", day {records.window.from_days} to {records.window.to_days}"
@@ -117,6 +132,51 @@ def features_words(study: Study) -> str:
         return f"{len(study.columns)} columns of {len(study.features)} features: " + _listed(study.features)
     parts = [f"{m.name} ({len(m.columns)} columns)" for m in study.modalities]
     return f"{len(parts)} modalities, any of which may be missing: " + ", ".join(parts)
+
+
+def as_of_words(study: Study) -> str:
+    """Return whether what the model sees, and who is in, was known on the index date: if not, which is not.
+
+    A model that looks at what came later describes; in care, on the day itself, it will do worse.
+    """
+    found = []
+    if study.feature_set is not None:
+        found.append(f"what was recorded by the index date, day {study.feature_set.last_day} at the latest")
+        if study.cohort.index is None and any(_ends_before(feature) for feature in study.features):
+            found.append("windows that end before day 0 are empty: of nobody is anything known by then")
+    elif study.features:
+        late = [feature for feature in study.features if _looks_on(feature)]
+        found.append(
+            f"{_listed(tuple(late))}: ALSO AFTER the index date, and whether before the outcome is not asked"
+            if late
+            else "the index date, by the dates of records; some may have been recorded later"
+        )
+    decided = [one for one in study.cohort.include + study.cohort.exclude if _decided_later(one)]
+    if decided or (study.cohort.index is not None and study.cohort.index.at_least > 1):
+        found.append("who is in is ALSO decided by records after the index date")
+    return "; ".join(found) or "the outcome alone"
+
+
+def looks_ahead(study: Study) -> bool:
+    """Return whether the plan lets the model see what was recorded after the index date."""
+    return study.feature_set is None and any(_looks_on(feature) for feature in study.features)
+
+
+def _looks_on(feature: Feature) -> bool:
+    return feature.records is not None and (
+        feature.records.window is None or feature.records.window.to_days > 0
+    )
+
+
+def _ends_before(feature: Feature) -> bool:
+    window = feature.records.window if feature.records is not None else None
+    return window is not None and window.to_days < 0
+
+
+def _decided_later(criterion: Criterion) -> bool:
+    if not isinstance(criterion, EventCriterion):
+        return False
+    return criterion.window is None or criterion.window.to_days > 0
 
 
 def _listed(features: tuple[Feature, ...]) -> str:

@@ -115,6 +115,13 @@ class Approvals:
         self.approve(study, clock=clock)
         return study
 
+    def named(self, digits: str) -> Study:
+        """Return the plan, waiting or approved, whose hash starts with `digits` (8 hex digits at least).
+
+        Raises: NoSuchPlan.
+        """
+        return self._one(digits, [pending.study for pending in self.pending()] + list(self.approved()))
+
     def withdraw(self, digits: str) -> Study:
         """Take back the approval of the plan whose hash starts with `digits`. Its next round is refused.
 
