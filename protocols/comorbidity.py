@@ -54,11 +54,15 @@ def groups_of(index: str, code: str) -> tuple[int, ...]:
     >>> [groups("charlson")[place].name for place in groups_of("charlson", "E11.22")]
     ['diabetes-complicated']
     """
-    written = code.strip().upper()
-    if not _CODE.fullmatch(written):
+    if not is_code(code):
         return ()
-    bare = written.replace(".", "")
+    bare = code.strip().upper().replace(".", "")
     return tuple(place for place, group in enumerate(groups(index)) if bare.startswith(group.prefixes))
+
+
+def is_code(text: str) -> bool:
+    """Return whether text has the form of an ICD-10 code."""
+    return _CODE.fullmatch(text.strip().upper()) is not None
 
 
 def weights(index: str) -> tuple[tuple[int, ...], tuple[int | None, ...]]:

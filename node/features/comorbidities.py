@@ -14,10 +14,16 @@ from protocols import comorbidity
 from protocols.study_features import Feature
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
-def comorbidity_columns(feature: Feature, people: People, store: OmopStore, *, known: bool) -> list[Floats]:
-    """Return one column for each group, then the weighted sum over `most`, between -1 and 1."""
+def comorbidity_columns(
+    feature: Feature, people: People, store: OmopStore, *, known: bool
+) -> tuple[list[Floats], Bools]:
+    """Return one column for each group, then the weighted sum over `most`, between -1 and 1; and of whom.
+
+    Whose conditions carry no ICD-10 code at all has not been found healthy: of them it is missing.
+    """
     assert feature.records is not None  # the study's parser gives this kind its records
     conditions = matching(feature.records, people, store, known=known)
     told = store.table("condition_occurrence").select(
@@ -31,9 +37,15 @@ def comorbidity_columns(feature: Feature, people: People, store: OmopStore, *, k
     codes = _codes_of(set(sources.to_pylist()) - {0}, store)
     by_name = [comorbidity.groups_of(feature.index, _bare(name)) for name in names.dictionary.to_pylist()]
     place = people.at(int64(found["person_id"]))
+    coded = np.array(
+        [name is not None and comorbidity.is_code(_bare(name)) for name in names.dictionary.to_pylist()]
+    )
     has = np.zeros((len(people.ids), len(comorbidity.groups(feature.index))), dtype=bool)
+    recorded, told = np.zeros((2, len(people.ids)), dtype=bool)
     for person, name, source in zip(place, names.indices.to_pylist(), sources.to_pylist(), strict=True):
         written = comorbidity.groups_of(feature.index, codes[source]) if source in codes else ()
+        recorded[person] = True
+        told[person] |= source in codes or (name is not None and bool(coded[name]))
         for group in written or (by_name[name] if name is not None else ()):
             has[person, group] = True
     weights, milder = comorbidity.weights(feature.index)
@@ -42,7 +54,7 @@ def comorbidity_columns(feature: Feature, people: People, store: OmopStore, *, k
         if severe is not None:
             counted[:, group] &= ~has[:, severe]
     score = np.clip(counted @ np.array(weights, dtype=np.float64) / feature.most, -1.0, 1.0)
-    return [*has.T.astype(np.float64), score]
+    return [*has.T.astype(np.float64), score], told | ~recorded
 
 
 def _codes_of(concepts: set[int], store: OmopStore) -> dict[int, str]:

@@ -84,7 +84,7 @@ def _sequence(feature: Feature, people: People, store: OmopStore, known: bool) -
 
 
 def _comorbidity(feature: Feature, people: People, store: OmopStore, known: bool) -> Columns:
-    return comorbidity_columns(feature, people, store, known=known), _everyone(people)
+    return comorbidity_columns(feature, people, store, known=known)
 
 
 _KINDS: dict[str, Callable[[Feature, People, OmopStore, bool], Columns]] = {

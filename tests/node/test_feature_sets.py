@@ -158,6 +158,17 @@ def test_what_was_recorded_after_the_index_date_was_not_known_then(store: OmopSt
     assert rows(store)[0]["charlson:metastatic-cancer"].tolist() == [0.0, 1.0]
 
 
+def test_whose_conditions_carry_no_such_code_is_not_taken_for_healthy(store: OmopStore) -> None:
+    for who, codes in ((1, ["44054006"]), (2, ["44054006", "E11.9"]), (3, []), (4, ["Z00.0"])):
+        person(store, who)
+        visit(store, who, who, day(-5), day(-5))
+        for place, code in enumerate(codes):
+            condition(store, 10 * who + place, who, day(-5), code)
+    found, seen = rows(store)
+    assert found["charlson:diabetes"].tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert seen["charlson"].tolist() == [False, True, True, True]
+
+
 def test_a_persons_row_depends_on_that_person_only(store: OmopStore) -> None:
     history(store, 1, first=100)
     alone, _ = rows(store)
