@@ -60,7 +60,8 @@ async def running(
 
 def vector(study: Study, site: int, step: int) -> np.ndarray:
     rng = np.random.default_rng(100 * site + step)
-    return rng.integers(-(2**36), 2**36, vector_length(study)).view(np.uint64)
+    most = study_noise.noise_plan(study, participants=SITES, tolerance=1).largest_contribution
+    return rng.integers(-most, most + 1, vector_length(study)).view(np.uint64)
 
 
 async def add(node: RunningNode, study: Study, session: SessionId, site: int) -> list[np.ndarray]:
