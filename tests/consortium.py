@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from coordinator.state import State
 from node.enrolment import join
 from node.home import NodeHome
 from protocols.clock import FixedClock
+from tests.ports import free_ports
 
 T = TypeVar("T")
 
@@ -99,20 +99,13 @@ def founded(
     """Found a consortium `ago` before the real time, which is what TLS goes by. Nothing listens yet."""
     clock = FixedClock(datetime.now(UTC) - ago)
     home = CoordinatorHome.init(
-        folder / "coordinator", name="Example", host=host, enrolment_port=free_port(), clock=clock
+        folder / "coordinator", name="Example", host=host, enrolment_port=free_ports(1)[0], clock=clock
     )
     consortium = Consortium(folder, home, home.open_state(), clock, loop)
     try:
         yield consortium
     finally:
         consortium.close()
-
-
-def free_port() -> int:
-    """Return a port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

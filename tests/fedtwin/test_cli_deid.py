@@ -69,7 +69,7 @@ def test_evaluate_prints_the_promised_figures_and_no_word_of_a_text(
         assert isinstance(said.json[name], float), name
     assert said.json["by_category"]["name"]["entity_recall"]["whole"] == 2
     assert said.json["char_recall"] > 0.9
-    assert not re.search(r"\bAnn\b|\bLee\b|2671", said.out)
+    assert not re.search(r"\bAnn\b|\bLee\b|415\D*555\D*2671", said.out)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert fedtwin("deid", "evaluate", gold, "--finder", finder, "--half", "dev").code in (0, 2)
 
@@ -97,7 +97,7 @@ def test_text_replaces_identity_the_same_for_a_patient_and_otherwise_for_another
     key = ("--key", tmp_path / "deid" / "key")
     first = fedtwin("deid", "text", note, *key, "--patient", "7")
     assert first.code == 0
-    assert not re.search(r"\bAnn\b|\bLee\b|2671|3/4/2019", first.out)
+    assert not re.search(r"\bAnn\b|\bLee\b|415\D*555\D*2671|3/4/2019", first.out)
     assert "was seen on" in first.out
     assert fedtwin("deid", "text", note, *key, "--patient", "7").out == first.out
     assert fedtwin("deid", "text", note, *key, "--patient", "8").out != first.out

@@ -25,7 +25,7 @@ from protocols.clock import SystemClock
 from tests.consortium import LoopThread, loop_thread
 from tests.coordinator.gateway.hospitals import Hospitals, charges
 from tests.coordinator.gateway.site import AUDIENCE, BODY, GROUP, problem
-from tests.network.consortium import free_ports
+from tests.ports import free_ports
 
 __all__ = ["loop_thread"]
 

@@ -74,7 +74,7 @@ def test_demo_on_invented_hospitals_gives_what_the_issue_asks_for(tmp_path: Path
     check(found, hospitals=4)
     count = found["count"]
     assert count["truth"]["exact in the stores"] == count["truth"]["recorded in the files"]
-    assert abs(count["estimate"] - count["truth"]["exact in the stores"]) < 6 * count["standard_deviation"]
+    assert abs(count["estimate"] - count["truth"]["exact in the stores"]) < 6.5 * count["standard_deviation"]
     assert found["training"]["auc"]["federated"] > 0.7
     assert all(f"{step}/6" in done.stderr for step in range(1, 7))
     folder = Path(found["folder"])

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.network import free_ports
 from sim.world import World, write_world
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 SIZES = (300, 200, 150, 120)

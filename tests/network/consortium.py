@@ -6,7 +6,6 @@ The coordinator and the nodes run in this process (`coordinator`, `node`) or as 
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -37,20 +36,12 @@ from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.node.patients import AF, Patient, fill_new
+from tests.ports import free_ports
 
 CLOCK = SystemClock()
 PROJECT = "demo"
 COHORT = Cohort.parse({"index": {"kind": "condition", "concepts": [AF]}})
 DAY = date(2020, 5, 1)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @dataclass

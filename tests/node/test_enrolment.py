@@ -33,7 +33,8 @@ from protocols.key_forms import new_tls_key, private_pem
 from protocols.peer import Role, peer_of
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
-from tests.consortium import Consortium, LoopThread, files_of, founded, free_port
+from tests.consortium import Consortium, LoopThread, files_of, founded
+from tests.ports import free_ports
 
 
 def refused(consortium: Consortium, home: NodeHome, token: str) -> RefusalCode:
@@ -160,7 +161,7 @@ def test_an_expired_token_is_refused_also_by_a_coordinator_whose_clock_is_right(
 
 def test_where_nobody_answers_the_address_is_named(consortium: Consortium) -> None:
     right = Invitation.parse(consortium.token())
-    nobody = f"localhost:{free_port()}"
+    nobody = f"localhost:{free_ports(1)[0]}"
     token = Invitation(
         nobody, right.ca_fingerprint, right.roster_key_fingerprint, right.secret, right.expires_at
     ).to_token()

@@ -12,7 +12,6 @@ from node.training.validation import LocalFigures
 from privacy import descent, study_noise, sufficient, validation, walks
 from privacy.accountant import GaussianEvent, epsilon
 from privacy.descent import NotFinite
-from privacy.rng import SecureBits
 from privacy.sufficient import OneStep
 from protocols.refusal import RefusalCode
 from protocols.round import RoundReply
@@ -22,6 +21,7 @@ from sim.federation import Noise, federate
 from tests.node.hub import Hospitals
 from tests.node.patients import fill
 from tests.node.test_rounds import patients
+from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import study_form
 
 AMOUNT = {"kind": "amount", "table": "measurement", "concept_id": 3004249, "range": [90, 190]}
@@ -143,9 +143,8 @@ def test_with_enough_data_a_logistic_model_is_one_newton_step(prior: float) -> N
 def test_little_data_are_shrunk_and_never_explode() -> None:
     plan = study()
     for seed in range(20):
-        run = federate(
-            plan, [people(5, seed=seed + s) for s in range(3)], noise=Noise.SHARES, bits=SecureBits()
-        )
+        tables = [people(5, seed=seed + s) for s in range(3)]
+        run = federate(plan, tables, noise=Noise.SHARES, bits=SeededBits(seed))
         assert np.abs(run.params).max() < 5.0
 
 
@@ -169,7 +168,7 @@ def test_the_smallest_eigenvalue_is_found_and_never_overstated(size: int) -> Non
 
 def test_private_training_finds_the_model_where_there_are_people_enough() -> None:
     plan = study()
-    run = federate(plan, [people(1500, seed=s) for s in range(4)], noise=Noise.SHARES, bits=SecureBits())
+    run = federate(plan, [people(1500, seed=s) for s in range(4)], noise=Noise.SHARES, bits=SeededBits(1))
     test = people(4000, seed=99)
     design = np.column_stack([test.x, np.ones(len(test))])
     agree = ((design @ run.params > 0) == (design @ WEIGHTS > 0)).mean()

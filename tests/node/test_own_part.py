@@ -10,7 +10,8 @@ from node.training import local_sgd, models
 from node.training.contributions import contribution
 from node.training.gradient import Sums, clipped_sums
 from node.training.local_sgd import Site
-from node.training.own_part import OwnPart, OwnParts, fitted, noise_plan
+from node.training.own_fit import fitted
+from node.training.own_part import OwnPart, OwnParts, noise_plan
 from privacy import descent, study_noise, walks
 from privacy.adaptive_descent import AdaptiveDescent
 from privacy.rng import SecureBits
@@ -19,6 +20,7 @@ from protocols.study import Study
 from sim.federation import Noise, federate
 from tests.node.hub import Hospitals
 from tests.node.test_rounds import fill_all
+from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import study_form
 
 STUDY = Study.from_json(study_form(study__local="intercept", privacy__epsilon=8.0))
@@ -45,8 +47,8 @@ def test_the_noise_of_an_own_sum_is_that_of_the_whole_total() -> None:
     plan = noise_plan(STUDY)
     expected = study_noise.noise_multiplier(STUDY) * STUDY.privacy.clip_norm
     drawn = []
-    for _ in range(400):
-        part = OwnPart(STUDY, bits=SecureBits())
+    for seed in range(400):
+        part = OwnPart(STUDY, bits=SeededBits(seed))
         part.step(np.zeros(1))
         drawn.append(part.values[0])
     step = STUDY.training.learning_rate / (STUDY.training.expected_patients / STUDY.sites.minimum)
@@ -65,7 +67,7 @@ def test_own_parts_find_their_hospitals_levels_while_the_shared_model_is_trained
         )
     )
     tables = [site(1, -1.5), site(2, 0.0), site(3, 1.5)]
-    run = federate(study, tables, noise=Noise.SHARES, bits=SecureBits())
+    run = federate(study, tables, noise=Noise.SHARES, bits=SeededBits(1))
     low, middle, high = (float(own[0]) for own in run.own)
     assert low < middle - 0.5 < high - 1.0
     final = [fitted(study, run.params, table) for table in tables]
@@ -138,7 +140,7 @@ def test_an_adapting_norm_moves_an_own_part_by_the_gradients_it_clips() -> None:
     parts[0].follow(contribution(study, walk, rows, site=Site(SecureBits())), noisy=False)
     parts[1].follow(clipped_sums(plain, walk.params, rows, own=np.zeros(1)), noisy=False)
     assert parts[0].values == pytest.approx(parts[1].values, rel=1e-9)
-    noise = [OwnPart(study, bits=SecureBits()) for _ in range(300)]
+    noise = [OwnPart(study, bits=SeededBits(seed)) for seed in range(300)]
     still = contribution(study, walk, rows.rows(np.zeros(50, bool)), site=Site(SecureBits()))
     for part in noise:
         part.follow(still)
@@ -175,7 +177,7 @@ def test_the_noise_of_a_local_step_is_on_the_own_part_too() -> None:
         seen.append(float(noisy[-1] - sums.own[0]))
 
     walk = ServerStep(study, descent.initial(study))
-    local_sgd.contribution(study, walk, site(8, 0.0, patients=5), site=Site(SecureBits(), watch=watch))
+    local_sgd.contribution(study, walk, site(8, 0.0, patients=5), site=Site(SeededBits(1), watch=watch))
     sigma = study_noise.noise_multiplier(study) * study.privacy.clip_norm
     assert np.std(seen) == pytest.approx(sigma, rel=0.2)
 
@@ -192,7 +194,7 @@ def test_own_parts_find_their_hospitals_levels_in_the_other_modes(mode: str) -> 
     }
     study = local(**changes) if mode == "local" else adapting(**changes)
     tables = [site(1, -1.5), site(2, 0.0), site(3, 1.5)]
-    run = federate(study, tables, noise=Noise.SHARES, bits=SecureBits())
+    run = federate(study, tables, noise=Noise.SHARES, bits=SeededBits(1))
     low, middle, high = (float(own[0]) for own in run.own)
     assert low < middle - 0.3 < high - 0.6
     assert 19.9 < run.epsilon <= 20.0

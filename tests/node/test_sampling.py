@@ -49,7 +49,7 @@ def test_the_size_of_a_sample_varies_as_that_of_coins_does_not_as_that_of_a_fixe
 
 
 def test_coins_of_two_patients_and_of_two_steps_have_nothing_to_do_with_each_other() -> None:
-    bits = SecureBits()
+    bits = SeededBits(11)
     steps = np.array([sampling.coins(3000, rate=0.5, bits=bits) for _ in range(12)], dtype=float)
     correlations = np.corrcoef(steps)[np.triu_indices(12, 1)]
     assert np.abs(correlations).max() < 5.0 / math.sqrt(3000)

@@ -186,10 +186,10 @@ def test_a_mixture_beyond_any_guarantee_is_infinite_not_cheap() -> None:
 
 def test_more_pure_releases_than_are_convolved_are_charged_by_rdp_without_delay() -> None:
     many = fold([PureEvent(1e-4, mixture.MOST_PURE_OF_PLD + 1), GaussianEvent(50.0, 10)])
-    start = time.perf_counter()
+    start = time.thread_time()
     assert many.epsilon(delta=1e-6) == pytest.approx(mixture._rdp(many, 1e-6), rel=1e-3)
     assert not fold([PureEvent(1.0, 10**9)]).within(75.0, delta=1e-6)
-    assert time.perf_counter() - start < 5.0
+    assert time.thread_time() - start < 5.0
 
 
 def test_a_tiny_delta_is_charged_by_the_bounds_that_need_no_convolution() -> None:

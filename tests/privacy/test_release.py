@@ -7,11 +7,11 @@ import pytest
 
 from privacy import accountant, reading, release, sensitivity
 from privacy.accountant import PureEvent
-from privacy.rng import SecureBits
 from protocols import statistic_form
 from protocols.cohort import Cohort
 from protocols.question import Mechanism, Question
 from protocols.wire import fedtwin_pb2 as pb
+from tests.privacy.seeded_bits import SeededBits
 
 NORMAL_975 = 1.959964  # quantile of the standard normal
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -44,9 +44,11 @@ def question(*, epsilon: float = 1.0, sites: int = 2, pure: bool = False, **stat
     )
 
 
-def answer_of(asked: Question, counts: list[int], *, participants: int, tolerance: int) -> pb.Answer:
+def answer_of(
+    asked: Question, counts: list[int], *, participants: int, tolerance: int, seed: int = 1
+) -> pb.Answer:
     plan = release.plan(asked, participants=participants, tolerance=tolerance)
-    bits = SecureBits()
+    bits = SeededBits(seed)
     total = sum(
         (plan.contribution(np.array([count]), bits=bits) for count in counts), np.zeros(1, dtype=np.uint64)
     )
@@ -78,8 +80,9 @@ def test_the_interval_covers_the_count_95_times_in_100_and_is_not_wider_than_tha
     asked = question()
     errors = []
     deviation = 0.0
-    for _ in range(2000):
-        answer = reading.read_answer(asked, answer_of(asked, [100, 20, 3], participants=4, tolerance=1))
+    for seed in range(2000):
+        wire = answer_of(asked, [100, 20, 3], participants=4, tolerance=1, seed=seed)
+        answer = reading.read_answer(asked, wire)
         errors.append(abs(answer.estimate - 123))
         deviation = answer.standard_deviation
     covered = np.mean(np.array(errors) <= NORMAL_975 * deviation)
@@ -111,7 +114,7 @@ def test_every_statistic_has_a_plan_whose_exact_total_comes_back(statistic: dict
     asked = question(epsilon=64.0, sites=1, pure=pure, **statistic)
     plan = release.plan(asked, participants=3, tolerance=1)
     cells = np.arange(len(asked.labels), dtype=np.int64) * 1_000_003 + 7
-    bits = SecureBits()
+    bits = SeededBits(1)
     total = sum(
         (plan.contribution(cells * (site + 1), bits=bits) for site in range(3)),
         np.zeros(len(cells), dtype=np.uint64),
@@ -132,7 +135,7 @@ def test_the_pure_plan_is_calibrated_to_the_l1_sensitivity_of_all_sites_of_a_pat
 def test_pure_noise_has_the_promised_deviation_and_one_ten_percent_off_is_noticed() -> None:
     asked = question(pure=True, kind="breakdown", by="year", first_year=1900, last_year=2200)
     plan = release.plan(asked, participants=4, tolerance=1)
-    bits, zeros = SecureBits(), np.zeros(len(asked.labels), dtype=np.int64)
+    bits, zeros = SeededBits(1), np.zeros(len(asked.labels), dtype=np.int64)
     draws = [sum(plan.contribution(zeros, bits=bits) for _ in range(3)).view(np.int64) for _ in range(40)]
     noise = np.concatenate(draws).astype(float)  # 12,080 draws
     promised = plan.standard_deviation(contributors=3)

@@ -5,9 +5,9 @@ import pytest
 
 from fedtwin.yardsticks import fit_logistic, metrics
 from node.training import inputs, models
-from privacy.rng import SecureBits
 from sim import multimodal
 from sim.federation import Noise, federate
+from tests.privacy.seeded_bits import SeededBits
 
 NAMES = [kind.name for kind in multimodal.KINDS]
 
@@ -83,7 +83,7 @@ def test_a_fusion_model_is_trained_with_noise_shares_on_what_each_patient_has() 
         study={"hidden": [8]},
     )
     hospitals = multimodal.hospitals(seed=3, sites=3, patients=3_000)
-    run = federate(study, [p.table() for p in hospitals], noise=Noise.SHARES, bits=SecureBits())
+    run = federate(study, [p.table() for p in hospitals], noise=Noise.SHARES, bits=SeededBits(1))
     unseen = everybody(4_000, seed=4)
     auc = metrics(models.outputs(study, run.params, unseen.table())[:, 0], unseen.y.astype(np.float64))[1]
     assert run.epsilon <= 3.0

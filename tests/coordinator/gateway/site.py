@@ -21,7 +21,7 @@ from protocols.clock import SystemClock
 from sim.identity_provider import IdentityProvider, User, create_app
 from tests.consortium import LoopThread
 from tests.coordinator.gateway.hospitals import Hospitals
-from tests.network.consortium import free_ports
+from tests.ports import free_ports
 
 CLOCK = SystemClock()
 AUDIENCE = "fedtwin-gateway"

@@ -250,7 +250,9 @@ def test_there_are_no_more_connections_than_allowed(tmp_path):
                 await send(found.port, [GOOD], unanswered=1)
             held[0][1].close()
             await held[0][1].wait_closed()
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(10):
+                while len(found.connections) > 1:
+                    await asyncio.sleep(0.01)
             assert (await send(found.port, [GOOD], unanswered=1))[1]
             held[1][1].close()
 
