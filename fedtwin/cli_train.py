@@ -80,25 +80,27 @@ def _run(plan: Study, *, home: Path, run: str | None, json: bool) -> None:
 
     with shown(plan.training.rounds, clock=time.monotonic) as watch:
         found = run_study(plan, home=home, watch=watch, run=run)
-    if plan.exact is not None:
-        _exact(plan, found, json=json)
-        return
     package = keep_package(found.run, home=home, clock=SystemClock()) if found.parameters else None
+    if plan.exact is not None:
+        _exact(plan, found, package=package, json=json)
+        return
     if json:
         emit_json(found.to_json() | {"package": package and str(package)})
         return
     emit_fields(_fields(found) | {"package": package or "none yet"})
 
 
-def _exact(plan: Study, found: FinishedRun, *, json: bool) -> None:
+def _exact(plan: Study, found: FinishedRun, *, package: Path | None, json: bool) -> None:
     """Show what a study without noise found. Raises: Stop if it has no answer."""
     from fedtwin import exact_view
 
     answer = exact_view.of_run(plan, found.parameters)
     if json:
-        emit_json(found.to_json() | {"result": answer and answer.to_json()})
+        emit_json(
+            found.to_json() | {"package": package and str(package), "result": answer and answer.to_json()}
+        )
     else:
-        emit_fields(_fields(found))
+        emit_fields(_fields(found) | {"package": package or "none yet"})
         if answer is not None:
             exact_view.show(answer)
     if answer is not None:

@@ -38,9 +38,15 @@ WITHOUT_NOISE = (
 )
 LIMITATIONS = (
     "Not a medical device, and not tried on patients outside the hospitals of this consortium.",
-    "How well it predicts is known centrally only as far as the plan bought noisy figures of it. Each"
-    " hospital can tell for its own patients: `fedtwin node evaluate`.",
     "Hospitals with few patients are heard in proportion; their patients may be served worse.",
+)
+KNOWN_IN_PART = (
+    "How well it predicts is known centrally only as far as the plan bought noisy figures of it. Each"
+    " hospital can tell for its own patients: `fedtwin node evaluate`."
+)
+KNOWN_NOWHERE = (
+    "How well it fits single hospitals is not known centrally. Each can hold it against its own patients:"
+    " `fedtwin node evaluate`."
 )
 LOOKS_AHEAD = (
     "The plan lets features look at records after the index date, and so perhaps at what followed from the"
@@ -96,7 +102,7 @@ def card_of(
         "limitations": [
             *_of_this(study, status, checkpoint),
             *LIMITATIONS,
-            *([] if study.exact else [NOISE]),
+            *([KNOWN_NOWHERE] if study.exact else [KNOWN_IN_PART, NOISE]),
         ],
     }
 

@@ -238,7 +238,10 @@ def _unknown(
     card: Mapping[str, Any], *, local: Mapping[str, Any] | None, simulated: Comparison | None
 ) -> str:
     found = ["How many patients each hospital has: no hospital tells anybody."]
-    if not card["metrics"]:
+    exact = (
+        card["privacy"]["epsilon"] is None
+    )  # its result is that of all records, and no sums of it are sold
+    if not card["metrics"] and not exact:
         found.append(
             "How well the model predicts over all hospitals: the plan bought no figures of it ([validation])."
         )
@@ -247,7 +250,7 @@ def _unknown(
             "Calibration, and how it does by sex and age: exact figures never leave a hospital. Each can add"
             " its own to this page, for its own eyes: `fedtwin node evaluate`, then `train report --local`."
         )
-    if simulated is None:
+    if simulated is None and not exact:
         found.append("What a model of all records in one place would reach: nobody may hold them.")
     limits = "".join(f"<li>{_with_code(line)}</li>" for line in (*found, *card["limitations"]))
     return f"<h2>What is not known, and limits</h2><ul>{limits}</ul>"

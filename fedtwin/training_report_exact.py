@@ -63,11 +63,11 @@ def _curve(found: ExactResult) -> str:
         for name, pairs in (("95 %", _ends(found.curve, "low")), ("", _ends(found.curve, "high")))
     ]
     kept = steps([(point.day, point.survival) for point in found.curve])
-    what = "baseline, all columns at 0" if found.model == "cox" else "free of the outcome"
+    what = "all columns at 0" if found.model == "cox" else "free of the outcome"
     drawn = svg.lines(
         [Series(what, kept, dots=False), *ends],
         x=Axis("days after the index date", low=0.0),
-        y=Axis("survival", 0.0, 1.0),
+        y=Axis(f"survival, {what}" if found.model == "cox" else what, 0.0, 1.0),
         title=what,
     )
     return f'<div class="charts">{drawn}</div>'

@@ -213,6 +213,11 @@ def test_the_result_of_an_exact_study_is_on_its_page(tmp_path: Path, model: str,
     for one in found.coefficients:
         assert f"{one.estimate:.4f}" in page.words
     assert ("free of the outcome" in page.words) == (model == "kaplan-meier")
+    assert (
+        "bought no figures" not in page.words
+    )  # there are none to buy, and its result is that of all records
+    assert "in one place would reach" not in page.words
+    assert "hold it against its own patients" in page.words
 
 
 def test_a_run_that_stopped_is_reported_as_far_as_it_came(

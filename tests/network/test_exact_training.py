@@ -62,6 +62,12 @@ def train(network: LocalNetwork, path: Path) -> dict:
     return found
 
 
+def evaluated(network: LocalNetwork, package: str) -> list[dict]:
+    """What each hospital finds of its own people."""
+    homes = [str(network.node_home(slug)) for slug in network.sites]
+    return [network.fedtwin_json(["node", "evaluate", package, "--home", home]) for home in homes]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # four runs through Flower, about 20 s each on a machine of its own
 def test_studies_without_noise_from_proposal_to_result(network: LocalNetwork) -> None:
@@ -89,7 +95,16 @@ def test_studies_without_noise_from_proposal_to_result(network: LocalNetwork) ->
     assert "odds ratio" in shown
     assert "systolic-pressure" in shown
 
-    survival = train(network, curve[0])["result"]
+    at_home = evaluated(network, found["package"])
+    assert all(one["exact"]["in_fit"] for one in at_home)
+    fitted = sum(one["overall"]["mean_prediction"] * one["overall"]["patients"] for one in at_home)
+    assert fitted == pytest.approx(y.sum())  # a fit with an intercept predicts as many as there were
+
+    run = train(network, curve[0])
+    at_home, survival = evaluated(network, run["package"]), run["result"]
+    expected = sum(one["overall"]["expected_events"] for one in at_home)
+    assert expected == pytest.approx(survival["events"])
+    assert [len(one["exact"]["curve"]) for one in at_home] == [len(survival["curve"])] * len(SIZES)
     rows = tables(network, curve[1])
     y = np.concatenate([table.y for table in rows]).astype(float)
     grid = np.array(curve[1].exact.grid_days)
