@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deid.dicom.line_ends import further
 from deid.dicom.ocr import Box, Ocr
 from deid.dicom.strokes import STROKE, Image, Line, Mask, lines, local_noise
 
@@ -21,6 +22,7 @@ _WEIGHTS = np.array([2.394, -0.889, -3.095, 0.322, -0.603, 2.042, 11.198, 5.158,
 _INTERCEPT = -14.954
 _WRITING = -1.0  # log-odds from which a line is blanked
 _DOUBTFUL = -2.0  # for what continues a line that was found, and where there is nothing to lose
+_PLAIN = 3.0  # log-odds of a line whose ends are followed: below, speckle is lengthened
 _TALLER = 1.4  # times the height of what was found: an end of the same line
 _THERE = 0.92  # of a piece's box: it is blanked
 _MARGIN = 0.15  # of a line's height, blanked around it: accents, descenders, smooth edges
@@ -46,6 +48,8 @@ def text_mask(image: Image, ocr: Ocr | None, *, beside: Mask | None = None) -> M
     surely = odds > least
     for place in sorted(np.flatnonzero(surely), key=lambda place: -odds[place]):
         _take(mask, found[place], least[place])
+    for place in np.flatnonzero(odds > _PLAIN):
+        _paint(mask, further(found[place]), _MARGIN)
     _continue(mask, [found[place] for place in np.flatnonzero((odds > _DOUBTFUL) & ~surely)])
     if ocr is not None:
         for box in list(_read(image, ocr, mask)):

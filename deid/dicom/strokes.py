@@ -10,7 +10,7 @@ Large writing is found in the halved image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,22 +31,42 @@ _LARGEST_SHARE = 0.075  # of an image's shorter side: writing is not higher
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """What a line was found in: shades, what of them is bright or dark and thin, and what was cut out.
+
+    Halved to `scale`, turned if upright.
+    """
+
+    shades: Image
+    bright: Image
+    dark: Image
+    cut: Mask
+    scale: int
+    upright: bool
+
+    def turned(self) -> Field:
+        """The same with rows and columns exchanged."""
+        return Field(self.shades.T, self.bright.T, self.dark.T, self.cut.T, self.scale, not self.upright)
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A chain of pieces: their boxes and those of neighbours together (top, bottom, left, right).
 
     `links` are the places of two neighbours in `pieces`, a row for each of `boxes`. `features`: how it looks.
+    `within` are the pieces as they lie in `field`.
     """
 
     pieces: NDArray[np.int64]
     boxes: NDArray[np.int64]
     links: NDArray[np.int64]
     features: Numbers
-    _of: _Pieces
-    _cut: Mask
+    within: Pieces
+    field: Field
 
     def heights(self) -> Numbers:
         """Return the pieces' heights, across the line."""
-        return self._of.bottom - self._of.top
+        return self.within.bottom - self.within.top
 
     def only(self, chosen: Mask) -> Line | None:
         """Return the line of some of its pieces; None if no two neighbours are among them."""
@@ -54,14 +74,14 @@ class Line:
         if not kept.any():
             return None
         places = np.cumsum(chosen) - 1
-        of = self._of.only(chosen)
+        within = self.within.only(chosen)
         return Line(
             self.pieces[chosen],
             self.boxes[kept],
             places[self.links[kept]],
-            _features(of, self._cut),
-            of,
-            self._cut,
+            _features(within, self.field.cut),
+            within,
+            self.field,
         )
 
 
@@ -76,10 +96,14 @@ def lines(image: Image) -> Iterator[Line]:
     scale, largest = 1, max(_LARGEST_SHARE * min(image.shape), 24.0)
     while LOWEST * scale < largest / 2:
         noise = local_noise(image)
-        for sign in (1.0, -1.0):
-            bright = sign * image
-            hat = bright - ndimage.grey_opening(bright, size=(STROKE, STROKE))
-            yield from _cuts(hat, image, noise, scale, largest / scale)
+        size = (STROKE, STROKE)
+        bright, dark = (
+            image - ndimage.grey_opening(image, size=size),
+            ndimage.grey_closing(image, size=size) - image,
+        )
+        for hat in (bright, dark):
+            field = Field(image, bright, dark, np.zeros((0, 0), bool), scale, False)
+            yield from _cuts(hat, field, noise, largest / scale)
         image = _halved(image)
         scale *= 2
 
@@ -104,22 +128,23 @@ def _halved(image: Image) -> Image:
     return halved
 
 
-def _cuts(hat: Image, image: Image, noise: Image, scale: int, largest: float) -> Iterator[Line]:
+def _cuts(hat: Image, field: Field, noise: Image, largest: float) -> Iterator[Line]:
     lowest = np.maximum(_NOISES * noise, 0.03)
-    for level in (0.0, *LEVELS):
-        cut = hat > np.maximum(lowest, level)
+    for lower in (0.0, *LEVELS):
+        cut = hat > np.maximum(lowest, lower)
         labels, count = ndimage.label(cut, structure=np.ones((3, 3)))
         if count == 0:
             return
-        pieces = _pieces(labels, count, hat, image)
+        pieces = _pieces(labels, count, hat, field.shades)
         if pieces is None or len(pieces.top) > _MOST_PIECES:
             continue
-        for upright in (False, True):
-            yield from _chained(pieces.turned() if upright else pieces, cut, scale, upright, largest)
+        level = replace(field, cut=cut)
+        yield from _chained(pieces, level, largest)
+        yield from _chained(pieces.turned(), level.turned(), largest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pieces:
+class Pieces:
     """Connected pieces: edges of their boxes (bottom and right are one past), area, shade, stroke width."""
 
     top: Numbers
@@ -131,18 +156,18 @@ class _Pieces:
     contrast: Numbers
     stroke: Numbers
 
-    def turned(self) -> _Pieces:
+    def turned(self) -> Pieces:
         """The same with rows and columns exchanged."""
-        return _Pieces(
+        return Pieces(
             self.left, self.right, self.top, self.bottom, self.area, self.shade, self.contrast, self.stroke
         )
 
-    def only(self, chosen: NDArray[np.generic]) -> _Pieces:
+    def only(self, chosen: NDArray[np.generic]) -> Pieces:
         """Those that are chosen."""
-        return _Pieces(*(getattr(self, name)[chosen] for name in self.__slots__))
+        return Pieces(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
-def _pieces(labels: NDArray[np.int32], count: int, hat: Image, image: Image) -> _Pieces | None:
+def _pieces(labels: NDArray[np.int32], count: int, hat: Image, image: Image) -> Pieces | None:
     found = ndimage.find_objects(labels)
     edges = np.array([(r.start, r.stop, c.start, c.stop) for r, c in found], dtype=np.float64)
     flat = labels.ravel()
@@ -158,11 +183,11 @@ def _pieces(labels: NDArray[np.int32], count: int, hat: Image, image: Image) -> 
         4 * np.bincount(flat, inner.ravel(), count + 1)[1:] / area - 1
     )  # the mean over a bar of width w is (w+1)/4
     top, bottom, left, right = edges.T
-    whole = _Pieces(top, bottom, left, right, area, shade, weight / area, stroke)
+    whole = Pieces(top, bottom, left, right, area, shade, weight / area, stroke)
     return whole.only(fits)
 
 
-def _chained(pieces: _Pieces, cut: Mask, scale: int, upright: bool, largest: float) -> Iterator[Line]:
+def _chained(pieces: Pieces, field: Field, largest: float) -> Iterator[Line]:
     height = pieces.bottom - pieces.top
     width = pieces.right - pieces.left
     pieces = pieces.only((height >= LOWEST) & (height <= min(HIGHEST, largest)) & (width <= 8 * height))
@@ -177,15 +202,14 @@ def _chained(pieces: _Pieces, cut: Mask, scale: int, upright: bool, largest: flo
     starts = np.flatnonzero(np.diff(chain[order], prepend=-1))
     by_chain = np.argsort(chain[one], kind="stable")
     link_starts = np.searchsorted(chain[one][by_chain], np.arange(len(starts) + 1))
-    field = cut.T if upright else cut
     for nth, members in enumerate(np.split(order, starts[1:])):
         if len(members) < 2:
             continue
         links = by_chain[link_starts[nth] : link_starts[nth + 1]]
-        yield _line(pieces, members, one[links], other[links], field, scale, upright)
+        yield _line(pieces, members, one[links], other[links], field)
 
 
-def _neighbours(pieces: _Pieces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _neighbours(pieces: Pieces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pairs of pieces of which the second stands where the next character of the first would."""
     order = np.argsort(pieces.left, kind="stable")
     left, right = pieces.left[order], pieces.right[order]
@@ -211,13 +235,11 @@ def _neighbours(pieces: _Pieces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _line(
-    pieces: _Pieces,
+    pieces: Pieces,
     members: NDArray[np.int64],
     one: NDArray[np.int64],
     other: NDArray[np.int64],
-    cut: Mask,
-    scale: int,
-    upright: bool,
+    field: Field,
 ) -> Line:
     line = pieces.only(members)
     own = np.stack([line.top, line.bottom, line.left, line.right], axis=1)
@@ -225,19 +247,19 @@ def _line(
     firsts, seconds = own[links[:, 0]], own[links[:, 1]]
     low, high = np.minimum(firsts, seconds), np.maximum(firsts, seconds)
     boxes = np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1)
-    if upright:
+    if field.upright:
         own, boxes = own[:, [2, 3, 0, 1]], boxes[:, [2, 3, 0, 1]]
     return Line(
-        (own * scale).astype(np.int64),
-        (boxes * scale).astype(np.int64),
+        (own * field.scale).astype(np.int64),
+        (boxes * field.scale).astype(np.int64),
         links,
-        _features(line, cut),
+        _features(line, field.cut),
         line,
-        cut,
+        field,
     )
 
 
-def _features(line: _Pieces, cut: Mask) -> Numbers:
+def _features(line: Pieces, cut: Mask) -> Numbers:
     """Return how a line looks, in the order of FEATURES."""
     order = np.argsort(line.left)
     line = line.only(order)
@@ -269,7 +291,7 @@ def _features(line: _Pieces, cut: Mask) -> Numbers:
     )
 
 
-def _alone(line: _Pieces, cut: Mask, tall: float) -> float:
+def _alone(line: Pieces, cut: Mask, tall: float) -> float:
     """Return how much of what is cut out around the line is the line: 1 is all of it."""
     margin = 0.5 * tall
     top, bottom = int(max(line.top.min() - margin, 0)), int(line.bottom.max() + margin) + 1

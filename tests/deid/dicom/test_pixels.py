@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
+from scipy import ndimage
 
 from deid.dicom.burned_in import text_mask
 from deid.dicom.ocr import Box, Tesseract
@@ -15,7 +16,7 @@ from deid.dicom.pixels import Scan, TextBlanker
 from deid.errors import NotDeidentified
 from tests.bench.deid_dicom import COVERED, measured
 from tests.deid.dicom import unfamiliar_images
-from tests.deid.dicom.burned_in_images import FONTS, Written, image, images
+from tests.deid.dicom.burned_in_images import FONTS, VISIBLE, Written, image, images
 from tests.deid.dicom.objects import CR, CT, SC, US, US_MULTI, base, with_pixels
 
 CLEANING = TextBlanker(cleans=True, ocr=None)
@@ -240,6 +241,24 @@ def test_what_a_line_runs_into_stays() -> None:
             )
         lost.append(mask.mean())
     assert np.mean(lost) < 0.02
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("top", [8, 12])
+def test_a_line_is_blanked_to_its_end_where_a_table_crosses_it(turns: int, top: int) -> None:
+    """Characters that touch what crosses them are no pieces of their own; their shade and row tell them."""
+    canvas = Image.new("L", (300, 60), 0)
+    draw = ImageDraw.Draw(canvas)
+    draw.line([0, 20 + top, 300, 32 + top], fill=153, width=4)
+    table = ndimage.gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, 0.8)
+    word = Image.new("L", canvas.size, 0)
+    ImageDraw.Draw(word).text((60, 20), "ROSSI, Siobhan H", fill=255, font=ImageFont.truetype(FONTS[0], 13))
+    glyphs = np.asarray(word, dtype=np.float32) / 255
+    shades = np.rot90(table * (1 - glyphs) + 0.32 * glyphs, turns)
+    ink = np.rot90((glyphs > 0.35) & (np.abs(table - 0.32) >= VISIBLE), turns)
+    mask = text_mask(np.ascontiguousarray(shades), None)
+    assert mask[ink].mean() >= COVERED
+    assert mask.mean() < 0.5
 
 
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="needs tesseract (Debian: tesseract-ocr)")
