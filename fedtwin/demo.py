@@ -141,6 +141,7 @@ class _Demo:
     def _look_at_everything(self, slugs: Sequence[str]) -> None:
         """Read what only a demo may see: every hospital's rows, for the exact count and the pooled row."""
         from fedtwin.node_ingest import open_store
+        from fedtwin.patient_groups import groups_of
         from node.features.splitting import in_training
         from node.features.study_rows import feature_table
         from node.keys import NodeKeys
@@ -155,10 +156,11 @@ class _Demo:
             with open_store(home, read_only=True) as store:
                 table = feature_table(study, store)
                 self.exact += cohorts.count(question, store)
-            key = split_key(NodeKeys.load(home / "keys").pseudonym)
-            training = in_training(table.person_ids, key=key, fraction=study.training.train_fraction)
+                key = split_key(NodeKeys.load(home / "keys").pseudonym)
+                training = in_training(table.person_ids, key=key, fraction=study.training.train_fraction)
+                groups = groups_of(study, table.rows(~training), store)
             x, y = table.x.astype(np.float64), table.y.astype(np.float64)
-            self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training]))
+            self.splits.append(Split(slug, x[training], y[training], x[~training], y[~training], groups))
 
     def _ask(self, epsilon: float, line: Bar) -> tuple[CountResult, float]:
         """Ask the question; return the answer and how long it took at the client, in milliseconds."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedtwin import model_package, training_report
 from fedtwin.demo_report import METRIC, TrainingReport, model_rows
 from fedtwin.model_export import keep_package
+from fedtwin.patient_groups import Groups
 from fedtwin.yardsticks import Split
 from node.training import evaluation
 from protocols.clock import SystemClock
@@ -44,11 +45,20 @@ def _on_everybody(study: Study, weights: Floats, splits: Sequence[Split]) -> dic
     outputs = np.concatenate([split.test_x @ weights[:-1] + weights[-1] for split in splits])[:, None]
     y = np.concatenate([split.test_y for split in splits])
     whose = np.repeat(np.arange(len(splits)), [len(split.test_y) for split in splits])
-    groups = [(split.hospital, whose == place) for place, split in enumerate(splits)]
+    groups: dict[str, Groups] = {
+        "hospital": [(split.hospital, whose == place) for place, split in enumerate(splits)]
+    } | {kind: _joined([split.groups[kind] for split in splits]) for kind in splits[0].groups}
     return {
         "task": study.outcome.task,
         "own_part": False,
         "overall": evaluation.performance(study.outcome, outputs, y),
         "calibration": evaluation.calibration(study.outcome, outputs, y),
-        "groups": {"hospital": list(evaluation.by_group(study.outcome, outputs, y, groups))},
+        "groups": {
+            kind: list(evaluation.by_group(study.outcome, outputs, y, each)) for kind, each in groups.items()
+        },
     }
+
+
+def _joined(parts: Sequence[Sequence[tuple[str, NDArray[np.bool_]]]]) -> Groups:
+    """Return the groups of all hospitals' patients, one hospital after the other."""
+    return [(same[0][0], np.concatenate([chosen for _, chosen in same])) for same in zip(*parts, strict=True)]

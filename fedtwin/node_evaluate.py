@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fedtwin import exact_view
 from fedtwin.model_package import ModelPackage
 from fedtwin.node_evaluation_file import FORMAT
+from fedtwin.patient_groups import Groups, groups_of
 from fedtwin.screen import Exit, Stop
-from node.features.people import People
 from node.features.splitting import in_training, in_validation
 from node.features.study_rows import feature_table
 from node.features.table import FeatureTable
@@ -28,18 +28,14 @@ from privacy.descent import digest
 from privacy.exact_result import result
 from protocols import canonical
 from protocols.clock import Clock
-from protocols.statistic import FEMALE, MALE
 from protocols.study import Study
 
 STAYS = (
     "Exact figures of this hospital's own patients, without noise: not to leave the hospital, in no mail,"
     " paper or slide. A study can buy such figures from the budget."
 )
-AGE_BANDS = ((0, 40), (40, 65), (65, 80), (80, 200))  # years at the index date; the last is open
-SEXES = (("male", MALE), ("female", FEMALE))
 
 Floats = NDArray[np.float64]
-Groups = list[tuple[str, NDArray[np.bool_]]]
 
 
 def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Clock) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
     study = package.study
     fitted = _fitted(package) if study.exact is not None else None
     rows, share = _tried_on(study, home=home, store=store)
-    groups = _groups(study, rows, store)
+    groups = groups_of(study, rows, store)
     own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.local_parameters else None
     return {
         "format": FORMAT,
@@ -98,12 +94,6 @@ def _fitted(package: ModelPackage) -> Fitted:
     return Fitted.of(package.study, package.parameters)
 
 
-def _groups(study: Study, rows: FeatureTable, store: OmopStore) -> dict[str, Groups]:
-    people = People.read(study.cohort, store)
-    at = people.at(rows.person_ids)
-    return {"sex": _sexes(people.sex[at]), "age": _ages(people.age_years[at])}
-
-
 def _of_predictions(
     package: ModelPackage, rows: FeatureTable, groups: dict[str, Groups], own: Floats | None
 ) -> dict[str, Any]:
@@ -133,19 +123,6 @@ def _of_fit(
             name: list(exact_evaluation.by_group(fitted, rows, each)) for name, each in groups.items()
         },
     }
-
-
-def _sexes(sex: NDArray[np.int64]) -> Groups:
-    named = [(name, sex == concept) for name, concept in SEXES]
-    return [*named, ("other or unknown", ~np.isin(sex, [concept for _, concept in SEXES]))]
-
-
-def _ages(years: Floats) -> Groups:
-    named = [
-        (f"{low} to {high - 1}" if high < 200 else f"{low} and more", (years >= low) & (years < high))
-        for low, high in AGE_BANDS
-    ]
-    return [*named, ("unknown", ~np.isfinite(years))]
 
 
 def keep(found: dict[str, Any], *, home: Path) -> Path:

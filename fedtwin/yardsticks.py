@@ -7,7 +7,7 @@ process ever holds two hospitals' records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,17 @@ HEART_TEXTBOOK_YES_NO = ("male", "no-chest-pain=4", "exercise-angina=1")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """One hospital's patients as the plan splits them. Held in the demo's memory only."""
+    """One hospital's patients as the plan splits them. Held in the demo's memory only.
+
+    `groups`: of its test patients, as `fedtwin.patient_groups` has them.
+    """
 
     hospital: str
     train_x: Floats
     train_y: Floats
     test_x: Floats
     test_y: Floats
+    groups: Mapping[str, Sequence[tuple[str, NDArray[np.bool_]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

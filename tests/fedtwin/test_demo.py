@@ -79,7 +79,9 @@ def test_demo_on_invented_hospitals_gives_what_the_issue_asks_for(tmp_path: Path
     assert all(f"{step}/6" in done.stderr for step in range(1, 7))
     folder = Path(found["folder"])
     assert (folder / "nodes" / "northgate" / "audit.jsonl").is_file()
-    assert "pooled (not private)" in (folder / "training.html").read_text()
+    page = (folder / "training.html").read_text()
+    assert "pooled (not private)" in page
+    assert all(f"<td>{group}</td>" in page for group in ("northgate", "female", "65 to 79"))
     assert len(list((folder / "coordinator" / "runs").glob("*/model/signature.json"))) == 1
     assert not working_in(tmp_path)
 
