@@ -179,6 +179,8 @@ def studies(
             for r in rows
         ],
     )  # fmt: skip
+    if rows:
+        say("One of them in words: fedtwin node studies PLAN")
 
 
 def _one_study(home: Path, digits: str, *, json: bool) -> None:

@@ -30,13 +30,13 @@ svg.chart { max-width: 100%; height: auto; }
 class Series:
     """One line: its points (x, y), what it is called, which style it has ("one", "two" or "three").
 
-    `errors`: how far each point reaches above and below. `dots`: whether points are marked.
+    `errors`: how far each point reaches below and above. `dots`: whether points are marked.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: str = "one"
-    errors: Sequence[float] = ()
+    errors: Sequence[tuple[float, float]] = ()
     dots: bool = True
 
 
@@ -55,18 +55,20 @@ def lines(series: Sequence[Series], *, x: Axis, y: Axis, title: str, key_left: b
     shown = [one for one in series if one.points]
     if not shown:
         return ""
-    reach = [
-        (p[1], e) for s in shown for p, e in zip(s.points, s.errors or [0.0] * len(s.points), strict=True)
-    ]
+    reach = [p[1] for s in shown for p in s.points]
+    for one in shown:
+        for (_, py), (below, above) in zip(one.points if one.errors else (), one.errors, strict=True):
+            reach += [py - below, py + above]
     across = _Scale.over([p[0] for s in shown for p in s.points], x, LEFT, WIDTH - RIGHT)
-    up = _Scale.over([v + d * e for v, e in reach for d in (-1, 1)], y, HEIGHT - BOTTOM, TOP)
+    up = _Scale.over(reach, y, HEIGHT - BOTTOM, TOP)
     parts = [_frame(across, up, x, y)]
     for one in shown:
         path = " ".join(f"{across(px):.1f},{up(py):.1f}" for px, py in one.points)
         parts.append(f'<polyline class="{one.style}" points="{path}"/>')
         for place, (px, py) in enumerate(one.points):
             if one.errors:
-                low, high = up(py - one.errors[place]), up(py + one.errors[place])
+                below, above = one.errors[place]
+                low, high = up(py - below), up(py + above)
                 parts.append(f'<path class="error" d="M{across(px):.1f} {low:.1f}V{high:.1f}"/>')
             if one.dots:
                 parts.append(f'<circle class="dot" cx="{across(px):.1f}" cy="{up(py):.1f}" r="2.6"/>')

@@ -15,24 +15,29 @@ from fedtwin.screen import say, words
 class Pace:
     """How fast steps come, as seen from here. `clock` returns seconds that only grow.
 
-    Steps of a round that broke off count as done: what is left is whole rounds, less what this one has.
+    The clock runs from the first step that is seen to come: what goes before it (Flower starts, hospitals
+    open a session) says nothing of the steps. Steps of a round that broke off count as done: what is left is
+    whole rounds, less what this one has.
     """
 
     clock: Callable[[], float]
+    _before: int | None = None  # steps that were done when we began to look
     _first: tuple[float, int] | None = None
     _round: tuple[int, int] = field(default=(0, 0))  # the round at hand, and the steps done when it began
 
     def left_s(self, status: Status) -> float | None:
         """Return the seconds until the run ends; None while nothing says how fast it is."""
         now = self.clock()
-        if self._first is None:
-            self._first, self._round = (now, status.steps), (status.round, status.steps)
+        if self._before is None:
+            self._before, self._round = status.steps, (status.round, status.steps)
+        if self._first is None and status.steps > self._before:
+            self._first = (now, status.steps)
         if status.round != self._round[0]:
             self._round = (status.round, status.steps)
         a_round = status.steps_in_all / status.rounds
         steps_left = (status.rounds - status.round) * a_round - (status.steps - self._round[1])
-        began, steps = self._first
-        if status.steps > steps:
+        if self._first is not None and status.steps > self._first[1]:
+            began, steps = self._first
             return max(0.0, steps_left) * (now - began) / (status.steps - steps)
         if status.seconds_per_round:  # of an earlier start
             return max(0.0, steps_left) / a_round * status.seconds_per_round[-1]

@@ -152,7 +152,11 @@ def _metrics(card: Mapping[str, Any]) -> str:
         found.setdefault(metric["name"], []).append(metric)
     charts = [
         svg.lines(
-            [Series("", [(m["round"], m["value"]) for m in some], errors=[m["noise_sd"] for m in some])],
+            [
+                Series(
+                    "", [(m["round"], m["value"]) for m in some], errors=[(m["noise_sd"],) * 2 for m in some]
+                )
+            ],
             x=Axis("round", whole=True),
             y=Axis(METRIC_WORDS.get(name, name)),
             title=name,

@@ -11,6 +11,7 @@ from fedtwin.svg import Axis, Series
 from fedtwin.training_report_exact import steps
 from fedtwin.training_report_page import table
 
+Z95 = 1.959964  # of a normal distribution, two-sided
 FEW = 30  # patients: figures of smaller groups are mostly chance
 WORDS = {
     "auc": "AUC",
@@ -85,12 +86,11 @@ def _calibration(local: Mapping[str, Any]) -> str:
     points = [(row["predicted"], row["observed"]) for row in rows]
     low = 0.0 if probability else min(min(p) for p in points)
     high = 1.0 if probability else max(max(p) for p in points)
-    errors = [
-        1.96 * max(0.0, row["observed"] * (1.0 - row["observed"]) / row["patients"]) ** 0.5 for row in rows
-    ]
+    shares = local["task"] in ("binary", "multiclass")
+    errors = [_wilson(row["observed"], row["patients"]) for row in rows] if shares else ()
     return svg.lines(
         [
-            Series("this model", points, errors=errors if local["task"] in ("binary", "multiclass") else ()),
+            Series("this model", points, errors=errors),
             Series("as predicted", [(low, low), (high, high)], "three", dots=False),
         ],
         x=Axis("predicted", *ends),
@@ -98,6 +98,17 @@ def _calibration(local: Mapping[str, Any]) -> str:
         title="Calibration",
         key_left=True,
     )
+
+
+def _wilson(share: float, patients: int) -> tuple[float, float]:
+    """Return how far a 95 % interval of a share reaches below and above it, never past 0 and 1 (Wilson 1927).
+
+    A bin in which nobody, or everybody, had the outcome has an interval too.
+    """
+    square = Z95**2 / patients
+    centre = (share + square / 2.0) / (1.0 + square)
+    half = (share * (1.0 - share) * square + square**2 / 4.0) ** 0.5 / (1.0 + square)
+    return max(0.0, share - centre + half), max(0.0, centre + half - share)
 
 
 def _groups(local: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 BINS = 10
+FEWEST_IN_BIN = 15  # patients: with fewer, what is observed in a bin is mostly chance
 Z95 = 1.959964  # of a normal distribution, two-sided
 LOWEST = 1e-15  # a probability nearer to 0 or 1 counts as this in the log loss
 PAIRS_AT_ONCE = 512  # rows of patients against all others, in the concordance index
@@ -183,7 +184,7 @@ def in_bins(
             "predicted": float(predicted[chosen].mean()),
             "observed": observed(chosen),
         }
-        for chosen in np.array_split(order, min(bins, len(order)))
+        for chosen in np.array_split(order, max(1, min(bins, len(order) // FEWEST_IN_BIN)))
     ]
 
 

@@ -25,7 +25,9 @@ def test_what_is_left_follows_from_the_steps_seen() -> None:
     clock = Hands()
     pace = Pace(clock)
     assert pace.left_s(BEGUN) is None
-    clock.at += 5.0
+    clock.at += 60.0  # Flower starts, and the hospitals open a session: no pace of steps
+    assert pace.left_s(replace(BEGUN, steps=1)) is None
+    clock.at += 4.0
     assert pace.left_s(replace(BEGUN, steps=5)) == pytest.approx(35.0)  # a second a step, 35 to go
     clock.at += 5.0
     assert pace.left_s(replace(BEGUN, round=1, steps=10)) == pytest.approx(30.0)
@@ -37,7 +39,8 @@ def test_a_round_that_broke_off_leaves_whole_rounds_to_go() -> None:
     clock = Hands()
     pace = Pace(clock)
     pace.left_s(BEGUN)
-    clock.at += 3.0
+    pace.left_s(replace(BEGUN, steps=1))
+    clock.at += 2.0
     assert pace.left_s(replace(BEGUN, round=1, steps=3)) == pytest.approx(30.0)  # not 37
 
 
@@ -47,6 +50,8 @@ def test_a_resumed_run_goes_by_its_last_round_until_steps_come() -> None:
     resumed = replace(BEGUN, round=2, steps=20, seconds_per_round=(90.0, 7.0))
     assert pace.left_s(resumed) == pytest.approx(14.0)
     clock.at += 4.0
+    assert pace.left_s(replace(resumed, steps=21)) == pytest.approx(13.3)
+    clock.at += 2.0
     assert pace.left_s(replace(resumed, steps=22)) == pytest.approx(36.0)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from statsmodels.stats.proportion import proportion_confint
 
 from coordinator.flower.run_folder import STOPPED
-from fedtwin import model_package
+from fedtwin import model_package, training_report_local
 from fedtwin.model_export import packaged
 from fedtwin.model_package import ModelPackage
 from fedtwin.node_evaluation_file import FORMAT
@@ -256,6 +257,23 @@ def test_a_chart_keeps_its_points_inside_and_leaves_empty_lines_out() -> None:
     assert "none" not in drawn
     assert lines([Series("none", [])], x=Axis("x"), y=Axis("y"), title="t") == ""
     assert lines([Series("", [(1.0, 2.0)])], x=Axis("x", whole=True), y=Axis("y", low=0.0), title="t")
+
+
+@pytest.mark.parametrize(("share", "patients"), [(0.0, 15), (1.0, 15), (0.3, 40), (0.5, 1)])
+def test_a_bin_has_the_interval_of_another_library(share: float, patients: int) -> None:
+    below, above = training_report_local._wilson(share, patients)
+    low, high = proportion_confint(share * patients, patients, method="wilson")
+    assert (share - below, share + above) == pytest.approx((max(low, 0.0), min(high, 1.0)), abs=1e-6)
+    assert above - below != pytest.approx(0.0) or share == 0.5
+
+
+def test_error_bars_of_shares_stay_within_the_chart(tmp_path: Path) -> None:
+    trained(tmp_path, Study.from_json(study_form()))
+    model = model_package.opened(packaged(RUN, home=tmp_path, clock=CLOCK))
+    text = report(model, local=evaluated(model))
+    bars_of_error = re.findall(r'class="error" d="M[\d.]+ (-?[\d.]+)V(-?[\d.]+)"', text)
+    assert len(bars_of_error) == 5  # of 80 patients: bins of 15 or more
+    assert all(14 <= float(end) <= 206 for one in bars_of_error for end in one)
 
 
 def test_bars_go_both_ways_from_zero() -> None:
