@@ -100,10 +100,12 @@ class TextBlanker:
 
 
 def at_risk(dataset: Dataset) -> bool:
-    """Return whether the pixels may show who it is: the header says so, or nothing where it is usual."""
-    said = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
-    if said in ("YES", "NO"):
-        return said == "YES"
+    """Return whether the pixels may show who it is: the header says so, or it is usual for what it is.
+
+    A header that says NO is not believed: devices write it whatever their screens show.
+    """
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        return True
     sop_class = str(dataset.get("SOPClassUID") or "")
     captured = sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}.")
     secondary = any(

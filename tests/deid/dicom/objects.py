@@ -5,10 +5,12 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from deid.dicom.ocr import Box
 from deid.dicom.profile import Rule, rules
 from deid.spans import Category, Known, Span
 
@@ -29,6 +31,14 @@ class PlantedWords:
             [Span(*match.span(), Category.NAME) for match in re.finditer(r"\bMK\w+|\bSmith\b", text)]
             for text in texts
         ]
+
+
+class Blind:
+    """An OCR (deid.dicom.ocr.Ocr) that reads nothing: for images at risk whose writing has strokes."""
+
+    def words(self, image: NDArray[np.uint8]) -> list[Box]:
+        assert image.dtype == np.uint8
+        return []
 
 
 class NoPixels:

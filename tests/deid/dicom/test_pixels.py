@@ -11,23 +11,15 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from scipy import ndimage
 
 from deid.dicom.burned_in import text_mask
-from deid.dicom.ocr import Box, Tesseract
+from deid.dicom.ocr import Tesseract
 from deid.dicom.pixels import Scan, TextBlanker
 from deid.errors import NotDeidentified
 from tests.bench.deid_dicom import COVERED, measured
 from tests.deid.dicom import unfamiliar_images
 from tests.deid.dicom.burned_in_images import FONTS, VISIBLE, Written, image, images
-from tests.deid.dicom.objects import CR, CT, SC, US, US_MULTI, base, with_pixels
+from tests.deid.dicom.objects import CR, CT, SC, US, US_MULTI, Blind, base, with_pixels
 
 CLEANING = TextBlanker(cleans=True, ocr=None)
-
-
-class Blind:
-    """An OCR (deid.dicom.ocr.Ocr) that reads nothing: for images at risk whose writing has strokes."""
-
-    def words(self, image: NDArray[np.uint8]) -> list[Box]:
-        assert image.dtype == np.uint8
-        return []
 
 
 def grey(written: Written, top: int = 255) -> NDArray[np.integer]:
@@ -139,11 +131,23 @@ def test_images_at_risk_are_refused_without_ocr_and_without_cleaning(place: int)
     TextBlanker(cleans=True, ocr=Blind()).clean(at_risk()[place])
 
 
-def test_an_image_that_says_it_shows_nothing_passes_without_ocr() -> None:
-    dataset = at_risk()[0]
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4, 6])  # what says YES is another matter
+def test_a_header_that_says_nothing_is_burned_in_is_not_believed(place: int) -> None:
+    dataset = at_risk()[place]
     dataset.BurnedInAnnotation = "NO"
-    CLEANING.clean(dataset)
-    TextBlanker(cleans=False, ocr=None).clean(dataset)
+    with pytest.raises(NotDeidentified, match="no-ocr"):
+        CLEANING.clean(dataset)
+    with pytest.raises(NotDeidentified, match="burned-in-text"):
+        TextBlanker(cleans=False, ocr=None).clean(dataset)
+
+
+def test_an_image_of_another_kind_passes_without_ocr() -> None:
+    for said in (None, "NO"):
+        dataset = with_pixels(base(CT), np.zeros((64, 64), np.uint8))
+        dataset.BurnedInAnnotation = said
+        CLEANING.clean(dataset)
+        assert dataset.BurnedInAnnotation == "NO"
+        TextBlanker(cleans=False, ocr=None).clean(dataset)
 
 
 def test_only_images_at_risk_are_looked_at_where_that_is_asked() -> None:
