@@ -160,7 +160,7 @@ def stop(
 
 @train.command("list")
 def list_runs(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> None:
-    """List the training runs of this coordinator."""
+    """List the training runs of this coordinator, the earliest first."""
     from fedtwin.training_run import listed
 
     rows = listed(home)
@@ -168,9 +168,16 @@ def list_runs(home: CoordinatorHome = COORDINATOR_HOME, json: Json = False) -> N
         emit_json({"runs": rows})
     else:
         emit_table(
-            ("run", "study", "state", "round"),
-            [(r["run"], r["study"], r["state"], f"{r['round']}/{r['rounds']}") for r in rows],
+            ("run", "study", "state", "round", "started"),
+            [
+                (r["run"], r["study"], r["state"], f"{r['round']}/{r['rounds']}", _minute(r["started_at"]))
+                for r in rows
+            ],
         )
+
+
+def _minute(moment: str | None) -> str:
+    return f"{moment[:16].replace('T', ' ')} UTC" if moment else "-"
 
 
 @train.command("show")

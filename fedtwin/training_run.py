@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,11 @@ def folder_of(run: str, *, home: Path) -> RunFolder:
 
 
 def listed(home: Path) -> list[dict[str, Any]]:
-    """Return a row for each run, in the order of names; one that cannot be read does not hide the others."""
+    """Return a row for each run, the earliest first; one that cannot be read does not hide the others."""
     rows = []
     for path in sorted((home / "runs").iterdir()) if (home / "runs").is_dir() else []:
         row: dict[str, Any] = {"run": path.name, "study": "", "plan_hash": "", "round": 0, "rounds": 0}
+        row["started_at"] = _written_at(path / "study.json")
         try:
             folder = RunFolder(home, path.name)
             study, status = folder.study(), folder.status()
@@ -111,7 +113,16 @@ def listed(home: Path) -> list[dict[str, Any]]:
         rows.append(
             row | {"state": status.state if status else "starting", "round": status.round if status else 0}
         )
-    return rows
+    return sorted(rows, key=lambda row: row["started_at"] or "")
+
+
+def _written_at(file: Path) -> str | None:
+    """Return when a file was written, in UTC; None if there is none."""
+    try:
+        moment = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    return moment.isoformat(timespec="milliseconds")
 
 
 def propose(study: Study, *, home: Path) -> tuple[int, int]:

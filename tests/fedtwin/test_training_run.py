@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,17 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(fedtwin: Fedtwin, tm
     rows = {row["run"]: row["state"] for row in listed(tmp_path)}
     assert rows == {RUN: FINISHED, "another": "unreadable", "not A run": "unreadable"}
     assert RUN in fedtwin("train", "list", "--home", tmp_path).out
+
+
+def test_runs_are_listed_in_the_order_in_which_they_began(fedtwin: Fedtwin, tmp_path: Path) -> None:
+    for name, began in (("b-1", 1_700_000_000), ("a-1", 1_700_000_060), ("c-1", 1_699_999_999)):
+        folder = RunFolder(tmp_path, name)
+        folder.create(STUDY)
+        os.utime(folder.path / "study.json", (began, began))
+    said = fedtwin("train", "list", "--home", tmp_path, "--json").json["runs"]
+    assert [row["run"] for row in said] == ["c-1", "b-1", "a-1"]
+    assert said[1]["started_at"] == "2023-11-14T22:13:20.000+00:00"
+    assert "2023-11-14 22:13 UTC" in fedtwin("train", "list", "--home", tmp_path).out
 
 
 def test_a_run_is_shown_round_by_round(fedtwin: Fedtwin, tmp_path: Path) -> None:
