@@ -26,6 +26,13 @@ NUMERIC = re.compile(
 PADDED = re.compile(
     r"(?<![\w./,-])(?:0[1-9]/(?:0?[1-9]|[12]\d|3[01])|1[0-2]/0[1-9])(?![\w/%]|[.,-]\d|[ ]?(?:mg|ml|mcg|tab))"
 )
+# a month and a day above twelve that is nobody's full score: no strength, no pain, no dose has it
+UNSCORED = re.compile(
+    r"(?<![\w./,:+-])(?<!\d )(?:0?[1-9]|1[0-2])/(?:1[3-9]|2\d|3[01])(?![\w/%+-]|[.,]\d|[ ]?(?:mg|ml|mcg|mm|cm|in\b|inch|"
+    r"nodes?|LNs?|lymph|cores?|fractions?|fx\b|positive|pos\b|items|points|correct|visits|sessions|hours|hrs|h\b|cycles?|"
+    r"doses|levels|blocks|sections|weeks|wks|wk\b|days|[/]))",
+    re.IGNORECASE,
+)
 DAY_OF_MONTH = r"(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])(?![\w/%-]|\.\d)"
 YEARS = re.compile(r"(?<![\w./-])(?:19|20)\d\d[ ]?[-–][ ]?(?:19|20)\d\d(?![\w/-]|\.\d)")
 AND_DAY = re.compile(rf"[ ]?(?:and|&|,|-|to|thru|through|or|then)[ ]?(?P<day>{DAY_OF_MONTH})", re.IGNORECASE)
@@ -101,6 +108,8 @@ def dates(page: Page) -> Iterator[Span]:
     for match in _led(page.language).finditer(page.text):
         group = next(name for name in ("day", "year", "short", "begun") if match.group(name))
         yield Span(match.start(group), match.end(group), Category.DATE, 0.8, "date")
+    for match in UNSCORED.finditer(page.text):
+        yield Span(match.start(), match.end(), Category.DATE, 0.75, "date")
     for match in (*PADDED.finditer(page.text), *YEARS.finditer(page.text)):
         yield Span(match.start(), match.end(), Category.DATE, 0.8, "date")
     for pattern, score in ((full, 0.95), (short, 0.8), (holiday, 0.7)):

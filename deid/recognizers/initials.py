@@ -54,6 +54,9 @@ INITIALS = (
     re.compile(r"(?i:\b(?:tech|technologist|initials|transcribed[^\n]{0,14} by|typed[^\n]{0,14} by|transcriptionist|grossed by|gross description by|prosected by|cut by|screened by|keyed by|entered by))[ ]?:?[ ](?P<a>[A-Z]{2,3}|[a-z]{2,3}(?=[ ]*(?:\n|\Z)))(?![\w'’])"),
     re.compile(r"(?:\d[/-]\d{1,2}|\d\d:?\d\d(?:[ ]?[AaPp][Mm])?)[ ](?:by|BY)[ ](?P<a>[A-Z]{2,3})(?=[ ]*(?:\n|\Z|[.;,]))"),
     re.compile(r"(?i:\b(?:best|thanks|thx|regards|cheers))[,.!]?[ \n](?P<a>[A-Z]{2,3})(?=[ ]*(?:\n|\Z))"),
+    re.compile(r"\.{4,}[ ]?(?P<a>[A-Z]{2,3})(?=[ \t]*(?:\n|\Z))"),
+    re.compile(r"(?<![\w/])(?P<a>[A-Z]{2,3})(?=[ ]?=[ ]?[A-Z][a-z]+(?:[ ][A-Z]\.?)?[ ][A-Z][a-z])"),
+    re.compile(r"(?i:\binitials)[ ](?P<a>(?:[A-Z]\.){2,3})(?![\w])"),
     re.compile(r"(?i:\bre:?[ ]pt[ ])(?P<a>[A-Z]{2,3})(?=,)"),
 )  # fmt: skip
 

@@ -11,12 +11,13 @@ import numpy as np
 from deid.lexicon.language import Language
 from deid.lexicon.lists import folded
 from deid.recognizers.dates import is_great
+from deid.recognizers.edges import without_strangers
 from deid.recognizers.page import Page
 from deid.spans import DIRECT, Category, Span
 from deid.tagger import CATEGORIES
 
 # a leak costs more than a word too many: a token stays only if the tagger is surer than this that it is none
-OUTSIDE_AT_MOST = 0.85
+OUTSIDE_AT_MOST = 0.90
 BRIDGE = re.compile(
     r"[ \t]?[.,'’/&#:-]?[ \t]{0,2}\Z"
 )  # what may stand between two parts of one name, number or address
@@ -93,18 +94,7 @@ def _sentence_ends(text: str, end: int, start: int) -> bool:
 def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
     start, end, kind, score = run
     category, text = CATEGORIES[kind], page.text
-    if category in ONE_WORD:
-        start, end = _whole_number(text, start, end)
-    while start < end and not text[start].isalnum() and text[start] not in "(+#":
-        start += 1
-    while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
-        end -= 1
-    if category in WITH_EDGES or category in DIRECT:
-        start, end = _without_edges(page, start, end, category)
-    if category is Category.DATE:
-        end -= len(hour.group()) if (hour := AN_HOUR.search(text, start, end)) else 0
-    if category is Category.NAME:
-        end = _without_degree(text, start, end)
+    start, end = _bounds(page, start, end, category)
     piece = text[start:end]
     if not any(c.isalnum() for c in piece):
         return
@@ -114,6 +104,26 @@ def _span(page: Page, run: tuple[int, int, int, float]) -> Iterator[Span]:
         number = AGE_NUMBER.match(piece) or AGE_WORDS.match(piece)
         end = start + number.end() if number else end
     yield Span(start, end, category, round(min(score, 1.0), 4), "tagger")  # threads round otherwise
+
+
+def _bounds(page: Page, start: int, end: int, category: Category) -> tuple[int, int]:
+    """Return where what the tagger found begins and ends once what belongs to it is in and what does not is out."""
+    text = page.text
+    if category in ONE_WORD:
+        start, end = _whole_number(text, start, end)
+    while start < end and not text[start].isalnum() and text[start] not in "(+#":
+        start += 1
+    while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
+        end -= 1
+    if category in WITH_EDGES or category in DIRECT:
+        start, end = _without_edges(page, start, end, category)
+    if category in (Category.NAME, Category.ADDRESS):
+        start, end = without_strangers(page, start, end, category)
+    if category is Category.DATE:
+        end -= len(hour.group()) if (hour := AN_HOUR.search(text, start, end)) else 0
+    if category is Category.NAME:
+        end = _without_degree(text, start, end)
+    return start, end
 
 
 def _whole_number(text: str, start: int, end: int) -> tuple[int, int]:

@@ -106,12 +106,15 @@ def named_people(page: Page) -> Iterator[Span]:
         yield Span(match.start("name"), match.end("name"), Category.NAME, 0.85, "label")
     for match in both.finditer(page.text):
         yield Span(match.start("name"), match.end("name"), Category.NAME, 0.9, "title")
+    short = frozenset(page.language.words("abbreviations"))
     for pattern, score in ((titled, 0.9), (labelled, 0.85), (credited, 0.85)):
         for match in pattern.finditer(page.text):
             begin, name = match.start("name"), match.group("name")
             if pattern is credited:
                 cut = _after_stops(name, stop)
                 begin, name = begin + cut, name[cut:]
+            if pattern is titled and name in short and not name.islower() and match.group().startswith("DR "):
+                continue  # "Azure XT DR MRI"
             found = _trimmed(page, begin, name, stop, whole_line=pattern is labelled)
             if found is not None:
                 yield Span(

@@ -33,9 +33,17 @@ INITIAL_OF_FAMILY = re.compile(r"[ ][A-ZÀ-Þ](?:\.|(?=[ \t]*(?:\n|\Z|[,;)])))")
 BEFORE = re.compile(rf"(?<![\w'’-])(?P<word>{NAME_WORD})(?:(?P<dot>\.)?[ ]|-)\Z")
 CONTRACTED = re.compile(r"['’](?:m|s|re|ve|ll|d|t)\Z", re.IGNORECASE)
 INITIAL_BEHIND = re.compile(r"[ ][A-Z](?:\.|(?=\s*(?:\n|\Z|[ ]{2}|,|\d|[ ]\()|[ ]\d))")  # "Vu, Marek M"
-SPEAKER = re.compile(r"(?m)^(?P<word>[A-ZÀ-Þ][\w'’-]{1,20}(?:[ ][A-ZÀ-Þ][\w'’-]{1,20})?):[ ]")
+SPEAKER = re.compile(
+    r"(?m)^(?P<time>[\[(]?\d{1,2}:\d\d(?::\d\d)?(?:[ ]?[AaPp][Mm])?[\])]?[ ]{1,3}(?:-[ ])?)?"
+    r"(?P<word>[^\W\d_][\w'’.-]{1,20}(?:[ ][A-ZÀ-Þ][\w'’-]{1,20})?)(?:[ ]\([^)\n]{1,20}\))?:[ ]"
+)
 END_OF_NAME = re.compile(r"[ ]?(?:[,;)(\n/]|[ ]|\Z)")
-GIVEN_BEHIND = re.compile(rf",[ ]?(?P<word>{NAME_WORD})(?=[ ]{{2}}|[ ]*(?:\n|\Z|[(;|])|[ ][A-Z]\b|\t)")
+GIVEN_BEHIND = re.compile(
+    rf",[ ]?(?P<word>{NAME_WORD})(?=[ ]{{2}}|[ ]*(?:\n|\Z|[(;|])|[ ][A-Z]\b|\t|[ ]#?\d)"
+)
+INITIAL_AND_AGE = re.compile(
+    r",[ ][A-Z]\.?(?=[ ]+\d{1,3}[ ]?(?:yo|y/o|y)?[ ]?[MFmf]\b|[ ]*(?:\n|\Z|[|;)]|[ ]{2}))"
+)  # "Pike, E 45F"
 REACH = 40  # characters before a name in which the word before it begins
 
 
@@ -54,7 +62,7 @@ def _words(language: Language) -> _Words:
         for table in (
             "not_names", "never_names", "staff", "credentials", "titles", "drugs", "clinical_words", "months",
             "months_short", "weekdays", "relations", "before_names", "eponym_heads", "hospitals", "measures",
-            "abbreviations", "modals",
+            "abbreviations", "modals", "shorthand",
         )
         for word in language.words(table)
     }  # fmt: skip
@@ -86,6 +94,12 @@ def people_beside(page: Page) -> Iterator[Span]:
     for match in (*AWARE.finditer(page.text), *FAMILY.finditer(page.text)):
         if _can_be_name(page, match.start("word"), match.end("word")):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
+    for match in FIELD_LOGIN.finditer(page.text):
+        plain = match.group("word")
+        if words.lists.get(match.group("family"), 0) & WELL_KNOWN_NAME and not (
+            words.lists.get(plain, 0) & ENGLISH_WORD or plain in words.never
+        ):
+            yield Span(match.start("word"), match.end("word"), Category.NAME, 0.75, "login")
     for match in (
         *words.logins.finditer(page.text),
         *BY_AND_WHEN.finditer(page.text),
@@ -101,12 +115,20 @@ def _speakers(page: Page) -> Iterator[Span]:
     said = [match for match in SPEAKER.finditer(page.text)]
     lists = _words(page.language).lists
     times = Counter(match.group("word") for match in said)
+    # lines with the hour before who speaks, or little else than what two say by turns
+    talk = sum(bool(match.group("time")) for match in said) > 1 or (
+        len(said) > 2 and 2 * len(said) >= page.text.strip().count("\n") + 1 and len(times) < len(said) / 1.4
+    )
     for match in said:
         word = folded(match.group("word").split(" ")[0].split("-")[0])
+        known = lists.get(word, 0)
         if (
             times[match.group("word")] > 1
-            and lists.get(word, 0) & (ANY_GIVEN_NAME | WELL_KNOWN_NAME)
             and word not in _words(page.language).never
+            and (
+                known & (GIVEN_NAME if match.group("word").islower() else ANY_GIVEN_NAME | WELL_KNOWN_NAME)
+                or (talk and not known & ENGLISH_WORD)
+            )
         ):
             yield Span(match.start("word"), match.end("word"), Category.NAME, 0.8, "beside")
 
@@ -134,6 +156,9 @@ def _longer_behind(page: Page, span: Span) -> int:
         and _can_be_name(page, given.start("word"), given.end("word"), told=True)
     ):
         return given.end()
+    initial = INITIAL_AND_AGE.match(text, end)
+    if initial is not None and " " not in text[span.start : end]:
+        return initial.end()
     carets = CARETS.match(text, end)
     if carets is not None:
         return carets.end()
@@ -248,6 +273,8 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone:
     upright = word[0].isupper() and not word.isupper()
     if page.scores is None and told and upright and page.language.code != "en":
         return True  # there is no tagger to ask
+    if told and upright and lists & ANY_GIVEN_NAME:
+        return True
     if not lists & ENGLISH_WORD:
         if lists & NAME_OR_PLACE:
             return upright or (len(word) > 2 and (told or suspicion > SUSPICION / 4))
@@ -257,6 +284,8 @@ def _can_be_name(page: Page, start: int, end: int, *, told: bool = False, alone:
     return bool(lists & WELL_KNOWN_NAME) and suspicion > (SUSPICION if upright else SUSPICION_OF_WORDS)
 
 
+# between the marks of an export: an initial and a family name
+FIELD_LOGIN = re.compile(r"(?<=[;|,\t])(?P<word>[a-z](?P<family>[a-z]{3,14}))(?=[;|,\t\n])")
 WHEN_AND_BY = re.compile(
     r"(?:\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?Z?(?:[ ]?[AaPp][Mm])?|\d[/.-]\d{2,4})[ ]by[ ](?P<word>[^\W\d_]\w{2,24})(?=[ \t]*(?:\n|\Z|[.,;)]))"
 )

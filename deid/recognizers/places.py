@@ -202,6 +202,8 @@ def institutions(page: Page) -> Iterator[Span]:
     for match in pattern.finditer(page.text):
         start = match.start()
         words = match.group("name").split(" ")
+        while len(words) > 1 and _ends_sentence(words[0]):  # "Seen by Hale. Salina Clinic called"
+            start += len(words.pop(0)) + 1
         if "of" in words[1:] and folded(words[0].strip(".")) in titles:  # "Dr. Volkov of Salina Clinic"
             cut = words.index("of") + 1
             start += sum(len(word) + 1 for word in words[:cut])
@@ -209,12 +211,17 @@ def institutions(page: Page) -> Iterator[Span]:
         while words and folded(words[0].strip(".")) in generic:
             start += len(words.pop(0)) + 1
         own = [folded(word.strip(".").removesuffix("'s")) for word in words]
-        if any(
+        if not _ends_sentence(" ".join(words)) and any(
             word not in generic
             and (lists.get(word, 0) & NAME_OR_PLACE or not lists.get(word, 0) & ENGLISH_WORD)
             for word in own
         ):
             yield Span(start, match.end(), Category.HOSPITAL, 0.8, "institution")
+
+
+def _ends_sentence(word: str) -> bool:
+    """Say whether a full stop behind a word ends a sentence: not behind "St." or an initial."""
+    return word.endswith(".") and len(word) > 4
 
 
 @cache

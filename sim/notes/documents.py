@@ -112,15 +112,16 @@ class Case:
 
 @cache
 def phrases() -> dict[str, Any]:
-    """Return the phrases and terms of both files."""
+    """Return the phrases and terms of all files."""
     folder = resources.files("sim.notes")
-    book, wider = (
+    book, *more = (
         tomllib.loads(folder.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-        for name in ("phrases", "phrases_wider")
+        for name in ("phrases", "phrases_wider", "phrases_dense")
     )
-    for name in ("clinical", "clinical_who", "everyday", "everyday_who"):
-        book[name] += wider[name]
-    book["terms"] |= wider["terms"]
+    for wider in more:
+        for name in ("clinical", "clinical_who", "everyday", "everyday_who"):
+            book[name] += wider[name]
+        book["terms"] |= wider["terms"]
     return book
 
 
@@ -314,6 +315,7 @@ WHO: dict[str, tuple[Category, Callable[[Case], str]]] = {
     "year": (C.DATE, lambda c: str(int(c.rng.integers(1950, 2027)))),
     "md": (C.DATE, lambda c: pick(c.rng, (f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}", f"{pick(c.rng, make.MONTHS)[:3]} {c.rng.integers(1, 32)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}/{c.rng.integers(10, 99)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1990, 2026)}"))),
     "wkday": (C.DATE, lambda c: _weekday(c.rng)),
+    "shortday": (C.DATE, lambda c: _short_day(c)),
     "yy": (C.DATE, lambda c: f"{c.rng.integers(60, 125) % 100:02d}"),
     "weekday": (C.DATE, lambda c: pick(c.rng, make.WEEKDAYS)),
     "age": (C.AGE, _age),
@@ -390,8 +392,63 @@ WHAT: dict[str, Callable[[Rng], str]] = {
     "acr": lambda rng: make.letters(rng, int(rng.integers(2, 5))) + (digits(rng, 1) if rng.random() < 0.15 else ""),
     "drug": lambda rng: pick(rng, phrases()["terms"]["drug"]) if rng.random() < 0.55 else _made_up_drug(rng),
     "agetxt": lambda rng: pick(rng, ("elderly", "middle-aged", "young", "pleasant", "well-appearing", "frail", "otherwise healthy", "well-developed")),
+    "epo": lambda rng: _after_somebody(rng),
+    "typo": lambda rng: misspelled(_some_word(rng), rng), "ctypo": lambda rng: misspelled(_some_word(rng), rng).capitalize(),
+    "ocr": lambda rng: misread(_some_word(rng), rng), "octx": lambda rng: misread(_some_word(rng).capitalize() if rng.random() < 0.6 else _some_word(rng).upper(), rng),
     "word": lambda rng: make.common(rng, _words(), 1.0), "cword": lambda rng: make.common(rng, _words(), 1.0).capitalize(), "upword": lambda rng: make.common(rng, _words(), 1.0).upper(),
 }  # fmt: skip
+
+
+def _some_word(rng: Rng) -> str:
+    """Return a word of a dictionary or of medicine, commoner ones more often."""
+    if rng.random() < 0.3:
+        return _medical(rng)
+    return make.common(rng, _words(), 2.0)
+
+
+def _after_somebody(rng: Rng) -> str:
+    """Return a family name as signs and instruments have them: mostly one word, and any that there is."""
+    name = make.last_name(rng)
+    return name if " " not in name else make.syllables(rng, 2).capitalize()
+
+
+def misspelled(word: str, rng: Rng) -> str:
+    """Return a word with a letter lost, doubled, swapped or struck wrongly."""
+    if len(word) < 4:
+        return word
+    at = int(rng.integers(1, len(word) - 1))
+    r = rng.random()
+    if r < 0.35:
+        return word[:at] + word[at + 1 :]
+    if r < 0.6:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    if r < 0.8:
+        return word[: at + 1] + word[at:]
+    return word[:at] + pick(rng, "aeiounrstlmc") + word[at + 1 :]
+
+
+MISREAD = {"l": "1I|", "i": "1l!", "o": "0", "O": "0Q", "I": "l1|", "s": "5", "S": "5", "e": "c", "g": "9", "B": "8", "0": "O", "1": "lI", "5": "S"}  # fmt: skip
+
+
+def misread(text: str, rng: Rng, share: float = 0.4) -> str:
+    """Return a text as a scanner reads it: letters and figures that look alike changed, none lost.
+
+    >>> import numpy as np
+    >>> misread("Oil 10", np.random.default_rng(1), share=1.0)
+    'Q!1 lO'
+    """
+    return "".join(pick(rng, MISREAD[c]) if c in MISREAD and rng.random() < share else c for c in text)
+
+
+def _short_day(case: Case) -> str:
+    """Return a day without its year, as charts have it."""
+    rng = case.rng
+    month, day = int(rng.integers(1, 13)), int(rng.integers(1, 32))
+    return pick(
+        rng,
+        (f"{month}/{day}", f"{month}/{day}", f"{month}/{day}", f"{month}-{day}", f"{month:02d}/{day:02d}"),
+    )
+
 
 MED_HEADS = ("cardio", "neuro", "gastro", "hepato", "nephro", "osteo", "arthro", "dermato", "hemato", "myo", "pneumo", "broncho", "cysto", "entero", "encephalo", "angio", "adeno", "cholecyst", "colo", "cranio", "laryngo", "oto", "rhino", "spondylo", "thoraco", "thrombo", "uro", "vaso", "lympho", "musculo", "poly", "hyper", "hypo", "peri", "endo", "intra", "extra", "retro", "sub", "supra", "post", "pre", "anti", "brady", "tachy", "dys", "micro", "macro", "para", "trans", "infra", "mid", "lipo", "fibro", "litho", "radio", "sono", "echo", "electro", "phlebo", "pyelo", "sclero", "ureter", "vertebro", "hemi", "bi", "non")  # fmt: skip
 MED_TAILS = ("itis", "ectomy", "scopy", "pathy", "algia", "osis", "emia", "uria", "plasty", "graphy", "megaly", "tomy", "stomy", "tripsy", "lysis", "plegia", "paresis", "phasia", "phagia", "dipsia", "pnea", "rrhea", "rrhagia", "trophy", "plasia", "oma", "genic", "gram", "graph", "meter", "ic", "al", "ary", "ous", "cytes", "cyte", "penia", "cytosis", "vascular", "skeletal", "muscular", "articular", "esophageal", "intestinal", "abdominal", "cranial", "thoracic", "lumbar", "sacral", "cutaneous", "ocular", "tympanic", "nuclear", "genital", "mucosal", "pharyngeal", "spinal", "stenosis", "sclerosis", "ptosis", "malacia", "philia", "phobia", "toxin", "blast", "therapy", "vesical")  # fmt: skip
@@ -522,6 +579,7 @@ def noisy(text: str, rng: Rng) -> str:
 
 
 TIGHT = 0.05  # of the notes
+SCANNED = 0.04
 LOOSE = re.compile(r"(?<=[:;,.])(?P<gap> )(?=\w)")
 BULLETS = ("", "", "", "- ", "* ", "• ", "#", "> ", "| ", "  ")
 
@@ -586,6 +644,8 @@ def _cased(note: Note, rng: Rng) -> Note:
     r = rng.random()
     changed = note.text.upper() if r < 0.08 else note.text.lower() if r < 0.2 else note.text
     whole = Note(changed if len(changed) == len(note.text) else note.text, note.spans)
+    if rng.random() < SCANNED:
+        whole = Note(misread(whole.text, rng, share=float(pick(rng, (0.03, 0.08, 0.15)))), whole.spans)
     return _tight(whole, rng) if rng.random() < TIGHT else whole
 
 

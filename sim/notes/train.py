@@ -1,7 +1,7 @@
 """Train the tagger of `deid.tagger` on generated notes and write its weights into the package.
 
 `python -m sim.notes.train --notes 42000 --epochs 3 OUT.npz`: about half an hour on two cores. With `--begin WEIGHTS` it
-goes on from weights of before and keeps their vocabulary: enough when the notes have become a little wider
+goes on from weights of before and adds words to their vocabulary: enough when the notes have become a little wider
 (`--notes 12000 --epochs 1 --rate 0.001`). No text of anyone is read: the notes come from `sim.notes.documents`. The same
 seed gives the same notes and, on the same machine with the same number of threads, the same weights up to rounding.
 """
@@ -175,7 +175,9 @@ def train(
         totals[kind[0]] += corpus.counts[word]
     vocabulary = ["", *sorted(word for word, count in totals.items() if count >= MIN_NOTES and word)]
     if begin is not None:
-        vocabulary = str(begin["vocabulary"]).split(BETWEEN)
+        before = str(begin["vocabulary"]).split(BETWEEN)
+        vocabulary = before + sorted(set(vocabulary) - set(before))
+        begin = {**begin, "plain": _widened(begin["plain"], len(vocabulary))}
     place = {word: at for at, word in enumerate(vocabulary)}
     plain = torch.tensor([place.get(kind[0], 0) for kind in kinds])
     prefix, suffix, shape = (torch.tensor([kind[i] for kind in kinds]) for i in (1, 2, 3))
@@ -234,6 +236,11 @@ def train(
         if time.monotonic() - begun > minutes * 60:
             break
     keep(vocabulary, cast(Network, mean.module))
+
+
+def _widened(plain: np.ndarray[Any, Any], words: int) -> np.ndarray[Any, Any]:
+    """Return the rows of the words of before, and for each new word the row of an unknown one to begin with."""
+    return np.concatenate((plain, np.repeat(plain[:1], words - len(plain), axis=0)))
 
 
 def _say(text: str) -> None:
