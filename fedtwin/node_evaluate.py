@@ -26,6 +26,7 @@ from node.training.own_part import OwnParts
 from privacy import private_files
 from privacy.descent import digest
 from privacy.exact_result import result
+from privacy.ledger import Ledger
 from protocols import canonical
 from protocols.clock import Clock
 from protocols.study import Study
@@ -42,11 +43,12 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
     """Return how the model does on the patients of the study's cohort that this node never trains on.
 
     If this site has a part of its own of the model, that is used as it would be in care. An exact study whose
-    fit took everybody is held against these same people, and `exact.in_fit` says so.
+    fit took everybody here is held against these same people, and `exact.in_fit` says so.
     Raises: NoSuchTable; Stop if the plan trains on everybody, nobody is held out, or a fit has no answer.
     """
     study = package.study
     fitted = _fitted(package) if study.exact is not None else None
+    in_fit = fitted is not None and study.training.train_fraction >= 1.0 and _took_part(study, home, clock)
     rows, share = _tried_on(study, home=home, store=store)
     groups = groups_of(study, rows, store)
     own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.local_parameters else None
@@ -60,16 +62,19 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
         "data": store.epoch(),
         "task": study.outcome.task,
         "own_part": own is not None,
-        "held_out_share": share,
+        "held_out_share": 0.0 if in_fit else share,
     } | (
         _of_predictions(package, rows, groups, own)
         if fitted is None
-        else _of_fit(package, fitted, rows, groups)
+        else _of_fit(package, fitted, rows, groups, in_fit=in_fit)
     )
 
 
 def _tried_on(study: Study, *, home: Path, store: OmopStore) -> tuple[FeatureTable, float]:
-    """Return whom the model is tried on, and which share of the patients was held out for it."""
+    """Return whom the model is tried on, and which share of the patients the plan holds out for it.
+
+    An exact plan that takes everybody holds nobody out: all are returned, for whoever was not in the fit.
+    """
     fraction = study.training.train_fraction
     tried_on = study.validation.fraction if study.validation is not None else 0.0
     if study.exact is None and fraction + tried_on >= 1.0:
@@ -78,7 +83,7 @@ def _tried_on(study: Study, *, home: Path, store: OmopStore) -> tuple[FeatureTab
     if not len(table):
         raise Stop(Exit.USAGE, "none of this hospital's patients are of that cohort")
     if fraction >= 1.0:
-        return table, 0.0
+        return table, 1.0
     key = split_key(NodeKeys.load(NodeHome(home).keys).pseudonym)
     seen = in_training(table.person_ids, key=key, fraction=fraction)
     if tried_on:  # what they said decided when to stop, so they cannot judge the model
@@ -87,6 +92,15 @@ def _tried_on(study: Study, *, home: Path, store: OmopStore) -> tuple[FeatureTab
     if not len(held_out):
         raise Stop(Exit.USAGE, "none of this hospital's patients of that cohort were held out")
     return held_out, 1.0 - fraction - tried_on
+
+
+def _took_part(study: Study, home: Path, clock: Clock) -> bool:
+    """Return whether a sum of this plan has left this hospital, by its own ledger."""
+    path = NodeHome(home).ledger
+    if not path.exists():
+        return False
+    with Ledger(path, clock=clock, read_only=True) as ledger:
+        return study.plan_hash().hex() in ledger.exact_releases()
 
 
 def _fitted(package: ModelPackage) -> Fitted:
@@ -109,12 +123,12 @@ def _of_predictions(
 
 
 def _of_fit(
-    package: ModelPackage, fitted: Fitted, rows: FeatureTable, groups: dict[str, Groups]
+    package: ModelPackage, fitted: Fitted, rows: FeatureTable, groups: dict[str, Groups], *, in_fit: bool
 ) -> dict[str, Any]:
     return {
         "exact": {
             "model": fitted.exact.model,
-            "in_fit": package.study.training.train_fraction >= 1.0,
+            "in_fit": in_fit,
             "curve": exact_evaluation.curve(fitted, package.parameters, rows),
         },
         "overall": exact_evaluation.performance(fitted, rows),

@@ -23,8 +23,10 @@ from node.keys import NodeKeys
 from node.omop.store import OmopStore
 from node.serve import split_key
 from node.training import models
+from privacy.budget import Account
 from privacy.descent import initial
 from privacy.exact_state import State, Verdict
+from privacy.ledger import Ledger
 from privacy.rng import SecureBits
 from protocols.clock import SystemClock
 from protocols.study import Study
@@ -141,7 +143,7 @@ def test_a_model_that_no_lead_of_the_roster_signed_is_refused(
 
 @pytest.fixture(scope="module")
 def fits(place: Consortium, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Packages of exact studies: the fits of this hospital's people and of those of two others."""
+    """Packages of exact studies: fits of this hospital and two others; "elsewhere" is one without it."""
     found = {}
     for model, form in exact_forms().items():
         study = Study.from_json(form)
@@ -153,6 +155,10 @@ def fits(place: Consortium, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         trained(home, study, model=run.params)
         found[model] = home / "package.zip"
         model_package.write(packaged(RUN, home=home, clock=SystemClock()), found[model])
+        if model != "elsewhere":
+            with Ledger(place.node(0).ledger, clock=SystemClock()) as ledger:
+                plan_hash = study.plan_hash().hex()
+                ledger.release_exact(f"exact/{model}", account=Account("demo", "a"), study=plan_hash, step=0)
     return found
 
 
@@ -164,7 +170,9 @@ def exact_forms() -> dict[str, dict[str, Any]]:
         "kaplan-meier": exact_form("kaplan-meier"),
     }
     forms["logistic"]["training"]["train_fraction"] = 0.7
-    for model in ("logistic", "cox"):
+    forms["elsewhere"] = exact_form("cox")
+    forms["elsewhere"]["study"]["name"] = "elsewhere"
+    for model in ("logistic", "cox", "elsewhere"):
         forms[model]["features"] = [age]
     return forms
 
@@ -201,9 +209,13 @@ def test_an_exact_fit_is_tried_on_those_it_left_out_or_held_against_its_own(
     assert said["exact"]["curve"][-1]["events_here"] == 0  # all came on the first day
     assert said["calibration"] == []
     assert said["task"] == "days"
+    assert said["held_out_share"] == 0.0
+    said = evaluated("elsewhere")  # no sum of it ever left this hospital: all of its people are new to it
+    assert said["exact"]["in_fit"] is False
+    assert (said["overall"]["patients"], said["held_out_share"]) == (PATIENTS, 1.0)
 
 
-@pytest.mark.parametrize("model", ["logistic", "cox", "kaplan-meier"])
+@pytest.mark.parametrize("model", ["logistic", "cox", "kaplan-meier", "elsewhere"])
 def test_what_is_found_of_a_fit_is_shown_kept_and_put_on_its_page(
     fedtwin: Fedtwin, place: Consortium, fits: dict[str, Path], tmp_path: Path, model: str
 ) -> None:
@@ -212,8 +224,10 @@ def test_what_is_found_of_a_fit_is_shown_kept_and_put_on_its_page(
     assert said.code == Exit.OK
     words = " ".join(said.err.split())
     assert "not to leave the hospital" in words
-    assert ("how well it describes them" in words) == (model != "logistic")
-    shown = {"logistic": "deviance explained", "cox": "concordance", "kaplan-meier": "all hospitals"}[model]
+    assert ("how well it describes them" in words) == (model in ("cox", "kaplan-meier"))
+    shown = {"logistic": "deviance explained", "cox": "concordance", "kaplan-meier": "all hospitals"}.get(
+        model, "concordance"
+    )
     assert shown in said.out
     kept = max(home.evaluations.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -221,7 +235,7 @@ def test_what_is_found_of_a_fit_is_shown_kept_and_put_on_its_page(
     assert fedtwin("train", "report", fits[model], "--local", kept, "--to", to).code == Exit.OK
     page = to.read_text()
     assert "must not leave" in page or "not to leave" in page
-    assert ("all of whom the fit took" in page) == (model != "logistic")
+    assert ("all of whom the fit took" in page) == (model in ("cox", "kaplan-meier"))
     assert ("all hospitals</text>" in page) == (model == "kaplan-meier")
 
 
