@@ -44,7 +44,9 @@ def clean_csv(
     tally = Tally()
     with source.open(encoding="utf-8-sig", newline="") as file, created(target) as out:
         reader = csv.DictReader(file)
-        actions = rules.of(reader.fieldnames or [], named)
+        if not reader.fieldnames:
+            raise MalformedRules("header", "the file names no columns")
+        actions = rules.of(reader.fieldnames, named)
         writer = csv.DictWriter(out, [name for name in actions if _passes(actions[name])])
         writer.writeheader()
         for number, row in enumerate(_whole(reader), 1):

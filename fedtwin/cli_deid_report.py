@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedtwin.cli_deid_table import readable
 from fedtwin.options import Json
 from fedtwin.screen import Exit, Stop, emit_fields, emit_json, emit_table, say
 
@@ -117,15 +118,17 @@ def _of_file(source: Path | None) -> dict[str, list[Any]]:
     if source is None or source.suffix.lower() not in (".csv", ".parquet"):
         raise Stop(Exit.USAGE, "a table is .csv or .parquet")
     if source.suffix.lower() == ".csv":
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = csv.reader(file)
+        with readable(source), source.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file))
         try:
+            header, *rows = lines
             return {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
         except ValueError:
             raise Stop(Exit.USAGE, f"{source.name}: rows of different lengths, or none") from None
     import pyarrow.parquet as pq
 
-    found = pq.read_table(source)
+    with readable(source):
+        found = pq.read_table(source)
     return {name: found[name].to_pylist() for name in found.column_names}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +17,6 @@ from fedtwin.progress import bar
 from fedtwin.screen import Exit, Stop, emit_json, emit_table, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from deid.structured import TableRules
     from deid.structured_values import Cleaner, Tally
 
@@ -101,12 +101,30 @@ def table(
             finder=None if no_text else open_finder(FinderName.OURS, language),
         )
         try:
-            tally = _clean(form, source, target, own, names, cleaner, lambda done: progress.to(done))
+            with readable(source):
+                tally = _clean(form, source, target, own, names, cleaner, lambda done: progress.to(done))
         except BaseException:
             target.unlink(missing_ok=True)  # half an export is none
             raise
     _show(report_of(tally), json=json)
     say(f"Wrote {target}.")
+
+
+@contextmanager
+def readable(source: Path) -> Iterator[None]:
+    """Say of a file that is not what its name says that it is not, and nothing of what stands in it."""
+    import csv
+
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise Stop(Exit.USAGE, f"{source.name} is not text in UTF-8") from None
+    except csv.Error:
+        raise Stop(Exit.USAGE, f"{source.name} is no CSV") from None
+    except pa.ArrowInvalid:
+        raise Stop(Exit.USAGE, f"{source.name} is no whole Parquet file") from None
 
 
 def _clean(

@@ -9,7 +9,9 @@ from enum import IntEnum
 from typing import Any
 
 from rich.console import Console
+from rich.errors import MarkupError
 from rich.table import Table
+from rich.text import Text
 
 words = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -33,21 +35,37 @@ class Stop(Exception):
 
 def say(message: str) -> None:
     """Write words for a person to stderr."""
-    words.print(message)
+    try:
+        words.print(message)
+    except MarkupError:  # a file's name may look like an end of markup
+        words.print(message, markup=False)
 
 
 def emit_json(value: Any) -> None:
     """Write one JSON value to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be no text
     sys.stdout.flush()
 
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Write a table to stdout."""
+    """Write a table to stdout, its cells as they are: nothing in them is markup."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def printable(text: str) -> str:
+    """Return the text with signs that would steer a terminal, or are no text at all, as escapes.
+
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
 
 
 def emit_fields(fields: Mapping[str, object]) -> None:

@@ -33,6 +33,7 @@ _DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")  # unpack to any
 # what values that are no values do when they are used; what is said of it may repeat them
 _FAULTS = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 NOT_DICOM, TOO_LARGE, DEFLATED, DAMAGED = "not-dicom", "too-large", "deflated", "damaged"
+UNREADABLE = "unreadable"  # the file may not be read, or is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,19 @@ def deidentify_path(
 
 
 def read(path: Path) -> FileDataset:
-    """Return a file's object. Raises: NotDeidentified: not-dicom, too-large, deflated, damaged."""
-    with path.open("rb") as file:
-        head = file.read(132)
+    """Return a file's object.
+
+    Raises: NotDeidentified: unreadable, not-dicom, too-large, deflated, damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+        size = path.stat().st_size
+    except OSError:
+        raise NotDeidentified(UNREADABLE) from None
     if head[128:] != b"DICM":
         raise NotDeidentified(NOT_DICOM)
-    if path.stat().st_size > MAX_BYTES:
+    if size > MAX_BYTES:
         raise NotDeidentified(TOO_LARGE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they repeat values

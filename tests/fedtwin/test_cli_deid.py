@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import stat
 from importlib.util import find_spec
@@ -242,3 +243,45 @@ def test_images_and_what_is_left_out(fedtwin: Fedtwin, tmp_path: Path) -> None:
     assert fedtwin(*command, "--option", "nothing").code == 2
     (source / "a.dcm").unlink()
     assert fedtwin(*command).code == 3
+
+
+def test_images_with_odd_names_are_listed_as_they_are_called(fedtwin: Fedtwin, tmp_path: Path) -> None:
+    """A name may look like markup, steer a terminal, or be no text: once it ended the run or went out raw."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in (b"a[bold].dcm", b"b[[]red].dcm", b"\x1b[2Jc.dcm", b"\xff.dcm", b"line\nbreak.dcm"):
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(b"no image")
+    command = ("deid", "dicom", source, tmp_path / "out", "--no-text", "--key", tmp_path / "key")
+    said = fedtwin(*command)
+    assert said.code == 3
+    assert "a[bold].dcm" in said.out
+    assert "b[[]red].dcm" in said.out
+    assert "\x1b" not in said.out
+    listed = fedtwin(*command, "--json").json["left_out"]
+    assert {os.fsencode(Path(one["file"]).name) for one in listed} == {
+        os.fsencode(path.name) for path in source.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "names no columns"),
+        ("a.csv", b"mrn,name\n1,Tarrow\xff\n", "not text in UTF-8"),
+        ("a.parquet", b"PAR1 Tarrow", "no whole Parquet file"),
+        ("a.parquet", b"", "no whole Parquet file"),
+        ("a.ndjson", b'{"resourceType": "Patient", "name": [{"family": "Tarrow"', ""),
+    ],
+)
+def test_a_damaged_table_is_the_callers_mistake_and_none_of_it_is_told(
+    fedtwin: Fedtwin, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    source, target = tmp_path / name, tmp_path / "out"
+    source.write_bytes(content)
+    said = fedtwin("deid", "table", source, target, "--no-text", "--key", tmp_path / "key")
+    assert said.code == 2, said.err
+    assert words in said.err
+    assert "Tarrow" not in said.out + said.err
+    assert not target.exists()
+    if source.suffix != ".ndjson":
+        assert fedtwin("deid", "report", source, "--quasi", "name").code == 2

@@ -8,8 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from deid.dicom.files import deidentifier, deidentify_path
+from deid.dicom.files import deidentifier, deidentify_path, read
 from deid.dicom.profile import RESEARCH
+from deid.errors import NotDeidentified
 from deid.vault import PseudonymKey, Vault
 from tests.deid.dicom.objects import PATIENT_ID, PlantedWords, base, encoded, every_attribute, with_pixels
 from tests.privacy.seeded_bits import SeededBits
@@ -85,6 +86,14 @@ def test_without_a_finder_texts_go(tmp_path: Path, vault: Vault) -> None:
     assert "StudyDescription" not in result
     codes = {str(code.CodeValue) for code in result.DeidentificationMethodCodeSequence}
     assert not codes & {"113104", "113105"}
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_does_not_end_the_run(tmp_path: Path) -> None:
+    """A folder of a hospital has files of others, and files that move away while it is read."""
+    with pytest.raises(NotDeidentified, match="unreadable"):
+        read(tmp_path / "gone.dcm")
+    with pytest.raises(NotDeidentified, match="unreadable"):
+        read(tmp_path)
 
 
 def test_the_target_may_not_lie_in_the_source(tmp_path: Path, vault: Vault) -> None:
