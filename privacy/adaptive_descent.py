@@ -34,14 +34,16 @@ class AdaptiveDescent:
     """The steps of one round, and the clip norm of the next."""
 
     def __init__(self, study: Study, params: Vector, memory: Vector | None = None) -> None:
-        """Start a round at `params`, with the norm that the round before ended with (None: the plan's).
+        """Start a round at `params`, with what the round before remembered (None: at rest, the plan's norm).
+
+        The norm is the last number of the memory; what is before it is the descent's.
 
         Raises: NotFinite for another shape, a value that is not finite, a norm out of its range.
         """
         self._study = study
         self._plan = section(study)
-        self._descent = Descent(study, params)
-        [norm] = checked(at_rest(study) if memory is None else memory, 1)
+        memory = checked(at_rest(study) if memory is None else memory, study.carried - study.parameters)
+        self._descent, norm = Descent(study, params, memory[:-1]), memory[-1]
         unit = study.privacy.clip_norm
         if not unit / FARTHEST <= norm <= unit * FARTHEST:
             raise NotFinite("no walk adapts a clip norm so far")
@@ -59,8 +61,8 @@ class AdaptiveDescent:
 
     @property
     def carried(self) -> Vector:
-        """The model so far, and the clip norm of the next step."""
-        return np.append(self.params, self.clip_norm)
+        """The model so far, the memory of its steps, and the clip norm of the next."""
+        return np.append(self._descent.carried, self.clip_norm)
 
     @property
     def finished(self) -> bool:
@@ -101,8 +103,8 @@ def section(study: Study) -> Clipping:
 
 
 def at_rest(study: Study) -> Vector:
-    """Return what a run's first round remembers: the plan's clip norm."""
-    return np.array([study.privacy.clip_norm])
+    """Return what a run's first round remembers: no step yet, and the plan's clip norm."""
+    return np.append(np.zeros(study.carried - study.parameters - 1), study.privacy.clip_norm)
 
 
 def vector_length(study: Study) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.model_layout import Layout
-from protocols.study import Study
+from protocols.study import MAX_STEPS, Study
 
 Vector = NDArray[np.float64]
 
@@ -65,27 +65,44 @@ def digest(params: Vector) -> bytes:
 
 
 class Descent:
-    """The steps of one round. Momentum and scales start at rest in each round: it needs the parameters only.
+    """The steps of one round. Velocity and scales go on from round to round; a run starts at rest.
 
     "momentum" moves along a velocity; "adam" (Kingma and Ba 2015) along a mean gradient in units of its own
     recent size, coordinate by coordinate; there `l2` shrinks the parameters beside it (Loshchilov and Hutter
     2019), or it would be scaled away. With `average` in the plan, the round ends at the mean of its
-    iterates, which evens out their noise.
+    iterates, which evens out their noise; the next starts from there, at the velocity of the last of them.
     """
 
-    def __init__(self, study: Study, params: Vector) -> None:
-        """Start a round at `params`. Raises: NotFinite for another shape or a value that is not finite."""
-        self._plan = study.training
-        self.params: Vector = checked(params, study.parameters).copy()
-        self._velocity = np.zeros(study.parameters)
-        self._square = np.zeros(study.parameters)
-        self._mean = np.zeros(study.parameters)
+    def __init__(self, study: Study, params: Vector, memory: Vector | None = None) -> None:
+        """Start a round at `params`, with what the round before remembered (None: at rest).
+
+        Raises: NotFinite for another shape, a value that is not finite, a memory that no sums leave behind.
+        """
+        self._plan, size = study.training, study.parameters
+        self.params: Vector = checked(params, size).copy()
+        self._velocity, self._square, self._sums = np.zeros(size), np.zeros(size), 0
+        self._mean = np.zeros(size)
         self.steps_done = 0
+        remembered = study.training.remembered(size)
+        memory = checked(np.zeros(remembered) if memory is None else memory, remembered)
+        if remembered:
+            self._velocity = memory[:size].copy()
+        if self._plan.optimizer == "adam":
+            self._square, self._sums = memory[size:-1].copy(), counted(memory[-1])
+            if (self._square < 0.0).any():
+                raise NotFinite("a mean of squares is negative")
+
+    @property
+    def memory(self) -> Vector:
+        """What the next sum needs to know of the earlier ones, beside the model."""
+        if self._plan.optimizer == "adam":
+            return np.concatenate([self._velocity, self._square, [float(self._sums)]])
+        return self._velocity if self._plan.momentum else self._velocity[:0]
 
     @property
     def carried(self) -> Vector:
-        """What the next round starts from: the model, and nothing beside it."""
-        return self.params
+        """What the next round starts from: the model so far, and the memory of its steps."""
+        return np.append(self.params, self.memory) if self.memory.size else self.params
 
     @property
     def finished(self) -> bool:
@@ -117,6 +134,7 @@ class Descent:
             last = self.steps_done + 1 == self._plan.steps_per_round
             params = checked(self._mean if last and self._plan.average else params, len(params))
         self._velocity, self._square, self.params = velocity, square, params
+        self._sums += 1
         self.steps_done += 1
         return params
 
@@ -125,7 +143,7 @@ class Descent:
         first = self._plan.momentum
         velocity = first * self._velocity + (1.0 - first) * gradient
         square = ADAM_SQUARES * self._square + (1.0 - ADAM_SQUARES) * (gradient * gradient)
-        steps = self.steps_done + 1
+        steps = self._sums + 1
         grown, settled = 1.0 - power(first, steps), 1.0 - power(ADAM_SQUARES, steps)
         return velocity, square, (velocity / grown) / (np.sqrt(square / settled) + ADAM_FLOOR)
 
@@ -136,6 +154,13 @@ def power(base: float, exponent: int) -> float:
     for _ in range(exponent):
         found *= base
     return found
+
+
+def counted(value: float) -> int:
+    """Return how many sums a memory says it is of. Raises: NotFinite for what no run has."""
+    if not (0.0 <= value <= MAX_STEPS and float(value).is_integer()):
+        raise NotFinite("no whole number of sums")
+    return int(value)
 
 
 def checked(vector: Vector, size: int) -> Vector:

@@ -23,8 +23,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.descent import ADAM_FLOOR, ADAM_SQUARES, NotFinite, checked, power
-from protocols.study import MAX_STEPS, Study
+from privacy.descent import ADAM_FLOOR, ADAM_SQUARES, NotFinite, checked, counted, power
+from protocols.study import Study
 from protocols.study_local import LocalTraining
 
 Vector = NDArray[np.float64]
@@ -52,7 +52,7 @@ class ServerStep:
         if self._plan.aggregator == "scaffold":
             self.control = memory.copy()
         if self._plan.aggregator == "fedadam":
-            self._mean, self._square, self._sums = memory[:size], memory[size:-1], _count(memory[-1])
+            self._mean, self._square, self._sums = memory[:size], memory[size:-1], counted(memory[-1])
             if (self._square < 0.0).any():
                 raise NotFinite("a mean of squares is negative")
 
@@ -125,10 +125,3 @@ def control_bound(study: Study) -> float:
     """Return the largest L2 norm of a control variate: twice that of an update, in a gradient's unit."""
     plan = section(study)
     return 2.0 * plan.update_clip / (plan.local_steps * study.training.learning_rate)
-
-
-def _count(value: float) -> int:
-    """Return how many sums a memory says it is of. Raises: NotFinite for what no run has."""
-    if not (0.0 <= value <= MAX_STEPS and float(value).is_integer()):
-        raise NotFinite("no whole number of sums")
-    return int(value)

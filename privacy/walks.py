@@ -3,10 +3,10 @@
 A walk is post-processing of what the secure sums open, so it costs no privacy. It is deterministic bit for
 bit, so that all who saw the same totals hold the same model. A plan's training mode says which walk it is.
 
-What a walk remembers of earlier sums (FedAdam's means, Scaffold's control variate, a clip norm that adapts)
-follows from noisy totals as well, is as public as the model, and goes with it from round to round: a run of
-local training is the same however it is cut into rounds. The velocity of descent with shared noise starts at
-rest in each.
+What a walk remembers of earlier sums (momentum and Adam's means, FedAdam's, Scaffold's control variate, a
+clip norm that adapts) follows from noisy totals as well, is as public as the model, and goes with it from
+round to round: a run is the same, bit for bit, however it is cut into rounds. One thing belongs to a round by
+what it means: where a plan asks for an average, a round ends at the mean of its own iterates.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ class Walk(Protocol):
 def initial(study: Study) -> Vector:
     """Return what the first round starts from: the plan's model, and a memory at rest."""
     params = descent.initial(study)
-    if study.local_training is not None:
-        return np.append(params, server_step.at_rest(study))
-    return params if study.clipping is None else np.append(params, adaptive_descent.at_rest(study))
+    if study.clipping is not None:
+        return np.append(params, adaptive_descent.at_rest(study))
+    memory = np.zeros(study.carried - study.parameters)
+    return np.append(params, memory) if memory.size else params  # a large model is not copied for nothing
 
 
 def begin(study: Study, carried: Vector) -> Walk:
@@ -78,7 +79,7 @@ def begin(study: Study, carried: Vector) -> Walk:
         return OneStep(study, params)
     if study.clipping is not None:
         return AdaptiveDescent(study, params, memory)
-    return Descent(study, params)
+    return Descent(study, params, memory)
 
 
 def vector_length(study: Study) -> int:

@@ -20,7 +20,7 @@ from protocols.ids import ID_BYTES, SessionId
 DIGEST_BYTES = 32  # SHA-256
 MAX_ROUND = 10_000  # as many as a plan may have (protocols.study.MAX_STEPS)
 MAX_STEPS = 10_000
-MAX_PARAMETERS = 100_000_000  # 800 MB of float64, and a step at a node holds it some ten times over
+MAX_PARAMETERS = 200_000_000  # a model of 1e8, and what its steps left beside it: 1.6 GB of float64
 BYTES_PER_PARAMETER = 8
 PIECE_BYTES = 2**22  # of the parameters in one record: below the 5 MB in which Flower itself sends arrays
 MAX_PIECES = -(-MAX_PARAMETERS * BYTES_PER_PARAMETER // PIECE_BYTES)

@@ -71,7 +71,8 @@ MAX_STEPS = 10_000  # of a whole run
 MAX_SITES = 1_000
 STEP_DEADLINE_S = 60.0  # one gradient over a hospital's patients, and a stream that is cut unnoticed
 MAX_STEP_DEADLINE_S = 3_600.0
-MAX_PARAMETERS = 100_000_000  # what a round's request may carry (protocols.round), memory included
+MAX_PARAMETERS = 100_000_000  # of a model
+MAX_CARRIED = 200_000_000  # what a round's request may carry (protocols.round): a model and its velocity
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,14 @@ class Training:
     def steps(self) -> int:
         """Gradient steps of the whole run: what the accountant composes."""
         return self.rounds * self.steps_per_round
+
+    def remembered(self, parameters: int) -> int:
+        """Return how many numbers the steps of descent with shared noise leave beside a model."""
+        if self.mode != "shared-noise":
+            return 0
+        if self.optimizer == "adam":
+            return 2 * parameters + 1  # two means, and the number of sums
+        return parameters if self.momentum else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +277,9 @@ class Study:
         check_layers(self.aggregation, [layer.name for layer in layout])
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "local_layout", model_layout.local(self.local, last, outputs))
-        if self.carried > MAX_PARAMETERS:
-            raise MalformedStudy("local.aggregator", f"remembers more than {MAX_PARAMETERS} numbers")
+        if self.carried > MAX_CARRIED:
+            path = "training.optimizer" if self.local_training is None else "local.aggregator"
+            raise MalformedStudy(path, f"model and memory are more than {MAX_CARRIED} numbers")
 
     @property
     def parameters(self) -> int:
@@ -281,7 +291,7 @@ class Study:
         """How many numbers go from round to round: the shared model, and what the steps to it left behind."""
         if self.local_training is not None:
             return self.parameters + self.local_training.remembered(self.parameters)
-        return self.parameters + (self.clipping is not None)
+        return self.parameters + self.training.remembered(self.parameters) + (self.clipping is not None)
 
     @property
     def local_parameters(self) -> int:

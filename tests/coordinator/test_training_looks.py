@@ -16,8 +16,8 @@ from coordinator.flower.run_folder import Checkpoint, MalformedRun, RunFolder
 from coordinator.flower.server_app import by_name
 from coordinator.flower.training_rounds import train
 from node.flower.client_app import answer
-from privacy import validation
-from privacy.descent import Descent, digest, initial
+from privacy import validation, walks
+from privacy.descent import digest, initial
 from privacy.rng import SecureBits
 from privacy.study_noise import noise_plan
 from protocols.ids import NodeId
@@ -101,7 +101,7 @@ class Looking:
         self.requests.append(request)
         sites = self.sums.members[request.session_id]
         plan = noise_plan(STUDY, participants=sites, tolerance=1)
-        walk = Descent(STUDY, request.parameters)
+        walk = walks.begin(STUDY, request.parameters)
         for step in range(STUDY.training.steps_per_round):
             vector = plan.contribution(np.full(STUDY.parameters, 0.5), bits=SecureBits())
             walk.apply(plan.decode(self.sums.add(request.session_id, step, vector)))
@@ -110,7 +110,7 @@ class Looking:
         rows = validation.rows(STUDY, each, each < 0.69, others=9 * PATIENTS)
         vector = look.to_send(look.encode_rows(rows) + look.noise(bits=SecureBits()))
         self.sums.add(request.session_id, walk.steps_done, vector)
-        return RoundReply(digest(walk.params), walk.steps_done)
+        return RoundReply(digest(walk.carried), walk.steps_done)
 
 
 def run(
@@ -144,7 +144,7 @@ def test_a_run_ends_when_looks_bring_nothing_and_its_model_is_the_best_one(folde
     assert (status.state, status.round, status.steps) == ("finished", 4, 12)
     assert (status.best_round, status.stopped_early) == (2, True)
     third = sites[NODES[0]].requests[2]
-    assert digest(found.parameters) == digest(third.parameters)  # what the third round began with
+    assert digest(found.carried) == digest(third.parameters)  # what the third round began with
     kept = folder.checkpoint(STUDY)
     assert kept is not None
     assert (kept.holds, kept.round, digest(kept.parameters)) == (2, 4, digest(found.parameters))
@@ -199,7 +199,7 @@ def test_a_coordinator_that_ends_in_a_round_goes_on_from_the_last_sum_it_saw(
 
 
 def test_a_damaged_step_is_refused(folder: RunFolder) -> None:
-    folder.write_step(STUDY, Checkpoint(1, 2, np.ones(STUDY.parameters)))
+    folder.write_step(STUDY, Checkpoint.of(STUDY, 1, 2, np.ones(STUDY.carried)))
     found = folder.step(STUDY)
     assert found is not None
     assert (found.round, found.steps) == (1, 2)

@@ -27,7 +27,8 @@ from coordinator.flower.deployment import FlowerDeployment
 from coordinator.flower.training_desk import StartedRun, TrainingDesk
 from node.flower.client_app import Trainer, make_client_app
 from node.flower.supernode import SuperNode
-from privacy.descent import Descent, digest
+from privacy import walks
+from privacy.descent import digest
 from privacy.rng import SecureBits
 from privacy.study_noise import noise_plan
 from protocols.clock import SystemClock
@@ -149,13 +150,13 @@ class SmallTrainer:
         self.rounds.append(request.round)
         sites = len(self._sums._sessions[request.session_id].participants)
         plan = noise_plan(self._study, participants=sites, tolerance=self._study.sites.tolerance)
-        walk = Descent(self._study, request.parameters)
+        walk = walks.begin(self._study, request.parameters)
         for step in range(self._study.training.steps_per_round):
             gradient = np.full(self._study.parameters, 0.25)
             vector = plan.contribution(gradient, bits=SecureBits())
             self._sums.contribute(request.session_id, step, self._node, vector)
             walk.apply(plan.decode(self._sums.total(request.session_id, step)))
-        return RoundReply(digest(walk.params), walk.steps_done)
+        return RoundReply(digest(walk.carried), walk.steps_done)
 
 
 @dataclass

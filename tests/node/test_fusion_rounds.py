@@ -9,8 +9,7 @@ from node.features.splitting import in_training
 from node.features.study_rows import feature_table
 from node.training.gradient import clipped_sums
 from node.training.own_part import OwnParts, fitted
-from privacy import descent, study_noise
-from privacy.descent import Descent
+from privacy import descent, study_noise, walks
 from protocols.round import RoundReply
 from protocols.study import Study
 from tests.node.hub import Hospital, Hospitals
@@ -35,18 +34,18 @@ def test_rounds_of_a_fusion_model_end_alike_everywhere_and_own_parts_do_not_leav
         for place, hospital in enumerate(network.all):
             fill(hospital.store, patients(30 + 10 * place, seed=place))
         network.approve(STUDY)
-        params = descent.initial(STUDY)
+        carried = walks.initial(STUDY)
         plan = study_noise.noise_plan(STUDY, participants=3, tolerance=1)
         for number in (1, 2):
-            replies = network.round(STUDY, params, round=number)
+            replies = network.round(STUDY, carried, round=number)
             assert all(isinstance(reply, RoundReply) for reply in replies), replies
-            walk = Descent(STUDY, params)
+            walk = walks.begin(STUDY, carried)
             for step in range(2):
                 sent = [v for _, v in network.hub.vectors[-6:][3 * step : 3 * step + 3]]
                 assert {len(vector) for vector in sent} == {STUDY.parameters}
                 walk.apply(plan.decode(np.sum(sent, axis=0, dtype=np.uint64)))
-            params = walk.params
-            assert {reply.parameters_digest for reply in replies} == {descent.digest(params)}
+            carried = walk.carried
+            assert {reply.parameters_digest for reply in replies} == {descent.digest(carried)}
         kept = [OwnParts(hospital.home / "own_parts") for hospital in network.all]
         noisy = [parts.load(STUDY) for parts in kept]
         assert (
@@ -54,7 +53,7 @@ def test_rounds_of_a_fusion_model_end_alike_everywhere_and_own_parts_do_not_leav
         )  # each its own, and its own noise
         for hospital, parts in zip(network.all, kept, strict=True):
             final = parts.load(STUDY, final=True)
-            assert final == pytest.approx(fitted(STUDY, params, rows_of(hospital)))
+            assert final == pytest.approx(fitted(STUDY, walk.params, rows_of(hospital)))
 
 
 def test_the_own_part_of_the_last_round_goes_on_in_the_next_also_after_a_restart(tmp_path: Path) -> None:
@@ -62,7 +61,7 @@ def test_the_own_part_of_the_last_round_goes_on_in_the_next_also_after_a_restart
         for place, hospital in enumerate(network.all):
             fill(hospital.store, patients(25, seed=place))
         network.approve(STUDY)
-        network.round(STUDY, descent.initial(STUDY), round=1)
+        network.round(STUDY, walks.initial(STUDY), round=1)
         first = network.all[0]
         parts = OwnParts(first.home / "own_parts")
         part = parts.load(STUDY)

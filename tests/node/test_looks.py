@@ -12,7 +12,7 @@ import pytest
 from node.features.splitting import in_training, in_validation
 from node.features.study_rows import feature_table
 from node.training.validation import LocalFigures, Split, judged, looked
-from privacy import descent, study_noise, validation
+from privacy import descent, study_noise, validation, walks
 from privacy.budget import Selection
 from privacy.walks import begin
 from protocols.refusal import RefusalCode, Refused
@@ -27,7 +27,7 @@ SECTION: dict[str, Any] = {"every": 2, "fraction": 0.3, "share": 0.3, "loss_boun
 STUDY = Study.from_json(
     study_form(validation=SECTION, training__rounds=4, training__train_fraction=0.5, privacy__epsilon=50.0)
 )
-START = descent.initial(STUDY)
+START = walks.initial(STUDY)
 SIZES = (200, 150, 120, 80)
 
 
@@ -105,7 +105,7 @@ def test_the_total_says_how_the_rounds_model_does_on_validation_patients(network
     for step in range(3):
         sent = [vector for _, vector in network.hub.vectors[4 * step : 4 * step + 4]]
         walk.apply(plan.decode(np.sum(sent, axis=0, dtype=np.uint64)))
-    assert descent.digest(walk.params) == replies[0].parameters_digest
+    assert descent.digest(walk.carried) == replies[0].parameters_digest
     look = validation.noise_plan(STUDY, participants=4, tolerance=1)
     total = look.decode(np.sum([v for _, v in network.hub.vectors[12:]], axis=0, dtype=np.uint64))
     splits = [Split.of(STUDY, feature_table(STUDY, h.store), key=h.node.raw) for h in network.all]

@@ -14,10 +14,9 @@ from node.features.study_rows import feature_table
 from node.policy import Policy
 from node.training.approvals import UNPROPOSED
 from node.training.gradient import sum_of_clipped_grads
-from privacy import descent, study_noise
+from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
 from privacy.budget import Account
-from privacy.descent import Descent
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
@@ -27,7 +26,7 @@ from tests.node.patients import DAY, HEART_FAILURE, SBP, Patient, fill
 from tests.protocols.study_forms import study_form
 
 STUDY = Study.from_json(study_form())
-START = descent.initial(STUDY)
+START = walks.initial(STUDY)
 ACCOUNT = Account("tests", UNPROPOSED)
 CAPS = Policy.parse(POLICY).caps(ACCOUNT, now=datetime(2026, 11, 21, tzinfo=UTC))
 # these hospitals have no report on their data
@@ -78,11 +77,11 @@ def test_all_sites_end_with_one_model_whatever_their_size(network: Hospitals) ->
 def test_the_model_is_the_descent_on_the_noisy_totals(network: Hospitals) -> None:
     replies = network.round(STUDY, START, round=1)
     plan = study_noise.noise_plan(STUDY, participants=4, tolerance=1)
-    walk = Descent(STUDY, START)
+    walk = walks.begin(STUDY, START)
     for step in range(3):
         sent = [vector for _, vector in network.hub.vectors[4 * step : 4 * step + 4]]
         walk.apply(plan.decode(np.sum(sent, axis=0, dtype=np.uint64)))
-    assert descent.digest(walk.params) == replies[0].parameters_digest
+    assert descent.digest(walk.carried) == replies[0].parameters_digest
 
 
 def test_each_vector_is_the_clipped_sum_plus_this_sites_share_of_the_noise(network: Hospitals) -> None:
@@ -90,7 +89,7 @@ def test_each_vector_is_the_clipped_sum_plus_this_sites_share_of_the_noise(netwo
     wide = Study.from_json(
         study_form(study__model="mlp", study__hidden=[64], training__steps_per_round=1, training__rounds=400)
     )
-    at = descent.initial(wide)
+    at = walks.initial(wide)
     network.approve(wide)
     plan = study_noise.noise_plan(wide, participants=4, tolerance=1)
     shares: list[list[np.ndarray]] = []
@@ -98,7 +97,9 @@ def test_each_vector_is_the_clipped_sum_plus_this_sites_share_of_the_noise(netwo
         network.hub.vectors.clear()
         assert all(isinstance(reply, RoundReply) for reply in network.round(wide, at, round=1))
         sent = dict(network.hub.vectors)
-        shares.append([plan.decode(sent[h.node]) - exact_sum(wide, h, at) for h in network.all])
+        shares.append(
+            [plan.decode(sent[h.node]) - exact_sum(wide, h, at[: wide.parameters]) for h in network.all]
+        )
     streams = np.array(shares).reshape(16, -1)  # four rounds of four sites, 513 draws each
     expected = float(plan.share_sigma / plan.scale)
     assert streams.std() == pytest.approx(expected, rel=0.04)  # 8208 draws: 5 standard errors
@@ -120,11 +121,11 @@ def test_each_step_is_charged_at_each_site_and_the_whole_run_costs_what_the_plan
     for number in (1, 2):
         replies = network.round(STUDY, params, round=number)
         plan = study_noise.noise_plan(STUDY, participants=4, tolerance=1)
-        walk = Descent(STUDY, params)
+        walk = walks.begin(STUDY, params)
         for step in range(3):
             sent = [v for _, v in network.hub.vectors[-12:][4 * step : 4 * step + 4]]
             walk.apply(plan.decode(np.sum(sent, axis=0, dtype=np.uint64)))
-        params = walk.params
+        params = walk.carried
         assert replies[0].parameters_digest == descent.digest(params)
     for hospital in network.all:
         spent = hospital.ledger.spent("tests", delta=1e-5)
@@ -256,7 +257,7 @@ def test_absurd_parameters_are_clipped_like_any_other_and_later_steps_stay_avail
     network: Hospitals,
 ) -> None:
     """Hospitals that were away for a round believe what they are told."""
-    replies = network.round(STUDY, np.full(7, 1.7e308), round=2)
+    replies = network.round(STUDY, np.full(STUDY.carried, 1.7e308), round=2)
     assert all(isinstance(reply, RoundReply) for reply in replies)
     for hospital in network.all:
         assert hospital.ledger.left(CAPS, ACCOUNT).epsilon > 9.0  # what was not sent came back

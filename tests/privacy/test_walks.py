@@ -1,4 +1,4 @@
-"""What goes from round to round: a run of local training is the same however it is cut into rounds."""
+"""What goes from round to round: a run is the same however it is cut into rounds."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from privacy import descent, walks
 from privacy.descent import NotFinite
-from protocols.study import MAX_PARAMETERS, MalformedStudy, Study
+from protocols.study import MAX_CARRIED, MAX_PARAMETERS, MalformedStudy, Study
 from tests.protocols.study_forms import study_form
 
 LOCAL = {"local_steps": 2, "update_clip": 1.0}
@@ -16,17 +16,21 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "fedprox": {"local": LOCAL | {"aggregator": "fedprox", "proximal": 0.1}},
     "fedadam": {"local": LOCAL | {"aggregator": "fedadam", "server_learning_rate": 0.1}},
     "scaffold": {"local": LOCAL | {"aggregator": "scaffold"}},
+    "momentum": {},
+    "adam": {"optimizer": "adam"},
     "clipping": {"clipping": {"quantile": 0.5}},
 }
+SHARED = ("momentum", "adam", "clipping")
 SUMS = 6
 
 
 def plan(name: str, *, steps_per_round: int) -> Study:
-    """A plan of six sums; without velocity, which starts at rest in each round."""
-    mode = "local" if name != "clipping" else "shared-noise"
-    form = study_form(training__mode=mode, training__momentum=0.0)
+    """A plan of six sums."""
+    sections = dict(SECTIONS[name])
+    form = study_form(training__mode="shared-noise" if name in SHARED else "local")
     form["training"] |= {"rounds": SUMS // steps_per_round, "steps_per_round": steps_per_round}
-    return Study.from_json(form | SECTIONS[name])
+    form["training"] |= {"optimizer": sections.pop("optimizer", "momentum")}
+    return Study.from_json(form | sections)
 
 
 def walked(study: Study, totals: list[np.ndarray], *, remembering: bool = True) -> np.ndarray:
@@ -72,10 +76,18 @@ def test_a_run_is_the_same_bit_for_bit_however_it_is_cut_into_rounds(name: str) 
         ("fedavg", [0.0]),
         ("scaffold", [np.nan] * 7),
         ("scaffold", [0.0] * 6),
-        ("clipping", [0.0]),
-        ("clipping", [-1.0]),
-        ("clipping", [1e7]),
-        ("clipping", [np.inf]),
+        ("momentum", []),
+        ("momentum", [0.0] * 6),
+        ("momentum", [0.0] * 6 + [np.nan]),
+        ("adam", [0.0] * 7),
+        ("adam", [0.0] * 13 + [-1.0, 1.0]),
+        ("adam", [0.0] * 14 + [0.5]),
+        ("adam", [0.0] * 14 + [1e9]),
+        ("clipping", [1.0]),
+        ("clipping", [0.0] * 7 + [0.0]),
+        ("clipping", [0.0] * 7 + [-1.0]),
+        ("clipping", [0.0] * 7 + [1e7]),
+        ("clipping", [0.0] * 7 + [np.inf]),
     ],
 )
 def test_a_memory_that_no_sums_leave_behind_is_refused(name: str, memory: list[float]) -> None:
@@ -85,11 +97,15 @@ def test_a_memory_that_no_sums_leave_behind_is_refused(name: str, memory: list[f
 
 
 def test_what_goes_from_round_to_round_has_to_fit_into_a_request() -> None:
-    wide = {"study__model": "mlp", "study__hidden": [8192, 4400]}
+    wide: dict[str, Any] = {"study__model": "mlp", "study__hidden": [8192, 8192]}
     parameters = Study.from_json(study_form(**wide)).parameters
-    assert parameters < MAX_PARAMETERS < 3 * parameters
+    assert parameters < MAX_PARAMETERS
+    assert 2 * parameters < MAX_CARRIED < 3 * parameters
     form = study_form(**wide, training__mode="local")
     assert Study.from_json(form | SECTIONS["scaffold"]).carried == 2 * parameters
     with pytest.raises(MalformedStudy) as refused:
         Study.from_json(form | SECTIONS["fedadam"])
     assert refused.value.path == "local.aggregator"
+    with pytest.raises(MalformedStudy) as refused:
+        Study.from_json(study_form(**wide, training__optimizer="adam"))
+    assert refused.value.path == "training.optimizer"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privacy import descent, study_noise
-from privacy.descent import Descent, digest
+from privacy import study_noise, walks
+from privacy.descent import digest
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
 from protocols.study import Study
@@ -19,8 +19,8 @@ from tests.node.test_rounds import patients
 from tests.protocols.study_forms import study_form
 
 STUDY = Study.from_json(study_form(training__rounds=4, training__steps_per_round=2))
-START = descent.initial(STUDY)
-OTHER = np.linspace(-1.0, 1.0, STUDY.parameters)
+START = walks.initial(STUDY)
+OTHER = np.linspace(-1.0, 1.0, STUDY.carried)
 SITES, STEPS = 4, 2
 
 
@@ -63,11 +63,11 @@ def told(
 
 def after_round(network: Hospitals, start: np.ndarray) -> np.ndarray:
     """Return the model that the latest sums lead to."""
-    plan, walk = study_noise.noise_plan(STUDY, participants=SITES, tolerance=1), Descent(STUDY, start)
+    plan, walk = study_noise.noise_plan(STUDY, participants=SITES, tolerance=1), walks.begin(STUDY, start)
     sent = [vector for _, vector in network.hub.vectors[-SITES * STEPS :]]
     for step in range(STEPS):
         walk.apply(plan.decode(np.sum(sent[SITES * step : SITES * step + SITES], axis=0, dtype=np.uint64)))
-    return walk.params
+    return walk.carried
 
 
 def lines(hospital: Hospital, event: str) -> list[dict]:
