@@ -41,7 +41,7 @@ MAX_EVENT_BYTES = 1_000  # one event is three short fields
 
 
 class Research(fedtwin_pb2_grpc.ResearchServicer):
-    """Ask, Describe, Budget, ListNodes, ProposeStudy and OpenRound."""
+    """Ask, Describe, Budget, ListNodes, ProposeStudy, OpenRound and EndRound."""
 
     def __init__(
         self,
@@ -148,6 +148,14 @@ class Research(fedtwin_pb2_grpc.ResearchServicer):
             )
             async for event in self._while_admitted(events, caller):
                 yield event
+
+    async def EndRound(self, request: pb.EndRoundRequest, context: Any) -> pb.EndRoundReply:
+        """Let a round end with the sum at hand, for the ServerApp of the lead."""
+        async with _Codes(context):
+            await self._broker.caller(context, Role.LEAD)
+            self._studies.end_round(request.session_id)
+            return pb.EndRoundReply()
+        raise AssertionError("unreachable: _Codes has ended the call")
 
     async def _while_admitted(self, events: AsyncIterator[Any], caller: Peer) -> AsyncIterator[Any]:
         """Pass events on while the roster lists the caller. Raises: Refused(REVOKED)."""

@@ -52,6 +52,8 @@ class StudyDesk:
         self._replies: dict[bytes, dict[NodeId, str]] = {}  # by plan hash: refusal, empty if approved
         self._bell = Bell()
         self._on_round: list[Callable[[], None]] = []
+        self._rounds: dict[bytes, SumSession] = {}  # those in progress
+        self._ending: set[bytes] = set()  # of these, the ones that take no further step
 
     def on_round(self, told: Callable[[], None]) -> None:
         """Call `told` whenever the session of a round is open."""
@@ -87,11 +89,11 @@ class StudyDesk:
             if not 1 <= steps <= most or not 1 <= number <= study.training.rounds:
                 raise Refused(RefusalCode.NOT_ALLOWED)
             session = await self._open(study, envelope, number=number, steps=steps, without=without)
+            self._rounds[session.id.raw] = session
             self._tell_of_round()
             participants = [node.raw for node in session.participants]
             yield pb.RoundEvent(opened=pb.RoundOpened(session_id=session.id.raw, participants=participants))
-            for _ in range(steps):
-                step = session.take_step()
+            for step in self._steps(session, steps):
                 deadline_s = study.sites.step_deadline_s + (FIRST_STEP_GRACE_S if step == 0 else 0.0)
                 if study.exact is None:  # what is without noise costs no ε: each hospital's ledger counts it
                     self._book.trained(study.project, _event(study, step))
@@ -110,6 +112,19 @@ class StudyDesk:
         finally:
             if session is not None:
                 session.close(RefusalCode.NOT_READY)  # nothing, unless whoever listened went away
+                self._rounds.pop(session.id.raw, None)
+                self._ending.discard(session.id.raw)
+
+    def end_round(self, session_id: bytes) -> None:
+        """Let a round end with the sum at hand: it is opened, and no hospital is asked for a further one.
+
+        Raises: Refused(NOT_READY) if there is no such round.
+        """
+        session = self._rounds.get(session_id)
+        if session is None:
+            raise Refused(RefusalCode.NOT_READY)
+        self._ending.add(session_id)
+        session.retire()
 
     # ---- Listener ----
 
@@ -134,6 +149,13 @@ class StudyDesk:
         self._bell.ring()
 
     # ---- the rest ----
+
+    def _steps(self, session: SumSession, steps: int) -> Iterator[int]:
+        """Give the steps of a round, until it is to end. Raises: Refused."""
+        for _ in range(steps):
+            if session.id.raw in self._ending:
+                return
+            yield session.take_step()
 
     def _tell_of_round(self) -> None:
         for told in self._on_round:

@@ -289,9 +289,16 @@ class _OpenedRound:
         self.left: Mapping[NodeId, RefusalCode] = {}
         self._sums, self._steps, self._step = sums, steps, 0
         self._next: Any = None
+        self._ends = False
+
+    def end(self) -> None:
+        """Take one more sum, and no further one."""
+        self._steps, self._ends = min(self._steps, self._step + 1), True
 
     def poll(self) -> RoundSum | None:
         if self._step == self._steps:
+            if self._ends:
+                raise Refused(RefusalCode.NOT_READY)
             return None
         if self._next is None:
             self._next = self._sums.total.remote(self.session_id.raw, self._step)

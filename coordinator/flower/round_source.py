@@ -27,6 +27,7 @@ from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire.fedtwin_pb2_grpc import ResearchStub
 
 OPEN_TIMEOUT_S = 60.0  # key agreement of all sites
+END_TIMEOUT_S = 5.0  # for the broker to hear that a round is to end
 MAX_MESSAGE_BYTES = 16 * 2**20  # long totals come in pieces (protocols.pieces)
 PROFILE = Path("profiles") / "lead"
 
@@ -53,6 +54,10 @@ class OpenedRound(Protocol):
 
     def poll(self) -> RoundSum | None:
         """Return the next total if it is there. Raises: Refused if the round ended early."""
+        ...
+
+    def end(self) -> None:
+        """Let the round end with the sum at hand: `poll` gives all that were opened, and then raises."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -88,14 +93,15 @@ class BrokerRounds:
         asked = pb.OpenRoundRequest(
             plan_hash=plan_hash, round=round, steps=steps, without=[node.raw for node in without]
         )
-        return _BrokerRound(self._stub.OpenRound(asked))
+        return _BrokerRound(self._stub.OpenRound(asked), self._stub)
 
 
 class _BrokerRound:
     """One OpenRound stream, read by a thread into a queue."""
 
-    def __init__(self, call: grpc.Call) -> None:
+    def __init__(self, call: grpc.Call, stub: ResearchStub) -> None:
         self._call = call
+        self._stub = stub
         self._events: queue.SimpleQueue[pb.RoundEvent | RefusalCode] = queue.SimpleQueue()
         self._arriving = ArrivingTotal()
         self._left: dict[NodeId, RefusalCode] = {}
@@ -126,6 +132,13 @@ class _BrokerRound:
                 return whole
         return None
 
+    def end(self) -> None:
+        """Ask the broker to end the round with the sum at hand; if it cannot be asked, it ends here."""
+        try:
+            self._stub.EndRound(pb.EndRoundRequest(session_id=self.session_id.raw), timeout=END_TIMEOUT_S)
+        except grpc.RpcError:  # it is over already, or the broker is gone
+            self._call.cancel()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+
     @property
     def left(self) -> Mapping[NodeId, RefusalCode]:
         """Who fell out so far, and why."""
@@ -155,6 +168,7 @@ class _BrokerRound:
         try:
             for event in self._call:  # type: ignore[attr-defined]  # a unary-stream call is an iterator
                 self._events.put(event)
+            self._events.put(RefusalCode.NOT_READY)  # heard only where the round was asked to end
         except grpc.RpcError as error:
             gone = error.code() is grpc.StatusCode.UNAVAILABLE
             details = (error.details() or "").split(":")[0].strip()

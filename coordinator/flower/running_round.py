@@ -44,6 +44,7 @@ Vector = NDArray[np.float64]
 POLL_S = 0.1  # between two looks for replies, as long as sums are awaited; Flower's own loop waits 3 s
 LAST_POLL_S = 0.05  # between two looks for replies after the last sum: they are on their way
 STOP_POLL_S = 0.1  # between two looks whether the run is to stop
+END_PATIENCE_S = 60.0  # of a run that is to stop: for the sums that were opened, and the one at hand
 SUMS_POLL_S = 0.005  # between two looks for sums: a step takes 20 to 100 ms
 MESSAGE_TTL_S = 3600.0
 SILENCE_S = 180.0  # with no sum and no reply for this long, a round is lost
@@ -126,6 +127,7 @@ class RunningRound:
     broken: RefusalCode | None = None
     spoilt: bool = False
     asked_at: float = 0.0
+    ends_by: float | None = None  # once it was asked to end: when to wait no longer for its last sum
     norms: list[float] = field(default_factory=list)
     contributors: int = 0
     metrics: tuple[Metric, ...] = ()
@@ -173,12 +175,15 @@ class RunningRound:
             if arrived is not None:
                 self._take(arrived)
                 heard_at = now
+            if self._ended_as_asked():
+                return
             if self.broken is not None:
                 return
-            if not self.walk.finished and self._stopped():
-                self.waiting.clear()  # whoever has not replied by now is not late
-                return
+            self._end_if_asked()
             if arrived is not None:
+                continue
+            if self.ends_by is not None and not self.walk.finished:
+                time.sleep(SUMS_POLL_S)  # what sites say of a round that ends under them is no refusal
                 continue
             self._note_who_left()
             if self.waiting and now - looked_at >= (LAST_POLL_S if self.sums_done else POLL_S):
@@ -255,16 +260,26 @@ class RunningRound:
                 self.refusals.setdefault(node, code)
         self.waiting = {sent: node for sent, node in self.waiting.items() if node not in self.refusals}
 
-    def _stopped(self) -> bool:
-        """Whether the round is to end here. Raises: StopAsked if it has opened no sum."""
+    def _end_if_asked(self) -> None:
+        """Let the round end with the sum at hand if the run is to stop; what was opened is still taken."""
         now = time.monotonic()
-        if now - self.asked_at < STOP_POLL_S:
-            return False
+        if self.walk.finished or self.ends_by is not None or now - self.asked_at < STOP_POLL_S:
+            return
         self.asked_at = now
-        stopping = self.watch.stopping()
-        if stopping and not self.walk.steps_done:
+        if self.watch.stopping():
+            self.ends_by = now + END_PATIENCE_S
+            self.opened.end()
+
+    def _ended_as_asked(self) -> bool:
+        """Whether the round was asked to end, and has. Raises: StopAsked if it has opened no sum."""
+        if self.ends_by is None or self.walk.finished or self.spoilt:
+            return False
+        if self.broken is None and time.monotonic() < self.ends_by:
+            return False
+        if not self.walk.steps_done:
             raise StopAsked
-        return stopping
+        self.waiting.clear()  # whoever has not replied by now is not late
+        return True
 
     def _take(self, arrived: RoundSum) -> None:
         """Take one step, or one look, if the total is what the plan describes; else the round ends here."""

@@ -137,6 +137,7 @@ class ExactRounds:
     ) -> Future[Words]:
         """Record one sum durably, then let this hospital's part of it leave."""
         request_id = f"exact/{request.session_id}"
+        self.sums.must_be_open(request.session_id)
         self.ledger.release_exact(
             request_id, account=self._account(study), study=request.plan_hash.hex(), step=step
         )

@@ -31,6 +31,10 @@ class Sums(Protocol):
         """Return the session once it is ready. Raises: Refused."""
         ...
 
+    def is_open(self, session: SessionId) -> bool:
+        """Return whether a contribution to this session could leave now."""
+        ...
+
     async def contribute(
         self,
         session: SessionId,
@@ -70,6 +74,11 @@ class RoundSums:
     def opened(self, session: SessionId) -> OpenSession:
         """Return the session once it is ready. Raises: Refused, TimeoutError."""
         return self._in_loop(self.sums.opened(session)).result(LOOP_GRACE_S)
+
+    def must_be_open(self, session: SessionId) -> None:
+        """Refuse, before anything is paid for, where nothing could leave. Raises: Refused(NOT_READY)."""
+        if not self.sums.is_open(session):
+            raise Refused(RefusalCode.NOT_READY)
 
     def prepare(self, session: SessionId, step: int, context: bytes, length: int, *, width: int) -> None:
         """Have what can be done ahead of a step done meanwhile. If that fails, so will the step."""

@@ -187,7 +187,6 @@ class Trainer:
             if look_plan is not None:
                 look = _Look(look_plan, held.enter_context(self._reserved_look(study, request)))
             rows = self._split(study)  # read only after the budget is set aside
-            self._models.begin(study, round=request.round, model=models.now)
             self._audit.record(
                 AuditEvent.ROUND_STARTED,
                 plan_hash=request.plan_hash.hex(),
@@ -295,11 +294,13 @@ class Trainer:
         return self._rows[1]
 
     def _steps(self, current: _Round, rows: Split) -> Walk:
-        walk = walks.begin(current.study, current.request.parameters)
+        study, request = current.study, current.request
+        walk = walks.begin(study, request.parameters)  # what none can begin at, nobody held
+        self._models.begin(study, round=request.round, model=current.models.now)
         try:
             return self._walked(current, walk, rows)
         finally:
-            self._models.end(current.study, current.models.after, finished=walk.finished)
+            self._models.end(study, current.models.after, finished=walk.finished)
 
     def _walked(self, current: _Round, walk: Walk, rows: Split) -> Walk:
         own, site = self._own_part(current.study), self._site(current.study, round=current.request.round)
@@ -405,6 +406,7 @@ class Trainer:
         """Commit what one sum releases durably, then let its vector leave."""
         request, ledger = current.request, self._ledger
         request_id = reservation.request_id
+        self._sums.must_be_open(request.session_id)  # a round may end under a hospital that computes
         ledger.commit(reservation, count=releases)
         seq, head = ledger.head()
         self._audit.record(

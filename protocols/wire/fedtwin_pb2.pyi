@@ -740,6 +740,16 @@ class OpenRoundRequest(_message.Message):
     without: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, plan_hash: _Optional[bytes] = ..., round: _Optional[int] = ..., steps: _Optional[int] = ..., without: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class EndRoundRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    def __init__(self, session_id: _Optional[bytes] = ...) -> None: ...
+
+class EndRoundReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RoundEvent(_message.Message):
     __slots__ = ("opened", "sum", "refusal", "left")
     OPENED_FIELD_NUMBER: _ClassVar[int]

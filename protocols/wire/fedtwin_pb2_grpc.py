@@ -383,6 +383,11 @@ class ResearchStub:
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.SerializeToString,
                 response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.FromString,
                 _registered_method=True)
+        self.EndRound = channel.unary_unary(
+                '/fedtwin.v1.Research/EndRound',
+                request_serializer=protocols_dot_wire_dot_fedtwin__pb2.EndRoundRequest.SerializeToString,
+                response_deserializer=protocols_dot_wire_dot_fedtwin__pb2.EndRoundReply.FromString,
+                _registered_method=True)
         self.Budget = channel.unary_unary(
                 '/fedtwin.v1.Research/Budget',
                 request_serializer=protocols_dot_wire_dot_fedtwin__pb2.BudgetRequest.SerializeToString,
@@ -429,6 +434,13 @@ class ResearchServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndRound(self, request, context):
+        """lead; from the ServerApp, loopback
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Budget(self, request, context):
         """members of the project; a mirror
         """
@@ -463,6 +475,11 @@ def add_ResearchServicer_to_server(servicer, server):
                     servicer.OpenRound,
                     request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.FromString,
                     response_serializer=protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.SerializeToString,
+            ),
+            'EndRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRound,
+                    request_deserializer=protocols_dot_wire_dot_fedtwin__pb2.EndRoundRequest.FromString,
+                    response_serializer=protocols_dot_wire_dot_fedtwin__pb2.EndRoundReply.SerializeToString,
             ),
             'Budget': grpc.unary_unary_rpc_method_handler(
                     servicer.Budget,
@@ -607,6 +624,33 @@ class Research:
             '/fedtwin.v1.Research/OpenRound',
             protocols_dot_wire_dot_fedtwin__pb2.OpenRoundRequest.SerializeToString,
             protocols_dot_wire_dot_fedtwin__pb2.RoundEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtwin.v1.Research/EndRound',
+            protocols_dot_wire_dot_fedtwin__pb2.EndRoundRequest.SerializeToString,
+            protocols_dot_wire_dot_fedtwin__pb2.EndRoundReply.FromString,
             options,
             channel_credentials,
             insecure,

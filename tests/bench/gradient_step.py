@@ -245,6 +245,10 @@ class PlainSums:
         """Return the session, which needs no keys."""
         return self._opened
 
+    def is_open(self, session: SessionId) -> bool:
+        """Return that it is: nothing ends it."""
+        return True
+
     async def contribute(
         self,
         session: SessionId,

@@ -22,7 +22,7 @@ from coordinator.flower.server_app import by_name
 from coordinator.flower.training_rounds import train
 from node.flower.client_app import answer
 from privacy import update_sums, walks
-from privacy.descent import Descent, digest, initial
+from privacy.descent import digest, initial
 from privacy.rng import SecureBits
 from privacy.study_noise import noise_plan, private_plan
 from protocols.ids import NodeId, SessionId
@@ -84,13 +84,19 @@ class Memory(Grid):
 
 
 class Sums:
-    """Opens rounds and adds what the sites send; `breaks_after` sums of the first round, it ends early."""
+    """Opens rounds and adds what the sites send; `breaks_after` sums of the first round, it ends early.
 
-    def __init__(self, *, breaks_after: int | None = None, bend: int = 0) -> None:
+    Sites are at most `ahead` sums before the one that the run reads next.
+    """
+
+    def __init__(self, *, breaks_after: int | None = None, bend: int = 0, ahead: int = 1) -> None:
+        self.ahead = ahead
+        self.read: dict[SessionId, int] = {}
         self.asked: list[int] = []
         self.breaks_after, self.bend = breaks_after, bend
         self.changed = threading.Condition()
         self.inputs: dict[tuple[SessionId, int], list[NDArray[np.uint64]]] = {}
+        self.ends_with: dict[SessionId, int] = {}  # the last step of sessions that were asked to end
 
     def open(self, *, plan_hash: bytes, round: int, steps: int, without: Collection[NodeId] = ()) -> "Opened":
         self.asked.append(round)
@@ -98,6 +104,9 @@ class Sums:
 
     def add(self, session: SessionId, step: int, vector: NDArray[np.uint64]) -> NDArray[np.uint64]:
         with self.changed:
+            self.changed.wait_for(lambda: step <= self.read.get(session, 0) + self.ahead, timeout=20)
+            if step > self.ends_with.get(session, step):
+                raise Refused(RefusalCode.NOT_READY)  # before anything of it is paid for
             found = self.inputs.setdefault((session, step), [])
             found.append(vector)
             self.changed.notify_all()
@@ -113,14 +122,26 @@ class Opened:
         self.session_id, self.participants = SessionId.new(), NODES
         self.left: dict[NodeId, RefusalCode] = {}
         self._sums, self._steps, self._step, self._breaks_after = sums, steps, 0, breaks_after
+        self._ends_with: int | None = None
+
+    def end(self) -> None:
+        """Take no sum after the one at hand, and have the sites told."""
+        with self._sums.changed:
+            at_hand = self._step + self._sums.ahead
+            self._ends_with = self._sums.ends_with[self.session_id] = at_hand
 
     def poll(self) -> RoundSum | None:
         if self._step == self._breaks_after:
             raise Refused(RefusalCode.TOO_MANY_DROPOUTS)
+        if self._ends_with is not None and self._step > self._ends_with:
+            raise Refused(RefusalCode.NOT_READY)
         found = self._sums.inputs.get((self.session_id, self._step), [])
         if len(found) < len(NODES):
             return None
         self._step += 1
+        with self._sums.changed:
+            self._sums.read[self.session_id] = self._step
+            self._sums.changed.notify_all()
         total = np.sum(found, axis=0, dtype=np.uint64)
         total[:1] += np.uint64(self._sums.bend)
         return RoundSum(self._step - 1, total, len(NODES))
@@ -134,22 +155,23 @@ class Opened:
 class Trainer:
     """A site that trains on one made-up gradient."""
 
-    def __init__(self, sums: Sums) -> None:
-        self.sums = sums
+    def __init__(self, sums: Sums, study: Study = STUDY) -> None:
+        self.sums, self.study = sums, study
         self.requests: list[RoundRequest] = []
 
     def train(self, request: RoundRequest) -> RoundReply:
         self.requests.append(request)
-        plan = noise_plan(STUDY, participants=len(NODES), tolerance=STUDY.sites.tolerance)
-        walk = Descent(STUDY, request.parameters)
-        for step in range(STUDY.training.steps_per_round):
-            vector = plan.contribution(np.full(STUDY.parameters, 0.5), bits=SecureBits())
+        study = self.study
+        plan = noise_plan(study, participants=len(NODES), tolerance=study.sites.tolerance)
+        walk = walks.begin(study, request.parameters)
+        for step in range(study.training.steps_per_round):
+            vector = plan.contribution(np.full(study.parameters, 0.5), bits=SecureBits())
             walk.apply(plan.decode(self.sums.add(request.session_id, step, vector)))
-        return RoundReply(digest(walk.params), walk.steps_done)
+        return RoundReply(digest(walk.carried), walk.steps_done)
 
 
-def honest(sums: Sums) -> Callable[[Message], Message]:
-    trainer = Trainer(sums)
+def honest(sums: Sums, study: Study = STUDY) -> Callable[[Message], Message]:
+    trainer = Trainer(sums, study)
     return lambda message: answer(message, trainer)
 
 
@@ -157,10 +179,10 @@ def refusing(code: RefusalCode) -> Callable[[Message], Message]:
     return lambda message: Message(Error(100, code.value), reply_to=message)
 
 
-def run(folder: RunFolder, sums: Sums, grid: Memory) -> Checkpoint:
-    folder.create(STUDY)
+def run(folder: RunFolder, sums: Sums, grid: Memory, study: Study = STUDY) -> Checkpoint:
+    folder.create(study)
     try:
-        return train(STUDY, folder=folder, grid=grid, source=sums, directory=by_name)
+        return train(study, folder=folder, grid=grid, source=sums, directory=by_name)
     finally:
         grid.join()
 
@@ -297,7 +319,7 @@ def test_a_run_whose_steps_are_used_up_ends_with_the_model_it_has(folder: RunFol
 
 def test_a_run_continues_from_its_checkpoint(folder: RunFolder) -> None:
     folder.create(STUDY)
-    folder.write_checkpoint(STUDY, Checkpoint(1, 3, np.full(STUDY.parameters, 0.25)))
+    folder.write_checkpoint(STUDY, Checkpoint.of(STUDY, 1, 3, np.full(STUDY.carried, 0.25)))
     sums = Sums()
     found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
     assert (found.round, found.steps, sums.asked) == (2, 6, [2])
@@ -306,10 +328,11 @@ def test_a_run_continues_from_its_checkpoint(folder: RunFolder) -> None:
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(folder: RunFolder) -> None:
     folder.create(STUDY)
-    folder.write_checkpoint(STUDY, Checkpoint(1, 3, np.zeros(STUDY.parameters)))
+    folder.write_checkpoint(STUDY, Checkpoint.of(STUDY, 1, 3, np.zeros(STUDY.carried)))
     kept = folder.path / "round-1.npz"
     data = kept.read_bytes()
-    np.savez(kept, parameters=np.ones(STUDY.parameters))
+    memory = np.zeros(STUDY.carried - STUDY.parameters)
+    np.savez(kept, parameters=np.ones(STUDY.parameters), memory=memory)
     with pytest.raises(MalformedRun, match="not what was written"):
         folder.checkpoint(STUDY)
     np.savez(kept, parameters=np.array([print], dtype=object))  # a pickle: never loaded

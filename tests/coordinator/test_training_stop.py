@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -17,10 +18,13 @@ from coordinator.flower.run_folder import (
     RoundRecord,
     RunFolder,
 )
+from privacy import walks
 from privacy.descent import digest
 from privacy.study_noise import noise_plan
 from protocols.refusal import RefusalCode, Refused
+from protocols.study import Study
 from tests.coordinator.test_training_rounds import NODES, STUDY, Memory, Opened, Sums, honest, refusing, run
+from tests.protocols.study_forms import study_form
 
 RECORD = RoundRecord(1, 3, 4, 4, 0.5, 2.0, 1.5, {})
 
@@ -44,8 +48,8 @@ def folder(tmp_path: Path) -> RunFolder:
 class AfterSums(Sums):
     """Sums after the `count`th of which something happens."""
 
-    def __init__(self, count: int, happens: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, count: int, happens: Callable[[], None], *, ahead: int = 0) -> None:
+        super().__init__(ahead=ahead)
         self.count, self.happens = count, happens
 
     def open(self, *, plan_hash: bytes, round: int, steps: int, without: object = ()) -> Opened:
@@ -69,6 +73,12 @@ class Counting(Opened):
         return found
 
 
+def paid(sums: Sums) -> set[int]:
+    """Return how many steps sites paid for: one number, if all paid for the same."""
+    assert {len(vectors) for vectors in sums.inputs.values()} <= {len(NODES)}
+    return {len(sums.inputs)}
+
+
 def test_a_run_ends_after_its_round_and_goes_on_to_the_same_number_of_steps(folder: RunFolder) -> None:
     sums = AfterSums(2, lambda: folder.ask_to_stop(AFTER_ROUND))
     found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
@@ -84,9 +94,10 @@ def test_a_run_ends_after_its_round_and_goes_on_to_the_same_number_of_steps(fold
 
 
 def test_a_run_ends_after_its_step_and_keeps_what_the_step_taught(folder: RunFolder) -> None:
-    sums = AfterSums(2, lambda: folder.ask_to_stop(AFTER_STEP))
+    sums = AfterSums(1, lambda: folder.ask_to_stop(AFTER_STEP))
     found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
-    assert (found.round, found.steps, sums.asked) == (1, 2, [1])
+    assert (found.round, found.steps, sums.asked) == (1, 2, [1])  # the one at hand is waited for
+    assert paid(sums) == {2}
     kept = folder.checkpoint(STUDY)
     assert kept is not None
     assert digest(kept.parameters) == digest(found.parameters)
@@ -97,8 +108,31 @@ def test_a_run_ends_after_its_step_and_keeps_what_the_step_taught(folder: RunFol
     assert (record.steps, record.sites, record.agreeing) == (2, 4, 0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_sum_that_was_opened_is_lost_to_a_run_that_is_behind_when_it_is_stopped(
+    tmp_path: Path, seed: int
+) -> None:
+    """Sites go on among themselves: what they paid for while the run lagged is in the model it keeps."""
+    drawn = np.random.default_rng(seed)
+    stop_after, ahead = int(drawn.integers(1, 12)), int(drawn.integers(1, 12))
+    study = Study.from_json(study_form(training__rounds=2, training__steps_per_round=30))
+    folder = RunFolder(tmp_path, "run-1")
+    folder.create(study)
+    sums = AfterSums(stop_after, lambda: folder.ask_to_stop(AFTER_STEP), ahead=ahead)
+    found = run(folder, sums, Memory({node: honest(sums, study) for node in NODES}), study)
+    assert found.steps == stop_after + ahead + 1 < study.training.steps_per_round
+    assert paid(sums) == {found.steps}
+    status = folder.status()
+    assert status is not None
+    assert (status.state, status.steps, status.refusals) == (STOPPED, found.steps, {})
+    walk, plan = walks.begin(study, walks.initial(study)), noise_plan(study, participants=4, tolerance=1)
+    for _, vectors in sorted(sums.inputs.items(), key=lambda item: item[0][1]):
+        walk.apply(plan.decode(np.sum(vectors, axis=0, dtype=np.uint64)))
+    assert np.array_equal(found.carried, walk.carried)
+
+
 def test_a_last_round_that_is_cut_short_is_stopped_not_finished(folder: RunFolder) -> None:
-    sums = AfterSums(5, lambda: folder.ask_to_stop(AFTER_STEP))
+    sums = AfterSums(4, lambda: folder.ask_to_stop(AFTER_STEP))
     found = run(folder, sums, Memory({node: honest(sums) for node in NODES}))
     assert (found.round, found.steps) == (2, 5)
     status = folder.status()

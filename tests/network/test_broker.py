@@ -151,6 +151,7 @@ def test_each_role_may_call_its_own_methods_only(tmp_path: Path) -> None:
                 assert await refusal_of(research.ListNodes(pb.ListNodesRequest())) == not_allowed
                 assert await refusal_of(research.ProposeStudy(pb.ProposeStudyRequest())) == not_allowed
                 assert await refusal_of(research.OpenRound(pb.OpenRoundRequest())) == not_allowed
+                assert await refusal_of(research.EndRound(pb.EndRoundRequest())) == not_allowed
                 nodes = fedtwin_pb2_grpc.NodesStub(channel)
                 assert await refusal_of(nodes.Renew(pb.RenewRequest())) == not_allowed
                 assert await refusal_of(nodes.Connect()) == not_allowed

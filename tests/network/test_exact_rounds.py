@@ -76,7 +76,9 @@ def test_a_sum_that_one_hospital_is_missing_from_is_not_opened(tmp_path: Path) -
                         await node.sums.opened(session)
 
                     async def step(number: int, *present: RunningNode) -> pb.RoundEvent:
-                        context = study_noise.step_context(STUDY.plan_hash(), round=1, step=number, model=MODEL)
+                        context = study_noise.step_context(
+                            STUDY.plan_hash(), round=1, step=number, model=MODEL
+                        )
                         for node in present:
                             vector = np.ones(3, dtype=np.uint64)
                             await node.sums.contribute(session, number, context, vector)

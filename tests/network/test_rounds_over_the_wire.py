@@ -136,7 +136,9 @@ def test_a_site_lost_in_a_round_is_a_dropout_and_two_end_it(tmp_path: Path) -> N
                         await node.sums.opened(session)
 
                     async def step(number: int, *present: RunningNode) -> pb.RoundEvent:
-                        context = study_noise.step_context(study.plan_hash(), round=1, step=number, model=MODEL)
+                        context = study_noise.step_context(
+                            study.plan_hash(), round=1, step=number, model=MODEL
+                        )
                         for node in present:
                             vector = np.ones(3, dtype=np.uint64)
                             await node.sums.contribute(session, number, context, vector)

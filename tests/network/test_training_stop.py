@@ -17,7 +17,7 @@ from tests.network import test_training_crashes as crashes
 from tests.network.test_training_crashes import LIMIT_S, ROUNDS, STEPS, committed, start, until
 
 network = crashes.network
-BEHIND = 15  # steps, of the 100 of a round, for all of which budget was held
+AT_HAND = 1  # step that a hospital may have paid for in the milliseconds before it was told of the end
 
 
 def held(network: LocalNetwork, slug: str) -> int:
@@ -61,9 +61,7 @@ def test_a_stopped_run_holds_no_budget_at_the_hospitals_and_goes_on(network: Loc
     assert kept["parameters"]
     until("the reservations to end", lambda: not any(held(network, slug) for slug in network.sites))
     before = {slug: committed(network, slug) for slug in network.sites}
-    # of the step at hand a hospital may have paid for what was not opened any more; and sums that were opened
-    # may not have reached a run that is behind on a busy machine
-    assert all(paid <= kept["steps"] + BEHIND for paid in before.values())
+    assert all(paid <= kept["steps"] + AT_HAND for paid in before.values())
     assert sum(paid >= kept["steps"] for paid in before.values()) >= 3
     resumed = start(network, "--resume", run)
     try:
@@ -75,9 +73,6 @@ def test_a_stopped_run_holds_no_budget_at_the_hospitals_and_goes_on(network: Loc
     again = network.fedtwin_json(["train", "show", run, *home])
     assert again["steps"] > kept["steps"]
     assert sum(row["steps"] for row in again["history"]) == again["steps"] <= ROUNDS * STEPS
-    if all(paid <= kept["steps"] + 1 for paid in before.values()):
-        assert resumed.returncode == Exit.OK, err
-        assert (again["state"], again["round"]) == ("finished", ROUNDS)
-        assert [row["round"] for row in again["history"]] == [1, 2, 3]
-    else:  # what did not reach the run is spent at the hospitals, so the plan may end early: said, not hidden
-        assert resumed.returncode in (Exit.OK, Exit.REFUSED), err
+    assert resumed.returncode == Exit.OK, err
+    assert (again["state"], again["round"]) == ("finished", ROUNDS)
+    assert [row["round"] for row in again["history"]] == [1, 2, 3]

@@ -112,6 +112,9 @@ class HubSums:
     async def opened(self, session: SessionId) -> OpenSession:
         return self._hub.session(session).opened
 
+    def is_open(self, session: SessionId) -> bool:
+        return session in self._hub._sessions and self._me not in self._hub.session(session).left
+
     async def contribute(self, session, step, context, vector, *, width=8, before_reveal=None) -> None:
         if self._me in self._hub.gone:
             raise Refused(RefusalCode.NOT_READY)
