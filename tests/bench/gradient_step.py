@@ -28,7 +28,7 @@ from node.training.gradient import Sums as ClippedSums
 from node.training.gradient import clipped_sums
 from node.training.round_sums import Sums
 from node.training.rounds import Trainer
-from privacy import descent, study_noise
+from privacy import study_noise, walks
 from privacy.long_vectors import ready_for_long_vectors
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols import proposal
@@ -175,7 +175,7 @@ async def _train(
     study: Study, session: SessionId, number: int, nodes: Iterable[tuple["PlainNode", Sums]]
 ) -> dict[int, list[float]]:
     """Let every site train the round; return by thread how long each gradient took (s)."""
-    request = RoundRequest(study.plan_hash(), number, session, descent.initial(study))
+    request = RoundRequest(study.plan_hash(), number, session, walks.initial(study))
     trainers = [_trainer(node, sums) for node, sums in nodes]
     taken: dict[int, list[float]] = defaultdict(list)
 
