@@ -51,7 +51,7 @@ def evaluate(package: ModelPackage, *, home: Path, store: OmopStore, clock: Cloc
     in_fit = fitted is not None and study.training.train_fraction >= 1.0 and _took_part(study, home, clock)
     rows, share = _tried_on(study, home=home, store=store)
     groups = groups_of(study, rows, store)
-    own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.local_parameters else None
+    own = OwnParts(NodeHome(home).own_parts).load(study, final=True) if study.own_parameters else None
     return {
         "format": FORMAT,
         "stays": STAYS,

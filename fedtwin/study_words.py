@@ -200,4 +200,6 @@ def model_words(study: Study) -> str:
         text += ", started from public weights"
     if study.local != "none":
         text += f"; each hospital adds {'an' if study.local == 'intercept' else 'a'} {study.local} of its own"
+        text += ", once the shared model is finished" if study.own_part.trained == "after" else ""
+        text += ", as far as its own patients show need of it" if study.own_part.kept == "earned" else ""
     return text

@@ -18,6 +18,8 @@ ever taken from a message:
     [training]  rounds, steps_per_round, learning_rate, momentum, l2, average, expected_patients,
                 train_fraction, optimizer = "momentum" | "adam", mode (privacy.walks),
                 sampling_rate: the chance of each patient to be drawn for a step (default 1)
+    [own_part]  trained = "along" | "after", kept = "always" | "earned": how sites come by their own parts
+                (protocols.study_own_part); may be left out
     [local]     of mode = "local": DP-SGD at each site (protocols.study_local)
     [clipping]  a clip norm that adapts itself (protocols.study_local); may be left out
     [validation] every, fraction, share, loss_bound, metric, patience, min_delta: trying the model while it
@@ -58,6 +60,7 @@ from protocols.study_fusion import LOCAL_PARTS, MAX_MODALITIES, Fusion, Modality
 from protocols.study_local import Clipping, LocalTraining, checked_rate, parse_clipping, parse_local
 from protocols.study_one_shot import OneShot, parse_one_shot
 from protocols.study_outcome import Outcome, parse_outcome
+from protocols.study_own_part import USUAL_OWN_PART, OwnPartPlan, parse_own_part
 from protocols.study_validation import Validation, parse_validation
 
 FORMAT = "fedtwin-study-v1"  # part of the hash: another meaning of a key gets another label
@@ -156,6 +159,7 @@ class Study:
     sites: Sites
     fusion: Fusion | None = None
     local: str = "none"
+    own_part: OwnPartPlan = USUAL_OWN_PART
     feature_set: FeatureSet | None = None
     prior_bias: float = 0.0
     validation: Validation | None = None
@@ -167,7 +171,7 @@ class Study:
     columns: tuple[str, ...] = field(init=False)
     modalities: tuple[Modality, ...] = field(init=False)
     layout: Layout = field(init=False)
-    local_layout: Layout = field(init=False)
+    own_layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(name for f in self.features for name in f.columns))
@@ -177,6 +181,8 @@ class Study:
         if self.model != "fusion" and (self.model == "mlp") != bool(self.hidden):
             raise MalformedStudy("study.hidden", "an mlp has hidden layers, a logistic model has none")
         self._check_exact()
+        if self.own_part != USUAL_OWN_PART and self.local == "none":
+            raise MalformedStudy("own_part", 'goes with study.local = "intercept" or "head"')
         self._check_priors()
         self._check_validation()
         self._check_mode()
@@ -276,7 +282,7 @@ class Study:
             raise MalformedStudy("aggregation.encrypted_layers", 'goes with training.mode = "shared-noise"')
         check_layers(self.aggregation, [layer.name for layer in layout])
         object.__setattr__(self, "layout", layout)
-        object.__setattr__(self, "local_layout", model_layout.local(self.local, last, outputs))
+        object.__setattr__(self, "own_layout", model_layout.local(self.local, last, outputs))
         if self.carried > MAX_CARRIED:
             path = "training.optimizer" if self.local_training is None else "local.aggregator"
             raise MalformedStudy(path, f"model and memory are more than {MAX_CARRIED} numbers")
@@ -294,9 +300,19 @@ class Study:
         return self.parameters + self.training.remembered(self.parameters) + (self.clipping is not None)
 
     @property
+    def local_layout(self) -> Layout:
+        """The layers of a site's own part that move while the shared part is trained: all of it, or none."""
+        return self.own_layout if self.own_part.trained == "along" else ()
+
+    @property
     def local_parameters(self) -> int:
-        """How many numbers each site has of its own, besides."""
+        """How many numbers of a site's own move while the shared part is trained."""
         return model_layout.size(self.local_layout)
+
+    @property
+    def own_parameters(self) -> int:
+        """How many numbers each site ends with of its own, besides."""
+        return model_layout.size(self.own_layout)
 
     @property
     def tables(self) -> frozenset[str]:
@@ -355,6 +371,7 @@ class Study:
             validation=parse_validation(top.section("validation")) if "validation" in top else None,
             fusion=fusion,
             local=local,
+            own_part=parse_own_part(top.section("own_part")) if "own_part" in top else USUAL_OWN_PART,
             feature_set=features_from,
             prior_bias=prior_bias,
             exact=exact,
@@ -394,6 +411,7 @@ class Study:
             **self._price(),
             "sites": _as_json(self.sites, but={"step_deadline_s": STEP_DEADLINE_S}),
             **({} if self.validation is None else {"validation": self.validation.to_json()}),
+            **({"own_part": own_part} if (own_part := self.own_part.to_json()) else {}),
             **({"aggregation": aggregation} if (aggregation := self.aggregation.to_json()) else {}),
         }
 

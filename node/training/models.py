@@ -46,9 +46,10 @@ class Layers:
     ) -> Layers:
         """Return the layers that hold the shared `params`, and a site's `own` part if it has one."""
         tensors = _tensors(study.layout, params)
-        if study.local_layout:
-            mine = np.zeros(study.local_parameters) if own is None else own
-            tensors |= _tensors(study.local_layout, mine)
+        if own is not None and own.size:
+            tensors |= _tensors(study.own_layout, own)
+        elif study.local_layout:
+            tensors |= _tensors(study.local_layout, np.zeros(study.local_parameters))
         return cls(tensors, recording)
 
     def __call__(self, name: str, into: torch.Tensor) -> torch.Tensor:

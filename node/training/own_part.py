@@ -8,8 +8,8 @@ patients known to several sites included, and GaussianEvent(noise multiplier) is
 norm that adapts bounds both side by side too, and both are scaled to the plan's before the noise comes. In
 local training the own part moves in each local step, with the model, under the noise of that step.
 
-`fitted` is for afterwards: the own part that suits this site's patients best. It is exact, and stays here;
-nothing that leaves may be computed with it.
+What the site ends with is fitted afterwards (node.training.own_fit). A plan may leave all of it to that: then
+nothing here moves, and training is that of a plan without own parts.
 """
 
 from __future__ import annotations
@@ -19,22 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from node.features.table import FeatureTable
-from node.training import inputs
 from node.training.gradient import Sums
-from node.training.losses import losses
-from node.training.models import Layers, forward
 from privacy import private_files, study_noise
 from privacy.inversion import Bits
 from privacy.lattice import NoisePlan
 from protocols.study import Study
 
 Vector = NDArray[np.float64]
-RIDGE = 1.0  # of half the sum of squares beside the sum of losses: a site with one outcome stays finite
-FITTING_STEPS = 60
 
 
 class OwnPart:
@@ -86,41 +79,6 @@ def noise_plan(study: Study) -> NoisePlan:
     )
 
 
-def fitted(study: Study, params: Vector, table: FeatureTable) -> Vector:
-    """Return the own part under which the shared model suits these patients best. It must not leave the site.
-
-    Newton's steps, halved until the loss falls; for `RIDGE` they end at a finite part.
-    """
-    own = torch.zeros(study.local_parameters, dtype=torch.float64)
-    if not study.local_parameters or not len(table):
-        return own.numpy()
-    present = torch.from_numpy(inputs.presence(study, table)[:, None]).double()
-    x, y = torch.from_numpy(table.x).double()[:, None], torch.from_numpy(table.y).double()
-
-    def loss(part: torch.Tensor) -> torch.Tensor:
-        layers = Layers.of(study, params)
-        (layer,) = study.local_layout
-        weights = part[: layer.weights].reshape(layer.outputs, layer.inputs)
-        layers.tensors[layer.name] = (weights, part[layer.weights :])
-        out = forward(study, layers, x, present)
-        return losses(study.outcome, out, y).sum() + 0.5 * RIDGE * (part**2).sum()
-
-    value = loss(own)
-    for _ in range(FITTING_STEPS):
-        part = own.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(part), part)
-        curvature = torch.autograd.functional.hessian(loss, own)  # type: ignore[no-untyped-call] # torch's own
-        step = torch.linalg.solve(curvature, gradient)
-        for halving in range(20):
-            there = own - step / 2.0**halving
-            if (found := loss(there)) < value:
-                break
-        else:
-            break
-        own, value = there, found
-    return own.numpy()
-
-
 @dataclass(frozen=True, slots=True)
 class OwnParts:
     """The files, 0600, of what a plan's training leaves here and nowhere else, between rounds and after.
@@ -133,7 +91,8 @@ class OwnParts:
 
     def load(self, study: Study, *, final: bool = False) -> Vector | None:
         """Return the part that was kept; None if there is none of the plan's size."""
-        return self._load(study, ".final" if final else "", size=study.local_parameters)
+        size = study.own_parameters if final else study.local_parameters
+        return self._load(study, ".final" if final else "", size=size)
 
     def keep(self, study: Study, values: Vector, *, final: bool = False) -> None:
         """Keep a part durably."""

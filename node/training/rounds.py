@@ -37,7 +37,8 @@ from node.training.contributions import contribution
 from node.training.exact_rounds import ExactRounds
 from node.training.held_models import DamagedMemory, HeldModels, ModelsOfRound
 from node.training.local_sgd import Site
-from node.training.own_part import OwnPart, OwnParts, fitted
+from node.training.own_fit import fitted
+from node.training.own_part import OwnPart, OwnParts
 from node.training.round_sums import RoundSums, Sums, Words, check_session
 from node.training.second_accountant import AccountantsDisagree
 from node.training.validation import LocalFigures, Split
@@ -375,15 +376,14 @@ class Trainer:
 
     def _keep_own_part(self, current: _Round, walk: Walk, own: OwnPart, rows: FeatureTable) -> None:
         study = current.study
-        if not study.local_parameters or self._own_parts is None:
-            return
-        self._own_parts.keep(study, own.values)
+        if study.local_parameters and self._own_parts is not None:
+            self._own_parts.keep(study, own.values)
         if current.request.round == study.training.rounds and study.validation is None:
             self._keep_fitted(study, walk, rows)
 
     def _keep_fitted(self, study: Study, walk: Walk, rows: FeatureTable) -> None:
         """Keep the own part that suits the model so far best: it may be the one that is published."""
-        if study.local_parameters and self._own_parts is not None:
+        if study.own_parameters and self._own_parts is not None:
             self._own_parts.keep(study, fitted(study, walk.params, rows), final=True)
 
     def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:

@@ -8,7 +8,8 @@ import pytest
 from node.features.splitting import in_training
 from node.features.study_rows import feature_table
 from node.training.gradient import clipped_sums
-from node.training.own_part import OwnParts, fitted
+from node.training.own_fit import fitted
+from node.training.own_part import OwnParts
 from privacy import descent, study_noise, walks
 from protocols.round import RoundReply
 from protocols.study import Study
