@@ -8,7 +8,8 @@ Stricter than the profile where it leaves a choice or is silent:
   are; long texts are cleaned; all texts lose what the object itself says of its patient and staff;
 - file meta information and the preamble are written anew, and overlays and curves go with the bits in which
   the pixels may hold them (deid.dicom.pixels);
-- an age over 89 becomes 90, as Safe Harbor has it.
+- an age over 89 becomes 90, as Safe Harbor has it;
+- what has not the form of its value representation goes: a name in a field for numbers.
 
 Importing this module ends pydicom's checks of values and its log: both repeat the values.
 
@@ -26,12 +27,12 @@ from pydicom import config as pydicom_config
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deid.dates import OLDEST_AGE_YEARS, DatePractice
 from deid.dicom.dummies import dummy, dummy_content, dummy_item, mapped
+from deid.dicom.forms import formed, values
 from deid.dicom.identities import Identities, Pseudonym
 from deid.dicom.moments import moved
 from deid.dicom.profile import DICOM_ROOT, Action, Option, Profile, basic_action, rule_of, safe_private
@@ -53,6 +54,8 @@ _CONTENT = 0x0040A730
 _NAME, _ID = 0x00100010, 0x00100020
 _TIMEZONE = 0x00080201
 _STRUCTURE = frozenset((0x00080005, 0x00080008, 0x00080060, 0x00280004))  # code strings that shape the object
+_SHORT_TERM = 4  # letters: of modalities (CT, IVUS), and not often of a name
+_TERMS = frozenset(("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "REPORT"))
 _KEPT_UIDS = frozenset(  # what kind of thing, by whoever defined it
     (
         "SOPClassUID", "ReferencedSOPClassUID", "RelatedGeneralSOPClassUID", "OriginalSpecializedSOPClassUID",
@@ -128,8 +131,8 @@ class Deidentifier:
     def deidentify(self, source: Dataset) -> Deidentified:
         """Return the object without identity; `source` stays as it is.
 
-        Raises: NotDeidentified: no-patient, no-uid, encapsulated-document, directory, too-deep, or what the
-            cleaner of pixels refuses.
+        Raises: NotDeidentified: no-patient, no-uid, encapsulated-document, directory, too-deep, damaged, or
+            what the cleaner of pixels refuses.
         """
         sop_class = _plain(source, "SOPClassUID")
         patient_id, issuer = _plain(source, "PatientID"), _plain(source, "IssuerOfPatientID")
@@ -162,7 +165,7 @@ class Deidentifier:
             ):  # lengths of groups, commands, file meta information
                 continue
             elif (element := self._element(source[tag], whole, parent=parent, depth=depth)) is not None:
-                result.add(element)
+                result.add(formed(element))
         return result
 
     def _element(
@@ -228,7 +231,7 @@ class Deidentifier:
         return self._text(element, whole) if vr in _TEXT else None
 
     def _text(self, element: DataElement, whole: _Object) -> DataElement | None:
-        texts = [whole.texts.clean(text) for text in _values(element)]
+        texts = [whole.texts.clean(text) for text in values(element)]
         if any(text is None for text in texts):
             return None
         fit = [fitted(text, element.VR) for text in texts if text is not None]
@@ -237,7 +240,7 @@ class Deidentifier:
     def _dated(self, element: DataElement, whole: _Object) -> DataElement | None:
         days = whole.pseudonym.shift_days
         found = [
-            moved(text, element.VR, shift_days=days, practice=self._practice) for text in _values(element)
+            moved(text, element.VR, shift_days=days, practice=self._practice) for text in values(element)
         ]
         return None if None in found else DataElement(element.tag, element.VR, found)
 
@@ -271,7 +274,7 @@ class Deidentifier:
     def _other_uid(self, element: DataElement, whole: _Object, depth: int) -> DataElement | None:
         if keyword_for_tag(element.tag) in _KEPT_UIDS or Option.RETAIN_UIDS in self._options:
             return element
-        if all(text.startswith(DICOM_ROOT) for text in _values(element)):
+        if all(text.startswith(DICOM_ROOT) for text in values(element)):
             return element
         return self._mapped(element, whole, depth)
 
@@ -289,12 +292,12 @@ class Deidentifier:
 
     def _code_string(self, element: DataElement, whole: _Object, depth: int) -> DataElement | None:
         if element.tag in _STRUCTURE:
-            return element
-        fit = all(_CODE_STRING.fullmatch(text) for text in _values(element))
+            return _rewritten(element, lambda text: text if _is_term(text) else whole.texts.swept(text))
+        fit = all(_CODE_STRING.fullmatch(text) for text in values(element))
         return _rewritten(element, whole.texts.swept) if fit else dummy(element.tag, element.VR)
 
     def _age(self, element: DataElement, whole: _Object, depth: int) -> DataElement | None:
-        return DataElement(element.tag, element.VR, [_capped(text) for text in _values(element)])
+        return DataElement(element.tag, element.VR, [_capped(text) for text in values(element)])
 
     def _keep_private(self, source: Dataset, tag: BaseTag, whole: _Object, result: Dataset) -> None:
         """Keep a private element that is known safe, with the element that says whose it is."""
@@ -306,9 +309,9 @@ class Deidentifier:
             return
         vr = safe_private().get((tag.group, creator.value.strip(), tag.element & 0xFF))
         element = source[tag]
-        if vr is None or vr != element.VR:
+        if vr is None or vr != element.VR or (formed(element).is_empty and not element.is_empty):
             return
-        if vr == "CS" and not all(_CODE_STRING.fullmatch(text) for text in _values(element)):
+        if vr == "CS" and not all(_CODE_STRING.fullmatch(text) for text in values(element)):
             return
         result[creator_tag] = DataElement(creator_tag, "LO", creator.value.strip())
         result[tag] = _rewritten(element, whole.texts.swept) if vr == "CS" else element
@@ -341,6 +344,8 @@ def _meta(source: Dataset, made: Dataset) -> FileMetaDataset:
     if syntax is None:
         implicit = source.original_encoding[0]
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    if not formed(DataElement(0x00020010, "UI", syntax)).value:
+        raise NotDeidentified("damaged")
     meta.TransferSyntaxUID = syntax
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = IMPLEMENTATION_NAME
@@ -352,15 +357,17 @@ def _plain(dataset: Dataset, name: str) -> str:
     return "" if value is None else str(value).strip().strip("\0")
 
 
-def _values(element: DataElement) -> list[str]:
-    value: Any = element.value
-    many = value if isinstance(value, (MultiValue, list, tuple)) else [value]
-    return [str(one) for one in many if one is not None]
+def _is_term(text: str) -> bool:
+    """Return whether the text is one of the standard's own in the attributes that shape an object.
+
+    Pixels are at risk or not by them (deid.dicom.pixels), whatever the patient's name is.
+    """
+    return len(text) <= _SHORT_TERM or text in _TERMS
 
 
 def _rewritten(element: DataElement, change: Any) -> DataElement:
     """Return the element with each text changed; the element itself if none is."""
-    before = _values(element)
+    before = values(element)
     after = [fitted(change(text), element.VR) for text in before]
     if after == before:
         return element

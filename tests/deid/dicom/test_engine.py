@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.datadict import DicomDictionary, keyword_for_tag
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 from deid.dates import DatePractice
 from deid.dicom.engine import Deidentifier
+from deid.dicom.files import read
+from deid.dicom.forms import formed
 from deid.dicom.identities import Identities
 from deid.dicom.profile import OPTION_CODES, RESEARCH, Option, Profile
 from deid.errors import NotDeidentified
@@ -253,3 +258,58 @@ def test_the_source_is_left_as_it_is(identities: Identities) -> None:
     before = pydicom.dcmread(io.BytesIO(encoded(source)))
     cleaned(source, identities)
     assert pydicom.dcmread(io.BytesIO(encoded(source))) == before
+
+
+def test_a_name_in_a_field_of_another_form_goes(identities: Identities, tmp_path: Path) -> None:
+    """Numbers, ages, UIDs and terms are not looked into as texts are: 700 attributes let a name by."""
+    word = "TARROWSTEIN "
+    keep = frozenset(
+        option
+        for option in Option
+        if option.name.startswith("RETAIN_") and option is not Option.RETAIN_MODIFIED_DATES
+    )
+    fields = [
+        (tag, vr)
+        for tag, (vr, *_) in sorted(DicomDictionary.items())
+        if vr in ("DS", "IS", "AS", "UI", "CS", "DA", "TM", "DT") and tag >> 16 not in (0, 2, 4)
+    ]
+    assert len(fields) > 1500
+    own = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SpecificCharacterSet")
+    for options in (frozenset[Option](), RESEARCH, keep):
+        source = base()
+        source.PatientName = "Tarrowstein^Oswin"
+        for tag, vr in fields:
+            if keyword_for_tag(tag) not in own:
+                source[Tag(tag)] = RawDataElement(Tag(tag), vr, len(word), word.encode(), 0, False, True)
+        (tmp_path / "in.dcm").write_bytes(encoded(source))
+        made = Deidentifier(Profile(options), identities, pixels=NoPixels(), finder=PlantedWords())
+        written = encoded(made.deidentify(read(tmp_path / "in.dcm")).dataset)
+        assert b"TARROWSTEIN" not in written.upper()
+    assert formed(DataElement(0x00080005, "CS", "TARROWSTEIN")).is_empty
+    assert formed(DataElement(0x00080005, "CS", ["", "ISO 2022 IR 87"])).value == ["", "ISO 2022 IR 87"]
+
+
+def test_a_name_where_a_file_says_how_it_is_written_goes(identities: Identities, tmp_path: Path) -> None:
+    """The character set, which may be empty, and the transfer syntax, without which nothing can be read."""
+    made = Deidentifier(Profile(RESEARCH), identities, pixels=NoPixels(), finder=PlantedWords())
+    source = base()
+    source.SpecificCharacterSet = "ISO_IR 100"
+    whole = encoded(source)
+    assert whole.count(b"ISO_IR 100") == whole.count(b"1.2.840.10008.1.2.1\0") == 1
+    (tmp_path / "set.dcm").write_bytes(whole.replace(b"ISO_IR 100", b"TARROWSTEI"))
+    assert b"TARROW" not in encoded(made.deidentify(read(tmp_path / "set.dcm")).dataset)
+    syntax = whole.replace(b"1.2.840.10008.1.2.1\0", b"TARROWSTEIN.OSWIN.19")
+    (tmp_path / "syntax.dcm").write_bytes(syntax)
+    with pytest.raises(NotDeidentified, match="damaged"):
+        made.deidentify(read(tmp_path / "syntax.dcm"))
+
+
+def test_values_of_their_form_stay_as_they_are(identities: Identities) -> None:
+    source = base()
+    source.SliceThickness, source.PixelSpacing = "1.25", ["0.5", "-5E-1"]
+    source.SeriesNumber, source.PatientAge = "7", "045Y"
+    source.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    made = Deidentifier(Profile(RESEARCH), identities, pixels=NoPixels(), finder=PlantedWords())
+    result = made.deidentify(source).dataset
+    for name in ("SliceThickness", "PixelSpacing", "SeriesNumber", "PatientAge", "ImageType", "Modality"):
+        assert result[name].value == source[name].value
