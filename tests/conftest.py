@@ -1,8 +1,14 @@
 """Fixtures every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before numpy and torch are loaded, and for the processes that tests start: workers share the cores, and on
+# models this small a second thread of one process mostly waits busily for the first.
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
 
 TESTS = Path(__file__).parent
 SHARED_DATA = TESTS.parents[1] / "shared" / "data"
@@ -16,6 +22,7 @@ LONG = tuple(
         "threats/test_crash_histories.py",
         "fedtwin/test_demo.py",
         "node/ingest/test_load_memory.py",
+        "node/ingest/test_ingest_killed.py",
         "sim/test_network.py",
         "fedtwin/test_results_coverage.py",
         "network/test_flower_faults.py",
