@@ -102,10 +102,10 @@ def test_each_vector_is_the_clipped_sum_plus_this_sites_share_of_the_noise(netwo
         )
     streams = np.array(shares).reshape(16, -1)  # four rounds of four sites, 513 draws each
     expected = float(plan.share_sigma / plan.scale)
-    assert streams.std() == pytest.approx(expected, rel=0.04)  # 8208 draws: 5 standard errors
-    assert streams.std() != pytest.approx(expected * np.sqrt(3 / 4), rel=0.04)  # σ²/n tolerates nobody
+    assert streams.std() == pytest.approx(expected, rel=0.06)  # 8208 draws: 7.6 standard errors
+    assert streams.std() != pytest.approx(expected * np.sqrt(3 / 4), rel=0.06)  # σ²/n tolerates nobody
     correlations = np.corrcoef(streams)[np.triu_indices(16, 1)]
-    assert np.abs(correlations).max() < 0.25  # 5.6 standard errors; one stream used twice would give 1
+    assert np.abs(correlations).max() < 0.33  # 7.4 standard errors; one stream used twice would give 1
 
 
 def exact_sum(study: Study, hospital: Hospital, at: np.ndarray) -> np.ndarray:
