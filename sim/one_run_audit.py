@@ -5,12 +5,11 @@ of them are in: from every noisy total, less the noise of colluding sites; in lo
 gradient at each hospital, which is more than ever leaves one. A canary's score adds up over the releases how
 far each lies in the direction in which the canary would move it. The bound holds for any score; this one
 leaves out that a canary may not have been drawn for a step, so samples hide more from it than from the exact
-likelihood ratio of many runs (sim.sampled_audit).
+likelihood ratio of many runs (sim.canary_attack).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
-from node.training.contributions import contribution
-from node.training.gradient import clipped_sums
-from node.training.local_sgd import Site, Watch
-from privacy import study_noise, study_releases, walks
+from node.training.local_sgd import Watch
+from privacy import study_releases
 from privacy.audit import bounds
 from privacy.rng import SecureBits
 from privacy.walks import Walk
 from protocols.study import Study
+from sim import attacked_run
+from sim.attacked_run import Totals
 from sim.privacy_audit import made_up, noisy_total
-from sim.sampled_audit import Totals
 
 Vector = NDArray[np.float64]
 
@@ -97,29 +95,18 @@ def _scores(
     totals: Totals,
 ) -> Vector:
     """Run the plan once; return how much its releases speak for each canary."""
-    scores, local = np.zeros(len(drawn)), study.local_training is not None
+    scores = np.zeros(len(drawn))
     tables = [drawn.rows(inside & (place == site)) for site in range(sites)]
-    keeps = [Site(bits) for _ in range(sites)]
-    if local:
-        for site, keep in enumerate(keeps):
-            keep.watch = _watcher(study, drawn, scores, place == site)
-    plan = study_noise.private_plan(study, participants=sites, tolerance=study.sites.tolerance)
-    carried = walks.initial(study)
-    for _ in range(study.training.rounds):
-        walk = walks.begin(study, carried)
-        while not walk.finished:
-            each = None if local else _moved(study, walk, drawn)
-            sums = [
-                contribution(study, walk, table, site=keep).shared
-                for table, keep in zip(tables, keeps, strict=True)
-            ]
-            total = totals(plan, sums, bits)
-            if each is not None:
-                scores += _told(study, each, total)
-            walk.apply(total)
-            for keep in keeps:
-                keep.settle()
-        carried = walk.carried
+    if study.local_training is not None:
+        watches = [_watcher(study, drawn, scores, place == site) for site in range(sites)]
+        attacked_run.run(study, tables, bits=bits, totals=totals, hears=None, watches=watches)
+        return scores
+
+    def hears(walk: Walk, total: Vector) -> None:
+        each = _each(drawn, range(len(drawn)), lambda row: attacked_run.added(study, walk, row))
+        scores[:] += _told(study, each, total)
+
+    attacked_run.run(study, tables, bits=bits, totals=totals, hears=hears, watches=[None] * sites)
     return scores
 
 
@@ -134,27 +121,11 @@ def _watcher(study: Study, drawn: FeatureTable, scores: Vector, here: NDArray[np
     canaries = np.flatnonzero(here)
 
     def watch(at: Vector, _sample: FeatureTable, noisy: Vector) -> None:
-        shared, own = at[: study.parameters], at[study.parameters :]
-
-        def one(row: FeatureTable) -> Vector:
-            sums = clipped_sums(study, shared, row, own=own)
-            return np.append(sums.shared, sums.own)
-
         if len(canaries):
-            scores[canaries] += _told(study, _each(drawn, canaries, one), noisy)
+            each = _each(drawn, canaries, lambda row: attacked_run.added_locally(study, at, row))
+            scores[canaries] += _told(study, each, noisy)
 
     return watch
-
-
-def _moved(study: Study, walk: Walk, drawn: FeatureTable) -> Vector:
-    """Return what each canary adds to a sum for which it is drawn: [canaries, numbers of a sum]."""
-    everybody = dataclasses.replace(study, training=dataclasses.replace(study.training, sampling_rate=1.0))
-    nothing = Site(SecureBits())  # with everybody drawn, no coin is thrown
-
-    def one(row: FeatureTable) -> Vector:
-        return contribution(everybody, walk, row, site=nothing).shared
-
-    return _each(drawn, range(len(drawn)), one)
 
 
 def _each(

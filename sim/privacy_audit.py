@@ -9,6 +9,8 @@ shows.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,21 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.features.table import FeatureTable
-from node.training import one_shot
-from node.training.gradient import sum_of_clipped_grads
-from privacy import descent, study_noise, walks
-from privacy.accountant import gaussian_epsilon
-from privacy.audit import bounds
+from privacy import sampled_gaussian, study_noise, walks
+from privacy.accountant import GaussianEvent, SampledGaussianEvent, epsilon
+from privacy.audit import bounds, trade_off
+from privacy.audit.trade_off import Curve, Seen
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from privacy.update_sums import UpdateSums
 from protocols.study import Study
-from sim import sampled_audit
-from sim.sampled_audit import Attack, Totals
+from sim import attacked_run, canary_attack
+from sim.attacked_run import Totals
 
 Vector = NDArray[np.float64]
 
-PATIENTS_PER_SITE = 4  # besides the canaries: the guarantee is the same for any number
+PATIENTS_PER_SITE = (
+    4  # besides the canary, where everybody takes part: the guarantee is the same for any number
+)
+WIDEST = 16.0  # times the plan's multiplier, either way: where the bound is looked for
+GRID = 2.0**-8  # of loss distributions in bounds: they need two digits
+LARGEST_LOSS = 12.0  # ε up to which trade-off curves are drawn: no audit finds errors as dear as e^12
+TOLD_APART = np.geomspace(4.0, 1.0, 13)  # times the plan's multiplier: what thresholds are chosen by
+_HALVINGS = 10
 
 
 def noisy_total(plan: NoisePlan | UpdateSums, sums: Sequence[Vector], bits: SecureBits) -> Vector:
@@ -38,19 +46,20 @@ def noisy_total(plan: NoisePlan | UpdateSums, sums: Sequence[Vector], bits: Secu
     words = np.zeros(plan.dimension, dtype=np.uint64)
     for site, vector in enumerate(sums):
         colludes = site >= len(sums) - plan.tolerance
-        words += plan.encode(vector) if colludes else plan.contribution(vector, bits=bits)
+        sent = plan.to_send(plan.encode(vector)) if colludes else plan.contribution(vector, bits=bits)
+        words += sent
     return plan.decode(words)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit of one plan showed. All bounds hold at `confidence`, each by itself."""
+    """What an audit of one plan showed. Both bounds hold together at `confidence`."""
 
     epsilon: float  # what the plan claims
     delta: float
     confidence: float
     runs: int  # with the canary, and as many without
-    gaussian: float  # lower bound on ε, given that the noise is Gaussian
+    gaussian: float  # lower bound on ε, given that releases are Gaussian, and of the plan's samples
     any_mechanism: float  # lower bound on ε, whatever the mechanism
     attainable: float  # what the Gaussian bound tends to with ever more runs: the canary's own ε
 
@@ -73,8 +82,8 @@ def audit(
 ) -> Audit:
     """Train `runs` times with a canary and `runs` times without, and see how well they can be told apart.
 
-    The score is the likelihood ratio of an attacker who sees all noisy totals and knows all others: the
-    strongest there is against this mechanism.
+    The score is the likelihood ratio of an attacker who sees all releases and knows all others: the strongest
+    there is against this mechanism.
 
     Args: totals, how sites' sums become one noisy total: a test puts a broken one here; watch, told how many
     of all runs are done.
@@ -85,118 +94,88 @@ def audit(
     if sites < study.sites.minimum:
         raise ValueError(f"the study needs {study.sites.minimum} sites")
     canary = loud(study, generator)
-    if sampled_audit.drawn_at_all(study):
-        return _audit_of_samples(
-            study, canary, runs=runs, sites=sites, confidence=confidence,
-            bits=bits, generator=generator, totals=totals, watch=watch,
-        )  # fmt: skip
-    tables = made_up(study, sites=sites, patients=PATIENTS_PER_SITE, generator=generator)
-    # half of what the canary moves the score by, as a run that is not counted shows it
-    _, expected = _attacked(study, tables, canary, inside=True, bits=bits, totals=noisy_total)
+    others = made_up(study, sites=sites, patients=PATIENTS_PER_SITE, generator=generator)
+    if canary_attack.random_samples(study):
+        others = [table.rows(np.zeros(len(table), dtype=bool)) for table in others]
+
+    def attack(inside: int, totals: Totals) -> canary_attack.Attack:
+        return canary_attack.attacked(study, others, canary, inside=bool(inside), bits=bits, totals=totals)
+
+    squares = attack(1, noisy_total).squares  # not counted: what the canary can move
+    event = study_noise.event(study, steps=study.training.steps)
+    each = 1.0 - (1.0 - confidence) / 2.0  # of the two thresholds
+    at = canary_attack.thresholds(
+        study,
+        squares,
+        curves=(_curve(event, event.noise_multiplier * float(times)) for times in TOLD_APART),
+        runs=runs,
+        confidence=each,
+        generator=generator,
+    )
     scores = np.zeros((2, runs))
     for run in range(runs):
         for inside in (0, 1):
-            scores[inside, run], _ = _attacked(
-                study, tables, canary, inside=bool(inside), bits=bits, totals=totals
-            )
+            scores[inside, run] = attack(inside, totals).score
             if watch is not None:
                 watch(2 * run + inside + 1, 2 * runs)
-    found = bounds.errors(scores[1], scores[0], threshold=expected / 2.0, confidence=confidence)
-    privacy = study.privacy
+    seen = [Seen.of(scores[1], scores[0], threshold=one) for one in at]
+    delta = study.privacy.delta
     return Audit(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
+        epsilon=study.privacy.epsilon,
+        delta=delta,
         confidence=confidence,
         runs=runs,
-        gaussian=found.gaussian_epsilon(delta=privacy.delta),
-        any_mechanism=found.epsilon(delta=privacy.delta),
-        attainable=gaussian_epsilon(expected**2, 1, privacy.delta),
+        gaussian=max(lower_bound(study, one, confidence=each) for one in seen),
+        any_mechanism=max(bounds.epsilon(one, delta=delta, confidence=each) for one in seen),
+        attainable=_attainable(study, squares),
     )
 
 
-def _audit_of_samples(
-    study: Study,
-    canary: FeatureTable,
-    *,
-    runs: int,
-    sites: int,
-    confidence: float,
-    bits: SecureBits,
-    generator: np.random.Generator,
-    totals: Totals,
-    watch: Callable[[int, int], None] | None,
-) -> Audit:
-    """The same where patients are drawn by coins, or train at their site: sim.sampled_audit."""
+def lower_bound(study: Study, seen: Seen, *, confidence: float) -> float:
+    """Return the ε, at the plan's δ, of the most noise that is ruled out for releases of the plan's samples.
 
-    def run_once(inside: int, totals: Totals) -> Attack:
-        return sampled_audit.attacked(
-            study, canary, sites=sites, inside=bool(inside), bits=bits, totals=totals
-        )
-
-    squares = run_once(1, noisy_total).squares  # not counted: what the canary can move
-    at = sampled_audit.thresholds(study, squares, runs=runs, generator=generator)
-    scores = np.zeros((2, runs))
-    for run in range(runs):
-        for inside in (0, 1):
-            scores[inside, run] = run_once(inside, totals).score
-            if watch is not None:
-                watch(2 * run + inside + 1, 2 * runs)
-    found = sampled_audit.bounds(study, scores, at, confidence=confidence)
-    privacy = study.privacy
-    return Audit(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        confidence=confidence,
-        runs=runs,
-        gaussian=found.gaussian,
-        any_mechanism=found.any_mechanism,
-        attainable=sampled_audit.attainable(study, squares),
-    )
-
-
-def _attacked(
-    study: Study,
-    tables: Sequence[FeatureTable],
-    canary: FeatureTable,
-    *,
-    inside: bool,
-    bits: SecureBits,
-    totals: Totals,
-) -> tuple[float, float]:
-    """Run the plan once. Return the attacker's score, and how far the canary moved it in units of noise.
-
-    A patient may be at `max_sites_per_patient` sites, and the canary is.
+    Guarantee: if releases are Gaussian ones of the plan's samples, as the claim says, the bound exceeds their
+    ε with probability at most 1 - confidence (privacy.audit.trade_off; Nasr et al. 2023, section 4).
     """
-    plan = _plan(study, len(tables))
-    appearances = study.privacy.max_sites_per_patient
-    params = descent.initial(study)
-    score = squares = 0.0
-    for _ in range(study.training.rounds):
-        walk = walks.begin(study, params)
-        while not walk.finished:
-            others = [_added(study, walk.params, table) for table in tables]
-            moved = _added(study, walk.params, canary)
-            sums = [
-                other + moved if inside and site < appearances else other for site, other in enumerate(others)
-            ]
-            total = totals(plan, sums, bits)
-            score += float((total - np.sum(others, axis=0)) @ moved) * appearances
-            squares += float(moved @ moved) * appearances**2
-            walk.apply(total)
-        params = walk.params
-    length = squares**0.5
-    return (score / length / plan.sigma, length / plan.sigma) if length else (0.0, 0.0)
+    event = study_noise.event(study, steps=study.training.steps)
+
+    def refuted(multiplier: float) -> bool:
+        return trade_off.ruled_out(seen, _curve(event, multiplier), confidence=confidence)
+
+    allowed, ruled_out = event.noise_multiplier / WIDEST, event.noise_multiplier * WIDEST
+    if not refuted(ruled_out):
+        return 0.0  # so much noise would do
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(allowed * ruled_out)
+        allowed, ruled_out = (allowed, middle) if refuted(middle) else (middle, ruled_out)
+    return epsilon([dataclasses.replace(event, noise_multiplier=ruled_out)], delta=study.privacy.delta)
 
 
-def _plan(study: Study, sites: int) -> NoisePlan:
-    return study_noise.noise_plan(study, participants=sites, tolerance=study.sites.tolerance)
+def _curve(event: GaussianEvent | SampledGaussianEvent, multiplier: float) -> Curve:
+    """Return how well the plan's releases could be told apart with another noise multiplier.
+
+    By the accountant's own loss distributions, which never understate; so little noise that these cannot hold
+    it allows anything.
+    """
+    if isinstance(event, GaussianEvent):
+        return trade_off.gaussian(math.sqrt(event.count) / multiplier)
+    if multiplier < sampled_gaussian.SMALLEST_MULTIPLIER_OF_PLD:
+        return trade_off.of_deltas(np.zeros(1), np.ones(1))
+    losses = sampled_gaussian.pld(multiplier, event.sampling_rate, event.count, GRID)
+    at = np.linspace(0.0, LARGEST_LOSS, 97)
+    return trade_off.of_deltas(at, np.array([losses.get_delta_for_epsilon(float(one)) for one in at]))
 
 
-def _added(study: Study, params: Vector, table: FeatureTable) -> Vector:
-    """Return what patients add to a sum at `params`."""
-    if study.one_shot is not None:
-        return one_shot.part(study, params, table)
-    return sum_of_clipped_grads(study, params, table)
+def _attainable(study: Study, squares: Sequence[float]) -> float:
+    """Return the canary's own ε: what the bound tends to with ever more runs."""
+    event = study_noise.event(study, steps=study.training.steps)
+    # of one release of the event: a total of samples counts once for each of the sites, the noise in parts
+    at_once = canary_attack.places(study)
+    share = at_once**2 if isinstance(event, GaussianEvent) else at_once
+    mean = float(np.mean(squares)) * share
+    if not mean:
+        return 0.0
+    return epsilon([dataclasses.replace(event, noise_multiplier=mean**-0.5)], delta=study.privacy.delta)
 
 
 def made_up(study: Study, *, sites: int, patients: int, generator: np.random.Generator) -> list[FeatureTable]:
@@ -219,8 +198,9 @@ def loud(study: Study, generator: np.random.Generator) -> FeatureTable:
         length = max(0.0, study.one_shot.row_norm**2 - 1.0) / len(study.columns)  # the bias has the 1
         x = np.float32(min(1.0, length**0.5)) * drawn.x
         drawn = FeatureTable(drawn.person_ids, x, drawn.mask, drawn.y)
+    start = walks.begin(study, walks.initial(study))
     sizes = [
-        float(np.linalg.norm(_added(study, descent.initial(study), drawn.rows(row))))
+        float(np.linalg.norm(attacked_run.added(study, start, drawn.rows(row))))
         for row in np.eye(len(drawn), dtype=bool)
     ]
     chosen = np.arange(len(drawn)) == int(np.argmax(sizes))

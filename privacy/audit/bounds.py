@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from privacy.accountant import gaussian_epsilon
+from privacy.audit.trade_off import Seen, of_deltas, ruled_out
 
-Scores = NDArray[np.float64]
 LARGEST_EPSILON = 64.0  # no audit of at most a million guesses shows more: its bound is below ln(1e6/1e-4)
 _HALVINGS = 40
+_FEW_HALVINGS = 8  # where one takes longer: the bound is then a hundredth of itself too low at most
 
 
 def one_run_epsilon(*, canaries: int, guesses: int, right: int, delta: float, confidence: float) -> float:
@@ -56,60 +53,24 @@ def _chance_of_luck(canaries: int, guesses: int, right: int, epsilon: float, del
     return min(1.0, by_epsilon + 2.0 * canaries * delta * float(by_delta.max()))
 
 
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """Upper bounds, at a confidence for both together, on how often a test errs in either world."""
+def epsilon(seen: Seen, *, delta: float, confidence: float) -> float:
+    """Return a lower bound on ε from an attacker's errors in many runs, whatever the mechanism.
 
-    false_positive: float  # says "in" of a world without
-    false_negative: float  # says "out" of a world with
-
-    def epsilon(self, *, delta: float) -> float:
-        """Return the least ε that allows these errors at `delta`: what they show of any mechanism.
-
-        Source: Kairouz, Oh, Viswanath 2015, Theorem 2.1.
-        """
-        found = 0.0
-        for one, other in (
-            (self.false_positive, self.false_negative),
-            (self.false_negative, self.false_positive),
-        ):
-            if 1.0 - delta - one > 0.0 and other > 0.0:
-                found = max(found, math.log((1.0 - delta - one) / other))
-        return max(0.0, found)
-
-    def gaussian_epsilon(self, *, delta: float) -> float:
-        """Return the least ε of a Gaussian mechanism that allows these errors at `delta`.
-
-        Stands on the mechanism being Gaussian, as the claim itself does; it shows far more than `epsilon`,
-        which needs events as rare as δ. Source: Nasr et al. 2023, section 4; Dong, Roth, Su 2019.
-        """
-        normal = NormalDist()
-        if self.false_positive >= 1.0 or self.false_negative >= 1.0:
-            return 0.0
-        mu = normal.inv_cdf(1.0 - self.false_positive) - normal.inv_cdf(self.false_negative)
-        return gaussian_epsilon(mu * mu, 1, delta) if mu > 0.0 else 0.0
-
-
-def errors(with_canary: Scores, without: Scores, *, threshold: float, confidence: float) -> Errors:
-    """Return bounds on the errors of saying "in" where a score is above the threshold.
-
-    Guarantee: both hold together with probability `confidence`, as long as the threshold was chosen without
-    these scores (Clopper and Pearson 1934).
-    Raises: ValueError for fewer than ten runs of either world.
+    Guarantee: if a run is (ε, δ)-DP for adding or removing the canary, the bound exceeds ε with probability
+    at most 1 − confidence.
+    Raises: ValueError.
+    Source: Kairouz, Oh, Viswanath 2015, Theorem 2.1, for the curve; privacy.audit.trade_off for the test.
     """
-    if min(len(with_canary), len(without)) < 10:
-        raise ValueError("an audit needs at least ten runs with the canary and ten without")
-    _check(0.0, confidence)
-    share = (1.0 - confidence) / 2.0  # each of the two bounds may fail this often
-    return Errors(_at_most(without > threshold, share), _at_most(with_canary <= threshold, share))
+    _check(delta, confidence)
+    claimed = np.array([delta])
+
+    def refuted(at: float) -> bool:
+        return ruled_out(seen, of_deltas(np.array([at]), claimed), confidence=confidence)
+
+    return _largest(refuted, halvings=_FEW_HALVINGS)
 
 
-def _at_most(happened: NDArray[np.bool_], failing: float) -> float:
-    count, size = int(happened.sum()), len(happened)
-    return 1.0 if count == size else float(stats.beta.ppf(1.0 - failing, count + 1, size - count))
-
-
-def _largest(refuted: Callable[[float], bool]) -> float:
+def _largest(refuted: Callable[[float], bool], *, halvings: int = _HALVINGS) -> float:
     """Return the largest ε that is refuted, 0 if none is."""
     if not refuted(0.0):
         return 0.0
@@ -118,7 +79,7 @@ def _largest(refuted: Callable[[float], bool]) -> float:
         low, high = high, 2.0 * high
         if high >= LARGEST_EPSILON:
             return low
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = (low + high) / 2.0
         low, high = (middle, high) if refuted(middle) else (low, middle)
     return low

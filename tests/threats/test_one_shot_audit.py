@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from protocols.study import Study
+from sim.attacked_run import Totals
 from sim.one_run_audit import audit_in_one_run
-from sim.privacy_audit import Audit, Totals, audit, noisy_total
+from sim.privacy_audit import Audit, audit, noisy_total
 from tests.node.test_one_shot import form
 from tests.privacy.seeded_bits import SeededBits
 

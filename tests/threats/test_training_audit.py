@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,16 +17,17 @@ from numpy.typing import NDArray
 
 from fedtwin.cli import run
 from node.features.table import FeatureTable
-from node.training.gradient import sum_of_clipped_grads
+from node.training import contributions
+from node.training.gradient import Sums, clipped_sums, sum_of_clipped_grads
 from privacy.accountant import calibrate
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
 from protocols.study import Study
-from sim import privacy_audit
+from sim.attacked_run import Totals
 from sim.federation import Noise
 from sim.one_run_audit import audit_in_one_run
 from sim.privacy_attacks import inverted, membership_auc
-from sim.privacy_audit import Audit, Totals, audit, made_up, noisy_total
+from sim.privacy_audit import Audit, audit, made_up, noisy_total
 from tests.bench.heart import SHARED_HEART
 from tests.bench.train_audit import lira, network
 from tests.privacy.seeded_bits import SeededBits
@@ -146,12 +148,13 @@ def test_a_missing_share_is_found() -> None:
     assert attacked(plan(8.0), runs=300, totals=one_share_missing).refuted
 
 
-def test_a_doubled_clip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def doubled(study: Study, params: Vector, table: FeatureTable) -> Vector:
-        loose = dataclasses.replace(study.privacy, clip_norm=2 * study.privacy.clip_norm)
-        return sum_of_clipped_grads(dataclasses.replace(study, privacy=loose), params, table)
+def clipped_twice_as_long(study: Study, params: Vector, table: FeatureTable, **more: Any) -> Sums:
+    loose = dataclasses.replace(study.privacy, clip_norm=2 * study.privacy.clip_norm)
+    return clipped_sums(dataclasses.replace(study, privacy=loose), params, table, **more)
 
-    monkeypatch.setattr(privacy_audit, "sum_of_clipped_grads", doubled)
+
+def test_a_doubled_clip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contributions, "clipped_sums", clipped_twice_as_long)
     assert attacked(plan(3.0), runs=150).refuted
 
 
