@@ -368,4 +368,4 @@ def test_a_walk_that_would_ask_for_more_is_stopped_by_the_ledger(tmp_path: Path)
         zeros = plan.encode(np.zeros(plan.dimension))
         for step in range(STUDY.training.steps):
             with pytest.raises(Exception, match=r"given|another request"):
-                rounds._send(STUDY, request, step, zeros)
+                rounds._send(STUDY, request, step, zeros, model=bytes(32))
