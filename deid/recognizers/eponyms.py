@@ -59,37 +59,44 @@ def eponym(text: str, span: Span, piece: str, words: Sequence[str], terms: Terms
             return True
     if words[-1] in terms.heads and all(word in terms.eponyms or word in terms.heads for word in words):
         return True
-    if all(word in terms.eponyms for word in words) and span.category is not Category.HOSPITAL:
-        if RULED_OUT.search(text[max(span.start - 12, 0) : span.start]) and text[span.end : span.end + 1] in (
-            "'",
-            "’",
-        ):
-            return True
-        if len(words) > 1 and "-" in piece:
-            return True  # Guillain-Barré: nobody is called after both
-        following = [folded(word) for word in WORDS.findall(text[span.end : span.end + 32]) if len(word) > 1][
-            :2
-        ]
-        alone = len(words) == 1 and not addressed(text, span.start)
-        if alone and (
-            GRADED.match(text, span.end)
-            or SET_UP.match(text, span.end)
-            or text[span.end : span.end + 2] in (" +", " -")
-            or (following and following[0] in terms.grades and FOUND_SO.match(text, span.end))
-        ):
-            return True
-        if following and (
-            following[0] in terms.heads or (following[0] in terms.eponyms and following[-1] in terms.heads)
-        ):
-            return True
-        if (
-            len(words) == 1
-            and span.found_by != "again"
-            and not terms.lists.get(words[0], 0) & WELL_KNOWN_NAME
-            and not addressed(text, span.start)
-        ):
-            return True
-    return False
+    if span.category is Category.HOSPITAL or not all(word in terms.eponyms for word in words):
+        return False
+    if len(words) > 1 and "-" in piece:
+        return True  # Guillain-Barré: nobody is called after both
+    after_history = RULED_OUT.search(text[max(span.start - 12, 0) : span.start])
+    if after_history and text[span.end : span.end + 1] in ("'", "’"):
+        return True
+    return _headed(text, span, words, terms) or (
+        len(words) == 1
+        and not addressed(text, span.start)
+        and (
+            _graded(text, span, terms)
+            or (span.found_by != "again" and not terms.lists.get(words[0], 0) & WELL_KNOWN_NAME)
+        )
+    )
+
+
+def _headed(text: str, span: Span, words: Sequence[str], terms: Terms) -> bool:
+    """Say whether the word behind makes an eponym of a name: "disease", "sign", the other half of a pair."""
+    following = [folded(word) for word in WORDS.findall(text[span.end : span.end + 32]) if len(word) > 1]
+    if not following:
+        return False
+    return (
+        following[0] in terms.heads
+        or f"{words[-1]}-{following[0]}" in terms.pairs
+        or (following[0] in terms.eponyms and len(following) > 1 and following[1] in terms.heads)
+    )
+
+
+def _graded(text: str, span: Span, terms: Terms) -> bool:
+    """Say whether a grade, a finding or what becomes of a device stands behind: "III", "neg", "to gravity"."""
+    if GRADED.match(text, span.end) or SET_UP.match(text, span.end):
+        return True
+    found = FOUND_SO.match(text, span.end)
+    finding = WORDS.match(text, found.end()) if found else None
+    return text[span.end : span.end + 2] in (" +", " -") or (
+        finding is not None and folded(finding.group()) in terms.grades
+    )
 
 
 def addressed(text: str, start: int) -> bool:

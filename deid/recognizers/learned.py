@@ -36,7 +36,8 @@ FIRST_WORD = re.compile(r"(?P<word>[^\W\d_]+(?:/[^\W\d_]+)?)(?:[.:][ ]{0,2}|[ ]{
 LAST_WORD = re.compile(r"(?<=\w)[ ,.;/|]{1,3}(?P<word>[^\W\d_]+):?\Z")
 AN_HOUR = re.compile(r"(?<=\d)@\d{1,2}:\d\d\Z")
 LABEL_BEHIND = re.compile(r"[ ]?:")
-PREFIX_OF_NUMBER = re.compile(r"(?<![\w-])[A-Z]{1,4}-\Z")
+EXTENSION = re.compile(r"(?<![^\W_])[xXp]?(?:\d-)?\Z")  # of a pager or a desk: "x4471", "p4-1177"
+PREFIX_OF_NUMBER = re.compile(r"(?<![\w/-])[A-Z]{1,5}[-/_]\Z")
 DEGREE_BEHIND = re.compile(
     r"(?:,?\s*(?:BM BCh|MBBS|MBBCh|MBChB|MRCP|MRCGP|FRCS|FRCPC|FRCP|FRCA|FRCR|CCFP|MRCPsych|FRACP|FACS|FACC|CST|CGC|MS|Esq|JD|CNM|OTR|RRT|RD|PharmD|LPN|APRN|CRNA|FNP(?:-C)?))+\.?\Z|,?\s*(?:M\.?D?|Ph\.?D?|PsyD|D\.?O?|RN|LPN|MSW|LCSW|NP|PA|PA-C|CNA|NPI|DPT)\.?\Z"
 )
@@ -123,6 +124,8 @@ def _bounds(page: Page, start: int, end: int, category: Category) -> tuple[int, 
         end -= len(hour.group()) if (hour := AN_HOUR.search(text, start, end)) else 0
     if category is Category.NAME:
         end = _without_degree(text, start, end)
+    if category is Category.PHONE and (more := EXTENSION.search(text, max(start - 3, 0), start)):
+        start = more.start()
     return start, end
 
 
@@ -136,7 +139,7 @@ def _whole_number(text: str, start: int, end: int) -> tuple[int, int]:
     if more is not None and any(c.isdigit() for c in more.group()):
         end = more.end()
     low = max(start - 30, 0)
-    prefix = PREFIX_OF_NUMBER.search(text[max(start - 5, 0) : start]) if text[start].isdigit() else None
+    prefix = PREFIX_OF_NUMBER.search(text[max(start - 7, 0) : start]) if text[start].isdigit() else None
     if prefix is not None:
         return start - len(prefix.group()), end
     less = LESS_OF_NUMBER.search(text[low:start]) if text[start].isalnum() else None

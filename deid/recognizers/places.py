@@ -197,6 +197,7 @@ def _named_tails(language: Language) -> tuple[re.Pattern[str], frozenset[str]]:
 def institutions(page: Page) -> Iterator[Span]:
     """Yield names of hospitals and practices that a word of their own and the kind at the end give away."""
     pattern, generic = _named_tails(page.language)
+    kinds = frozenset(page.language.words("kinds_of_place"))
     titles = frozenset(page.language.words("titles"))
     lists = membership(page.language)
     for match in pattern.finditer(page.text):
@@ -213,6 +214,7 @@ def institutions(page: Page) -> Iterator[Span]:
         own = [folded(word.strip(".").removesuffix("'s")) for word in words]
         if not _ends_sentence(" ".join(words)) and any(
             word not in generic
+            and word not in kinds
             and (lists.get(word, 0) & NAME_OR_PLACE or not lists.get(word, 0) & ENGLISH_WORD)
             for word in own
         ):

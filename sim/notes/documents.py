@@ -315,6 +315,8 @@ WHO: dict[str, tuple[Category, Callable[[Case], str]]] = {
     "year": (C.DATE, lambda c: str(int(c.rng.integers(1950, 2027)))),
     "md": (C.DATE, lambda c: pick(c.rng, (f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}", f"{pick(c.rng, make.MONTHS)[:3]} {c.rng.integers(1, 32)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1, 32)}/{c.rng.integers(10, 99)}", f"{c.rng.integers(1, 13)}/{c.rng.integers(1990, 2026)}"))),
     "wkday": (C.DATE, lambda c: _weekday(c.rng)),
+    "care": (C.HOSPITAL, lambda c: _care(c)),
+    "monthonly": (C.DATE, lambda c: pick(c.rng, make.MONTHS) if c.rng.random() < 0.6 else pick(c.rng, make.MONTHS)[:3]),
     "shortday": (C.DATE, lambda c: _short_day(c)),
     "yy": (C.DATE, lambda c: f"{c.rng.integers(60, 125) % 100:02d}"),
     "weekday": (C.DATE, lambda c: pick(c.rng, make.WEEKDAYS)),
@@ -438,6 +440,18 @@ def misread(text: str, rng: Rng, share: float = 0.4) -> str:
     'Q!1 lO'
     """
     return "".join(pick(rng, MISREAD[c]) if c in MISREAD and rng.random() < share else c for c in text)
+
+
+HOMES = ("Terrace", "Commons", "Knoll", "Manor", "Court", "Place", "Gardens", "Village", "Lodge", "House", "Glen", "Oaks", "Pines", "Ridge", "Grove", "Meadows", "Point", "Landing", "Springs", "Crossing", "Haven", "Hall", "View", "Park", "Acres", "Rest")  # fmt: skip
+
+
+def _care(case: Case) -> str:
+    """Return what a house for the old or the ill is called, mostly without a word for what it is."""
+    rng = case.rng
+    own = pick(rng, make.NATURE) if rng.random() < 0.6 else make.last_name(rng)
+    name = f"{own} {pick(rng, HOMES)}"
+    r = rng.random()
+    return f"The {name}" if r < 0.1 else f"The {own}s of {case.home}" if r < 0.2 else name
 
 
 def _short_day(case: Case) -> str:

@@ -36,6 +36,7 @@ def gone(finder: NoteFinder, text: str) -> str:
         ("Bakshi, R 61M stable on 4 L.", "R 61"),
         ("991;2020-03-04;02:10;jrobinson;fio2 .4;", "jrobinson"),
         ("Lives with girlfriend Trinity in a flat.", "Trinity"),
+        ("Ask for Ulla x3306 at the desk.", "x3306"),
         ("PELTOLA, AINO 4471209 seen by us", "AINO"),
     ],
 )
@@ -56,6 +57,7 @@ def test_days_speakers_initials_and_logins_are_found(finder: NoteFinder, text: s
         ("ICD: Viva XT DR MRI, battery good.", "MRI"),
         ("closed on the last Monday before Labor Day, as always", "Monday before Labor Day"),
         ("pt of dr karvonen, sats 94, pls recheck tmrw", "pls recheck tmrw"),
+        ("Pt Dix fell. Dix Hallpike neg to the left.", "Dix Hallpike"),
         ("HEART CENTER outpt clinic note, chest pain.", "outpt clinic"),
     ],
 )
