@@ -16,7 +16,7 @@ _SHADE = 0.45  # of the line's contrast: so far is a shade the line's own
 _FAINT = 0.5  # of the line's contrast
 _GAP = 1.3  # heights, as between neighbours in a chain
 _REACH = 12  # heights: a date and a time beyond a line that crosses
-_SMALLEST, _WIDEST = 0.45, 2.2  # heights, of a character and of characters that touch
+_SMALLEST, _WIDEST = 0.3, 2.2  # heights: small letters beside capitals; characters that touch
 
 
 def further(line: Line) -> NDArray[np.int64]:
