@@ -10,7 +10,7 @@ from node.features.table import FeatureTable
 from node.training import models
 from node.training.own_fit import fitted
 from node.training.own_part import OwnParts
-from privacy import descent, study_noise
+from privacy import descent, study_noise, walks
 from privacy.rng import SecureBits
 from protocols.study import Study
 from protocols.study_fields import MalformedStudy
@@ -162,18 +162,26 @@ def test_hospitals_fit_their_parts_at_the_end_and_send_what_they_send_without_th
     with Hospitals(tmp_path, 3) as network:
         fill_all(network, (40, 25, 10))
         network.approve(EARNED)
-        carried = descent.initial(EARNED)
+        carried = walks.initial(EARNED)
+        summed = study_noise.private_plan(EARNED, participants=3, tolerance=EARNED.sites.tolerance)
         for number in (1, 2):
             parts = [
                 OwnParts(hospital.home / "own_parts").load(EARNED, final=True) for hospital in network.all
             ]
             assert parts == [None] * 3
             replies = network.round(EARNED, carried, round=number)
-            assert len({reply.parameters_digest for reply in replies}) == 1, replies
-        assert {len(vector) for _, vector in network.hub.vectors} == {PLAIN.parameters}
+            walk = walks.begin(EARNED, carried)
+            for step in range(3):
+                sent = [vector for _, vector in network.hub.vectors[-9:][3 * step : 3 * step + 3]]
+                assert {len(vector) for vector in sent} == {PLAIN.parameters}
+                walk.apply(summed.decode(np.sum(sent, axis=0, dtype=np.uint64)))
+            carried = walk.carried
+            assert {reply.parameters_digest for reply in replies} == {descent.digest(carried)}
         for hospital in network.all:
             part = OwnParts(hospital.home / "own_parts").load(EARNED, final=True)
             assert part is not None
-            assert part.shape == (1,)
+            assert part == pytest.approx(
+                fitted(EARNED, walk.params, hospital.trainer._split(EARNED).training), abs=1e-9
+            )
             [event] = {e.event.times(1) for e in hospital.ledger.entries() if e.event is not None}
             assert event == study_noise.event(PLAIN, steps=1).times(1)
