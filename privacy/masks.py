@@ -33,7 +33,9 @@ LABELS = {8: "mask aes-256-ctr", 4: "mask aes-256-ctr 32"}  # of the keys of str
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
 MAX_WORDS = 2**31  # 16 GiB, twenty times 1e8 parameters; the counter of a stream has 128 bits
-CHUNK_WORDS = 2**14  # added at a time: 128 KiB of zeros, of mask and of vector stay in the cache of one core
+CHUNK_WORDS = (
+    2**17
+)  # added at a time: long enough that threads hand over the interpreter rarely, short for a cache
 _FIRST_COUNTER = bytes(16)  # every key is derived for one stream, so each begins at zero
 _ZEROS = bytes(WORD_BYTES * CHUNK_WORDS)
 

@@ -24,7 +24,7 @@ from privacy.rng import Words
 WORD_BYTES: Final = 8  # of the widest words
 _WIDEST = np.dtype("<u8")
 _HALF_BYTES = 4  # up to here words are added in half as many bytes: half the mask, half the memory
-_CHUNK_WORDS = 2**14  # of a long vector at a time: what is computed on the way stays in the cache
+_CHUNK_WORDS = 2**17  # of a long vector at a time: what is computed on the way stays in the cache
 
 
 def fewest_bytes(*, participants: int, largest: int) -> int:

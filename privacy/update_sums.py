@@ -23,7 +23,7 @@ from privacy.ring_words import fewest_bytes
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
 
-SCALE_BITS = 26  # rounding is 1e-8 of the largest update, far below any noise in it; 31 sites need 4 bytes
+SCALE_BITS = 26  # rounding is 1e-8 of the largest update, far below its noise; 31 sites need 4 bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_a_rate_of_one_takes_everybody_and_throws_no_coin() -> None:
 
 def test_a_contribution_is_the_sum_over_the_sample_and_nothing_of_the_sample_besides() -> None:
     start, whole = descent.initial(STUDY), table(80)
-    walk = walks.begin(STUDY, start)
+    walk = walks.begin(STUDY, walks.initial(STUDY))
     found = contribution(STUDY, walk, whole, site=Site(SeededBits(4)))
     sample = sampling.drawn(whole, rate=0.3, bits=SeededBits(4))
     assert 0 < len(sample) < 80

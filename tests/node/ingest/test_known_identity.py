@@ -18,9 +18,9 @@ from tests.node.made_facts import CLOCK, Hospital, hospital
 
 KEEP_NOTES = FactRules(notes=TextPolicy.REDACTED)
 # small letters, no title, a number without a label: nothing here looks like identity
-NOTE = "pt slept well. zorvane asked for tea; would like wimbrel better. qx81rt. bp 120/80, on metformin"
-SECRETS = ("zorvane", "wimbrel", "qx81rt")
-UNSEEN = ["zorvane"]  # by who does not know the patient
+NOTE = "pt slept well. given plorvine tea; would like wimbrel better. qx81rt. bp 120/80, on metformin"
+SECRETS = ("plorvine", "wimbrel", "qx81rt")
+UNSEEN = ["plorvine"]  # by who does not know the patient
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def patient(identifier: str = "p1") -> dict[str, object]:
         "id": identifier,
         "gender": "female",
         "birthDate": "1961-04-09",
-        "name": [{"family": "Zorvane", "given": ["Ilka"]}],
+        "name": [{"family": "Plorvine", "given": ["Ilka"]}],
         "address": [{"line": ["Wimbrel"], "city": "Ostrau"}],
         "identifier": [{"system": "urn:ward", "value": "QX-81-RT"}],
     }
@@ -78,7 +78,7 @@ def test_a_result_in_words_loses_what_the_records_say_of_its_patient(site: Hospi
         "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]},
         "subject": {"reference": "Patient/p1"},
         "effectiveDateTime": "2021-05-03T10:00:00Z",
-        "valueString": "zorvane tea: 3 cups, qx81rt",
+        "valueString": "plorvine tea: 3 cups, qx81rt",
     }
     other = {**said, "id": "o2", "subject": {"reference": "Patient/p2"}}
     stranger = {**patient("p2"), "name": [], "address": [], "identifier": []}
@@ -86,10 +86,10 @@ def test_a_result_in_words_loses_what_the_records_say_of_its_patient(site: Hospi
     take(site, write(tmp_path, "Patient.ndjson", patient(), stranger), rules=rules)
     take(site, write(tmp_path, "Observation.ndjson", said, other), rules=rules)
     texts = [str(row[0]) for row in site.rows("SELECT value_as_string FROM observation")]
-    known, unknown = sorted(texts, key=lambda text: "zorvane" in text)
+    known, unknown = sorted(texts, key=lambda text: "plorvine" in text)
     assert "3 cups" in known
     assert not any(secret in known for secret in SECRETS)
-    assert "zorvane" in unknown
+    assert "plorvine" in unknown
 
 
 def test_the_note_alone_does_not_show_who_it_is_about() -> None:
@@ -129,7 +129,7 @@ def test_the_header_of_an_hl7_message_says_who_its_document_is_about(site: Hospi
         (
             "MSH|^~\\&|A|B|C|D|20210503100000||MDM^T02|1|P|2.5",
             "EVN|T02|20210503100000",
-            "PID|1||QX81RT^^^H^MR||Zorvane^Ilka||19610409|F|||Wimbrel^^Ostrau",
+            "PID|1||QX81RT^^^H^MR||Plorvine^Ilka||19610409|F|||Wimbrel^^Ostrau",
             "PV1|1|I|W^1^1||||||||||||||||V1",
             "TXA|1|PN|TX|20210503100000||||||||D1||||||AU",
             f"OBX|1|TX|34109-9^Note^LN||{NOTE}||||||F",
@@ -179,7 +179,7 @@ def test_a_patient_who_withdraws_in_the_same_file_is_not_remembered(
 def test_the_vault_keeps_identity_sealed_bounded_and_for_one_patient_each(
     site: Hospital, tmp_path: Path
 ) -> None:
-    known = (Known(Category.NAME, "Ilka Zorvane"), Known(Category.PHONE, "0664 123"))
+    known = (Known(Category.NAME, "Ilka Plorvine"), Known(Category.PHONE, "0664 123"))
     site.vault.remember({"p1": known}, namespace="fhir")
     site.vault.remember({"p1": known[:1], "p2": ()}, namespace="fhir")
     assert site.vault.known_of(["p1", "p2", "p3"], namespace="fhir") == [known, (), ()]
@@ -190,7 +190,7 @@ def test_the_vault_keeps_identity_sealed_bounded_and_for_one_patient_each(
     assert kept[-1].value == "number-99"
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "vault" in path.name]
     assert files
-    assert not any(b"Zorvane" in content or b"number-" in content for content in files)
+    assert not any(b"Plorvine" in content or b"number-" in content for content in files)
 
 
 @pytest.mark.parametrize("damaged", [None, "x", 7, [7, None, "x"], [{"given": 3, "line": {}, "value": []}]])
@@ -203,4 +203,6 @@ def test_damaged_names_and_addresses_are_left_out(damaged: object) -> None:
 def test_what_stands_everywhere_is_not_looked_for() -> None:
     assert list(identity.known(Category.NAME, "Li")) == []
     assert list(identity.known(Category.ADDRESS, "x" * 500)) == []
-    assert [item.value for item in identity.of_names([{"text": "Dr. Ilka Zorvane"}])] == ["Dr. Ilka Zorvane"]
+    assert [item.value for item in identity.of_names([{"text": "Dr. Ilka Plorvine"}])] == [
+        "Dr. Ilka Plorvine"
+    ]
