@@ -130,6 +130,7 @@ class RunningNode:
             room=self.stream.room,
             layers=self._layers,
         )
+        self._rosters = asyncio.Lock()  # held while a roster is verified and written
         admission = Admission(
             roster=parts.roster,
             policy=self._policy,
@@ -227,6 +228,10 @@ class RunningNode:
 
     async def _handle(self, frame: pb.CoordinatorFrame) -> None:
         name = frame.WhichOneof("body") or ""
+        async with self._rosters:  # what comes behind a roster is judged by it, and stays in its order
+            if name == "roster":
+                await self._roster(frame.roster.roster_envelope)
+                return
         if name.startswith("sum_"):
             await self.sums.handle(frame)
             return
@@ -239,8 +244,6 @@ class RunningNode:
                 await self.answering.cancel(frame.cancel)
             case "study":
                 await self._study(frame.study)
-            case "roster":
-                await self._roster(frame.roster.roster_envelope)
             case "revoked":
                 self.revoked = True
                 log.warning("the coordinator says that this node is revoked")
