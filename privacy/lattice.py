@@ -328,6 +328,10 @@ class NoisePlan:
         """Return what a site sends of `vector`, with a fresh share of the noise. Raises: NotEncodable."""
         return self.to_send(self.encode(vector) + self.noise(bits=bits))
 
+    def contribution_of_rows(self, rows: NDArray[Any], *, bits: Bits) -> Words:
+        """Return what a site sends of a sum of per-patient rows, as `contribution`. Raises: NotEncodable."""
+        return self.to_send(self.encode_rows(rows) + self.noise(bits=bits))
+
     def decode(self, total: Words) -> Reals:
         """Return the sum of what sites sent, in the unit of the value. Raises: NotEncodable for a shape."""
         values = signed(total, dimension=self.dimension).astype(np.float64)

@@ -184,15 +184,6 @@ class RunningSum:
         return self._room
 
 
-def extended(words: NDArray[Any], *, width: int) -> Words:
-    """Read each word of a ring as a signed number of `width` bytes; return them as words of eight.
-
-    `words` may be written over. Raises: BadParameters.
-    """
-    check_width(width)
-    return _as_signed(words, width=width).astype(np.int64, copy=False).view(np.uint64)
-
-
 def _as_signed(words: NDArray[Any], *, width: int) -> NDArray[Any]:
     """Return words of a ring as signed numbers of `width` bytes, in place."""
     signed: NDArray[Any] = words.view(f"<i{words.itemsize}")

@@ -224,9 +224,8 @@ class _SiteGroup:
 
         assert self._look is not None
         found = [
-            self._look.to_send(
-                self._look.encode_rows(looked(self._study, params, site.split, own=site.own.values).added)
-                + self._look.noise(bits=self._bits)
+            self._look.contribution_of_rows(
+                looked(self._study, params, site.split, own=site.own.values).added, bits=self._bits
             )
             for site in self._sites.values()
         ]

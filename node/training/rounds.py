@@ -337,8 +337,7 @@ class Trainer:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
         study, round_ = current.study, current.request.round
         seen_here = validation.looked(study, walk.params, rows, own=own.values)
-        added = look.plan.encode_rows(seen_here.added)
-        vector = look.plan.to_send(added + look.plan.noise(bits=self._bits))
+        vector = look.plan.contribution_of_rows(seen_here.added, bits=self._bits)
         context = looks.step_context(current.request.plan_hash, round=round_, model=current.models.now)
         sending = self._send(
             current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes

@@ -7,6 +7,7 @@ import pytest
 
 from deid.notes import NoteFinder
 from sim.notes.documents import misread, misspelled, notes
+from tests.deid.gone import gone
 
 # spaCy, which presidio imports, imports its command line, whose typer uses names that click deprecates
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -15,14 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture(scope="module")
 def finder() -> NoteFinder:
     return NoteFinder.open()
-
-
-def gone(finder: NoteFinder, text: str) -> str:
-    """Return the text with what is found as underscores."""
-    letters = list(text)
-    for span in finder.find([text])[0]:
-        letters[span.start : span.end] = "_" * (span.end - span.start)
-    return "".join(letters)
 
 
 @pytest.mark.parametrize(

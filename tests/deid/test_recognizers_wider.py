@@ -6,6 +6,7 @@ import pytest
 
 from deid.notes import NoteFinder, NotePolicy
 from deid.spans import Category
+from tests.deid.gone import gone
 
 # spaCy, which presidio imports, imports its command line, whose typer uses names that click deprecates
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -19,14 +20,6 @@ def finder() -> NoteFinder:
 @pytest.fixture(scope="module")
 def spanish() -> NoteFinder:
     return NoteFinder.open("es")
-
-
-def gone(finder: NoteFinder, text: str) -> str:
-    """Return the text with what is found as underscores."""
-    letters = list(text)
-    for span in finder.find([text])[0]:
-        letters[span.start : span.end] = "_" * (span.end - span.start)
-    return "".join(letters)
 
 
 @pytest.mark.parametrize(

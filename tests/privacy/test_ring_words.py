@@ -5,20 +5,21 @@ import pytest
 
 from privacy.errors import BadParameters
 from privacy.lattice import NoisePlan
-from privacy.ring_words import add_packed, extended, fewest_bytes, packed, ring, unpacked
+from privacy.ring_words import RunningSum, add_packed, fewest_bytes, packed, put_signed, unpacked
 
 WIDTHS = range(1, 9)
 
 
 def read_back(values: list[int], *, width: int) -> int:
     """Return the sum of integers as it comes out of words of `width` bytes."""
-    total, wide = np.zeros(1, dtype=ring(width)), np.zeros(1, dtype=np.uint64)
+    total, wide, back = RunningSum(1, width=width), np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
     for value in values:
         data = packed(np.array([value % 2**64], dtype=np.uint64), width=width)
-        add_packed(total, data, width=width)
+        add_packed(total.words, data, width=width)
         wide += unpacked(data, width=width)
-    found = int(extended(total, width=width).view(np.int64)[0])
-    assert found == int(extended(wide, width=width).view(np.int64)[0]), "either ring gives the same"
+    found = int(total.signed().view(np.int64)[0])
+    put_signed(back, packed(wide, width=width), width=width)
+    assert found == int(back.view(np.int64)[0]), "added in 64 bits it is the same"
     return found
 
 
