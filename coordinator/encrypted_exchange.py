@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from coordinator.key_holder import KeyHolderDesk
 from privacy.encrypted_collector import EncryptedCollector
+from privacy.lanes import LaneVector
 from privacy.ring_vector import RingForm
 from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
@@ -111,7 +112,7 @@ class EncryptedExchange:
             await self._endorsed(step, state)
             opening = self._collector.opening(step)
             total = await self._key_holder.open(self._members.parameters.session_id, step, opening)
-            return StepTotal(total, opening.survivors)
+            return StepTotal(LaneVector(total, total.size).narrowed(), opening.survivors)
         except ValueError as error:
             log.warning("session %s step %d failed: %s", self._members.parameters.session_id, step, error)
             raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error

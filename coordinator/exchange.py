@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coordinator.bell import Bell
 from coordinator.broker import Broker
-from privacy.ring_words import WORD_BYTES, packed
+from privacy.lanes import LaneVector
 from privacy.secure_sum import SessionParameters
 from protocols.ids import NodeId, SessionId
 from protocols.pieces import pieces
@@ -23,27 +23,28 @@ REVEAL_DEADLINE_S = 15.0  # opening shares is milliseconds; a stream that is cut
 
 @dataclass(frozen=True, slots=True)
 class StepTotal:
-    """The sum of the contributors' inputs of one step, modulo 2^64. Its words travel in `width` bytes."""
+    """The sum of the contributors' inputs of one step, modulo 2^64."""
 
-    total: NDArray[np.uint64]
+    sum: LaneVector
     contributors: tuple[NodeId, ...]
-    width: int = WORD_BYTES
+
+    @property
+    def total(self) -> NDArray[np.uint64]:
+        """The numbers of the sum."""
+        return self.sum.signed()
 
     def results(self, session: SessionId, step: int) -> Iterator[pb.SumResult]:
         """Yield it as it crosses the wire, in pieces if it is long."""
-        for piece in pieces(len(self.total), width=self.width):
-            part = self.total[piece]
-            result = pb.SumResult(
+        for piece in pieces(self.sum.words.size):
+            yield pb.SumResult(
                 session_id=session.raw,
                 step=step,
-                total=packed(part, width=self.width),
+                total=self.sum.words[piece].tobytes(),
                 contributors=len(self.contributors),
+                offset=piece.start,
+                length=self.sum.length,
+                lanes=self.sum.lanes,
             )
-            if self.width != WORD_BYTES:
-                result.width = self.width
-            if len(part) != len(self.total):
-                result.offset, result.length = piece.start, len(self.total)
-            yield result
 
 
 class Withdrawn(Refused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.encrypted_exchange import EncryptedExchange
 from coordinator.exchange import Members, StepTotal
 from coordinator.masked_exchange import MaskedExchange
+from privacy.lanes import LaneVector
 from privacy.layered_sum import Layers
 from protocols.ids import NodeId
 from protocols.refusal import RefusalCode, Refused
@@ -57,7 +58,8 @@ class LayeredExchange:
         encrypted = await self._encrypted.total(step)
         both = self._members.enough(node for node in masked.contributors if node in encrypted.contributors)
         try:
-            return StepTotal(self._layers.joined(masked.total, encrypted.total), both)
+            joined = self._layers.joined(masked.total, encrypted.total)
+            return StepTotal(LaneVector(joined, joined.size).narrowed(), both)
         except ValueError as error:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
 

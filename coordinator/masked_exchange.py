@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coordinator.exchange import REVEAL_DEADLINE_S, Members, StepTotal
 from privacy.errors import UnopenedMask
-from privacy.ring_words import WORD_BYTES, unpacked, width_of
+from privacy.lanes import WORD_BYTES, LaneVector, words_for
 from privacy.secure_sum import SealedShares
 from privacy.sum_channel import verify_survivors
 from privacy.sum_collector import SumCollector
@@ -20,8 +19,6 @@ from protocols.ids import NodeId
 from protocols.pieces import PIECE_BYTES
 from protocols.refusal import RefusalCode
 from protocols.wire import fedtwin_pb2 as pb
-
-FEW_VALUES = 1_000  # totals of more travel in words as narrow as their numbers: they are no secret
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +113,7 @@ class MaskedExchange:
         for node, statement in state.agreements.items():
             announcement.agreements[str(node)] = statement
         members.send(state.survivors, pb.CoordinatorFrame(sum_survivors=announcement))
-        total = await self._opened_total(step, state)
-        return StepTotal(total, state.survivors, width_of(total) if len(total) > FEW_VALUES else WORD_BYTES)
+        return StepTotal(await self._opened_total(step, state), state.survivors)
 
     def close(self) -> None:
         """Drop what waits to be added."""
@@ -130,26 +126,20 @@ class MaskedExchange:
         state = self._step(sent.step)
         if state.closed:
             return  # late: a dropout of this step
-        data, width = sent.masked, sent.width or WORD_BYTES  # each look at a field of bytes copies it
-        length = sent.length or len(data) // width
-        if not 0 < len(data) <= PIECE_BYTES or not 0 < length <= self._most_values:
+        data = sent.masked  # each look at a field of bytes copies it
+        if not 0 < len(data) <= PIECE_BYTES or not 0 < sent.length <= self._most_values:
             raise ValueError("not a piece of a vector of this session")
-        last = sent.offset + len(data) // width == length
-        if sent.length and not last and len(data) != PIECE_BYTES // width * width:
+        step, context, lanes, length = sent.step, sent.context, sent.lanes, sent.length
+        words = words_for(length, lanes=lanes)
+        if len(data) != min(PIECE_BYTES, WORD_BYTES * (words - sent.offset)):
             raise ValueError("a piece that is not the last is a full one")
-        if not sent.length:
-            words = unpacked(data, width=width)
-            if self._collector.input(node, words, step=sent.step, context=sent.context, width=width):
+        if len(data) == WORD_BYTES * words:
+            vector = np.frombuffer(data, dtype="<u8").astype(np.uint64, copy=False)
+            if self._collector.input(node, vector, step=step, context=context, lanes=lanes, length=length):
                 state.sent.add(node)
             return
         if self._collector.piece(
-            node,
-            data,
-            step=sent.step,
-            context=sent.context,
-            width=width,
-            offset=sent.offset,
-            length=length,
+            node, data, step=step, context=context, lanes=lanes, length=length, offset=sent.offset
         ):
             task = asyncio.create_task(self._add(node, sent.step, state))
             state.adding.add(task)
@@ -200,7 +190,7 @@ class MaskedExchange:
         self._collector.reveal(node, shares, step=sent.step)
         state.revealed.add(node)
 
-    async def _opened_total(self, step: int, state: _Step) -> NDArray[np.uint64]:
+    async def _opened_total(self, step: int, state: _Step) -> LaneVector:
         """Wait until enough survivors have opened their shares, and for more if those do not fit."""
         members = self._members
         enough, refusal = members.parameters.threshold, RefusalCode.TOO_MANY_DROPOUTS
@@ -213,7 +203,7 @@ class MaskedExchange:
                 refusal=refusal,
             )
             try:
-                return await asyncio.to_thread(self._collector.total, step)
+                return await asyncio.to_thread(lambda: self._collector.opened(step).narrowed())
             except UnopenedMask:
                 log.warning(
                     "session %s step %d: shares do not fit, waiting for more",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from privacy.encrypted_party import EncryptedParty
 from privacy.errors import DoesNotFit
-from privacy.ring_words import WORD_BYTES
+from privacy.lanes import laid, words_for
 from privacy.sum_party import SumParty
 from protocols.ids import NodeId
 from protocols.pieces import pieces
@@ -24,7 +24,7 @@ from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 
 INLINE_VALUES = 4_096  # up to here masking takes less than handing it to a thread
-PREPARED_VALUES = 2**22  # of a mask that is held ahead: 32 MiB
+PREPARED_WORDS = 2**22  # of a mask that is held ahead: 32 MiB
 KEY_DEADLINE_S = 30.0  # for a step's key: it is asked for before the step is
 MAX_SHOWN_BYTES = 400 * 2**20  # ciphertexts of the others that a node is shown in one step
 MAX_CIPHERTEXT_BYTES = 240 * 2**20  # below the largest frame
@@ -54,18 +54,18 @@ class Exchange(Protocol):
     async def follow(self, body: object) -> bool:
         """Take a frame; return whether the session became ready by it. Raises: Refused, SecureSumError."""
 
-    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, lanes: int) -> None:
         """Do ahead what can be done ahead of a vector. Raises: SecureSumError."""
 
     async def keyed(self, step: int) -> None:
         """Wait until a vector for this step could be sent. Raises: Refused(DEADLINE)."""
 
     def inputs(
-        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, lanes: int
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the frames that carry a vector, hidden. The first uses the step up. Raises: SecureSumError.
 
-        Args: width: bytes of a word in which the sum does not wrap; of masked vectors only.
+        Args: lanes: how many numbers of a masked vector travel in a word (privacy.lanes).
         """
 
     async def reveal(self, body: object) -> Revealing | None:
@@ -124,31 +124,32 @@ class MaskedExchange:
             case _:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
 
-    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, lanes: int) -> None:
         """Compute the mask, unless it is so long that it is better made piece by piece."""
-        if length > PREPARED_VALUES:
-            return
-        await asyncio.to_thread(self._party.prepare, step=step, context=context, length=length, width=width)
+        words = words_for(length, lanes=lanes)
+        if words <= PREPARED_WORDS:
+            await asyncio.to_thread(self._party.prepare, step=step, context=context, length=words)
 
     async def keyed(self, step: int) -> None:
         """Nothing: every step's keys came with the shares."""
 
     async def inputs(
-        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, lanes: int
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the vector under its masks, piece by piece."""
-        masking = self._party.masking(step=step, context=context, length=len(vector), width=width)
-        for piece in pieces(len(vector), width=width):
-            part = vector[piece]
-            if len(part) <= INLINE_VALUES:
-                data = masking.packed(part)
-            else:
-                data = await asyncio.to_thread(masking.packed, part)
+        words = words_for(len(vector), lanes=lanes)
+        masking = self._party.masking(step=step, context=context, length=words)
+
+        def hidden(part: NDArray[np.uint64]) -> bytes:
+            masked = laid(part, lanes=lanes)
+            masking.lay_over(masked)
+            return masked.tobytes()
+
+        for piece in pieces(words):
+            part = vector[piece.start * lanes : piece.stop * lanes]
+            data = hidden(part) if len(part) <= INLINE_VALUES else await asyncio.to_thread(hidden, part)
             sent = pb.SumInput(session_id=self._id, step=step, context=context, masked=data)
-            if width != WORD_BYTES:
-                sent.width = width
-            if len(part) != len(vector):
-                sent.offset, sent.length = piece.start, len(vector)
+            sent.offset, sent.length, sent.lanes = piece.start, len(vector), lanes
             yield pb.NodeFrame(sum_input=sent)
 
     async def reveal(self, body: object) -> Revealing | None:
@@ -205,7 +206,7 @@ class EncryptedExchange:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         return False
 
-    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, lanes: int) -> None:
         """Nothing: a ciphertext is made of its vector."""
 
     async def keyed(self, step: int) -> None:
@@ -219,7 +220,7 @@ class EncryptedExchange:
             raise Refused(RefusalCode.DEADLINE) from error
 
     async def inputs(
-        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, lanes: int
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the commitment to the encrypted vector."""
         if not self.fits(len(vector)):

@@ -42,10 +42,10 @@ class LayeredExchange:
             case _:
                 return await self.masked.follow(body)
 
-    async def prepare(self, step: int, context: bytes, length: int, *, width: int) -> None:
+    async def prepare(self, step: int, context: bytes, length: int, *, lanes: int) -> None:
         """Compute the masks of what is masked."""
         masked = length - self.layers.encrypted if step < self.layers.steps else length
-        await self.masked.prepare(step, context, masked, width=width)
+        await self.masked.prepare(step, context, masked, lanes=lanes)
 
     async def keyed(self, step: int) -> None:
         """Wait for the step's key."""
@@ -53,15 +53,15 @@ class LayeredExchange:
             await self.encrypted.keyed(step)
 
     async def inputs(
-        self, step: int, context: bytes, vector: NDArray[np.uint64], *, width: int
+        self, step: int, context: bytes, vector: NDArray[np.uint64], *, lanes: int
     ) -> AsyncIterator[pb.NodeFrame]:
         """Yield the commitment to what is encrypted, then what is masked."""
         masked = vector
         if step < self.layers.steps:
             masked, encrypted = self.layers.split(vector)
-            async for frame in self.encrypted.inputs(step, context, encrypted, width=width):
+            async for frame in self.encrypted.inputs(step, context, encrypted, lanes=lanes):
                 yield frame
-        async for frame in self.masked.inputs(step, context, masked, width=width):
+        async for frame in self.masked.inputs(step, context, masked, lanes=lanes):
             yield frame
 
     async def reveal(self, body: object) -> Revealing | None:

@@ -19,14 +19,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
-from node.exchange import EncryptedExchange, Exchange, MaskedExchange
+from node.exchange import INLINE_VALUES, EncryptedExchange, Exchange, MaskedExchange
 from node.layered_exchange import LayeredExchange
 from privacy.encrypted_party import EncryptedParty
 from privacy.encrypted_sum import KeyHolder
 from privacy.encryption import MissingExtra, Scheme
 from privacy.errors import DoesNotFit, SecureSumError
+from privacy.lanes import WORD_BYTES, LaneVector, words_for
 from privacy.layered_sum import Layers
-from privacy.ring_words import WORD_BYTES, put_signed
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
 from privacy.sum_party import SumParty
@@ -84,11 +84,11 @@ class _Sent:
 
     values: int
     before_reveal: Callable[[], None] | None
-    total: asyncio.Future[NDArray[np.uint64]]
+    total: asyncio.Future[LaneVector]
     opened: set[str] = field(default_factory=set)  # what of its vector it has helped to open
-    arriving: NDArray[np.uint64] | None = None  # of a total that comes in pieces
-    arrived: int = 0  # words
-    width: int = 0  # bytes of its words
+    arriving: NDArray[np.uint64] | None = None  # words of a total that comes in pieces
+    arrived: int = 0
+    lanes: int = 0  # numbers in a word of it
 
 
 @dataclass
@@ -177,7 +177,7 @@ class SumSessions:
         return joined is not None and joined.ready.done()
 
     async def prepare(
-        self, session: SessionId, step: int, context: bytes, length: int, *, width: int = WORD_BYTES
+        self, session: SessionId, step: int, context: bytes, length: int, *, lanes: int = 1
     ) -> None:
         """Do ahead what can be done ahead of a step's vector, while the vector is being computed.
 
@@ -187,7 +187,7 @@ class SumSessions:
         joined = self._must_have(session)
         await asyncio.shield(joined.ready)
         try:
-            await joined.exchange.prepare(step, context, length, width=width)
+            await joined.exchange.prepare(step, context, length, lanes=lanes)
         except SecureSumError as error:
             raise Refused(error.code) from error
 
@@ -198,14 +198,14 @@ class SumSessions:
         context: bytes,
         vector: NDArray[np.uint64],
         *,
-        width: int = WORD_BYTES,
+        lanes: int = 1,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
         """Send `vector`, hidden, in pieces if it is long. What is paid for must be committed before.
 
         Args:
             context: 32 bytes naming what is summed; parties with another one do not add up.
-            width: bytes of a word in which no total wraps (NoisePlan.ring_bytes); all parties must agree.
+            lanes: numbers in a word, so that no total wraps (NoisePlan.lanes); all parties must agree.
             before_reveal: runs in a thread before this node helps to open the total, or not if it raises.
         Raises: Refused if the session is gone or the step was used.
         """
@@ -215,10 +215,10 @@ class SumSessions:
         async with joined.order:
             if self._joined.get(session) is not joined or step in joined.sent:
                 raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-            total: asyncio.Future[NDArray[np.uint64]] = asyncio.get_running_loop().create_future()
+            total: asyncio.Future[LaneVector] = asyncio.get_running_loop().create_future()
             total.add_done_callback(lambda done: done.cancelled() or done.exception())  # few wait for it
             joined.sent[step] = _Sent(len(vector), before_reveal, total)
-            frames = joined.exchange.inputs(step, context, vector, width=width)
+            frames = joined.exchange.inputs(step, context, vector, lanes=lanes)
             try:
                 first = await anext(frames)
             except DoesNotFit as error:
@@ -245,7 +245,9 @@ class SumSessions:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         try:
             async with asyncio.timeout(deadline_s):
-                return await asyncio.shield(sent.total)
+                found = await asyncio.shield(sent.total)
+                few = found.length <= INLINE_VALUES
+                return found.signed() if few else await asyncio.to_thread(found.signed)
         except TimeoutError as error:
             raise Refused(RefusalCode.DEADLINE) from error
 
@@ -412,20 +414,20 @@ class SumSessions:
 
     def _result(self, joined: _Joined, body: pb.SumResult) -> None:
         sent = joined.sent.get(body.step)
-        if sent is None or sent.total.done() or (sent.arrived and body.width != sent.width):
-            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        data, width = body.total, body.width or WORD_BYTES  # each look at a field of bytes copies it
-        sent.width = body.width
-        words, rest = divmod(len(data), width)
-        whole = body.length or words
-        if rest or whole != sent.values or body.offset != sent.arrived or words + body.offset > whole:
+        if sent is None or sent.total.done() or body.length != sent.values:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         if sent.arriving is None:
-            sent.arriving = np.empty(whole, dtype=np.uint64)
-        put_signed(sent.arriving[body.offset : body.offset + words], data, width=width)
-        sent.arrived += words
-        if sent.arrived == whole:
-            sent.total.set_result(sent.arriving)
+            sent.lanes = body.lanes
+            sent.arriving = np.empty(words_for(sent.values, lanes=sent.lanes), dtype=np.uint64)
+        data = body.total  # each look at a field of bytes copies it
+        words, rest = divmod(len(data), WORD_BYTES)
+        last = body.offset + words
+        if rest or body.lanes != sent.lanes or body.offset != sent.arrived or last > sent.arriving.size:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION)
+        sent.arriving[body.offset : last] = np.frombuffer(data, dtype="<u8")
+        sent.arrived = last
+        if last == sent.arriving.size:
+            sent.total.set_result(LaneVector(sent.arriving, sent.values, sent.lanes))
             sent.arriving = None
 
     # ---- ends ----

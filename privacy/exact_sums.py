@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.lattice import NotEncodable, check_contributors, check_sites, real_numbers, signed
-from privacy.ring_words import WORD_BYTES
 
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
@@ -58,9 +57,9 @@ class ExactSums:
             raise ValueError("values so large leave no room for fractions")
 
     @property
-    def ring_bytes(self) -> int:
-        """The bytes of a word."""
-        return WORD_BYTES
+    def lanes(self) -> int:
+        """How many numbers fit into a word."""
+        return 1
 
     @property
     def largest_contribution(self) -> int:

@@ -27,10 +27,12 @@ each with its own constant below:
    sums over shifted lattices, which these are), and q·ΣR(y) = Σy + nq/2 − Σρ. So a total is a post-processing
    of ρ drawn uniformly and a Gaussian around Σ values on a class named by them; by step 3, over q-fold
    integers, that is one of N(0, V − r²). No value is rounded before its noise is in: sensitivity stays as it
-   is in step 1. Each rounding adds q²/12 to a total's variance, 5e-9 of it at most.
+   is in step 1. Each rounding adds q²/12 to a total's variance, a
+   768th of a share's at most, and r² = 6q² a 682nd of the whole, at the coarsest q that is allowed: then the
+   σ of a total is 2^6·q and that of a share 2^3·q at least. q is finer where that takes no more room.
 5. No wrap. The samplers are bounded, so y lies within ±b with certainty, b = largest value on the lattice,
-   rounded up, + largest noise, and R(y) within ±R(b); the sum of n lies within ±n·R(b), and words of
-   `ring_bytes` bytes, 8 at most, hold every number in it (the proof is in privacy/ring_words.py).
+   rounded up, + largest noise, and R(y) within ±R(b); the sum of n lies within ±n·R(b), and `lanes` of them
+   fit into a word (the proof is in privacy/lanes.py).
 """
 
 from __future__ import annotations
@@ -47,14 +49,16 @@ from numpy.typing import NDArray
 from privacy import discrete_gaussian, norm_bound
 from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
 from privacy.inversion import Bits
-from privacy.ring_words import fewest_bytes
+from privacy.lanes import most_lanes
 
 Words = NDArray[np.uint64]
 Reals = NDArray[np.float64]
 
 COUNT_SHARE_SIGMA = 64  # variance ≥ 4096, far above the 4 below which sums of shares collapse; r² costs 0.1 %
 REAL_SHARE_SIGMA = 2**20  # rounding is then 1e-6 of the noise
-SENT_SHARE_BITS = 12  # a share's σ in what is sent of a real vector: at least 2^12 units, below 2^13
+SENT_SUM_BITS = 6  # the σ of a total in what is sent of a real vector: at least 2^6 units,
+SENT_SHARE_BITS = 3  # and that of a share at least 2^3,
+FINEST_SHARE_BITS = 12  # and up to 2^13 where they take no more room
 ROUNDING_SHARE = 2**-10  # rounding may raise a real vector's sensitivity, and so its noise, by this fraction
 MOST_EXTRA = Fraction(1, 4)  # a plan whose rounding and float error cost more noise than this is refused
 FLOAT_ERROR = 5 * 2.0**-53  # of patients × largest: two neighbouring sums, the products inside each, and a
@@ -127,8 +131,8 @@ def signed(total: Words, *, dimension: int) -> NDArray[np.int64]:
 class NoisePlan:
     """How a site turns its values into its masked-sum input. Build with `for_counts` or `for_reals`.
 
-    `scale_bits` and `cut_bits` depend on public parameters only, not on the tolerance: sites with different
-    tolerances add on the same lattice.
+    `scale_bits`, `cut_bits` and `lanes` depend on public parameters only, not on the tolerance: sites with
+    different tolerances add on the same lattice.
     """
 
     sigma: float
@@ -142,6 +146,7 @@ class NoisePlan:
     largest_norm: float = math.inf  # L2, of one site's vector before noise; nothing longer is encoded
     scale_bits: int = field(init=False)
     cut_bits: int = field(init=False)  # log2 of q
+    lanes: int = field(init=False)  # of a word: so many values travel in it, and no total wraps
     share_sigma: Fraction = field(init=False)
 
     def __post_init__(self) -> None:
@@ -154,7 +159,9 @@ class NoisePlan:
             raise ValueError("sites_per_patient must be at least 1")
         object.__setattr__(self, "scale_bits", self._scale_bits())
         object.__setattr__(self, "cut_bits", self._cut_bits())
-        object.__setattr__(self, "share_sigma", self._share_sigma())
+        object.__setattr__(self, "lanes", self._lanes(self.cut_bits))
+        honest = self.participants - self.tolerance
+        object.__setattr__(self, "share_sigma", self._sigma_of(honest, cut_bits=self.cut_bits))
         if self.participants * (self._largest() + 1) >= 2**63:
             raise ValueError("the sum could wrap modulo 2^64: fewer sites, smaller values or more noise")
         if self.distance > DISTANCE_PER_RELEASE:
@@ -231,11 +238,6 @@ class NoisePlan:
     def largest_contribution(self) -> int:
         """The largest absolute value of a coordinate of what one site sends."""
         return (self._largest() + self._half) >> self.cut_bits
-
-    @property
-    def ring_bytes(self) -> int:
-        """The bytes of a word in which no total of this plan wraps: what one value costs on the wire."""
-        return fewest_bytes(participants=self.participants, largest=self.largest_contribution + 1)
 
     @property
     def distance(self) -> float:
@@ -381,8 +383,20 @@ class NoisePlan:
         """Return how many bits of a noisy number are more than it needs."""
         if self.integral:
             return 0
-        _, exponent = math.frexp(math.ldexp(self._smallest_share(), self.scale_bits))
-        return exponent - 1 - SENT_SHARE_BITS
+        share, total = (self._log2_units(sigma) for sigma in (self._smallest_share(), self.sigma))
+        finest, coarsest = share - FINEST_SHARE_BITS, min(share - SENT_SHARE_BITS, total - SENT_SUM_BITS)
+        lanes = self._lanes(coarsest)
+        return next(cut for cut in range(finest, coarsest + 1) if self._lanes(cut) == lanes)
+
+    def _log2_units(self, sigma: float) -> int:
+        """Return log2 of a sigma in lattice units, rounded down."""
+        return math.frexp(math.ldexp(sigma, self.scale_bits))[1] - 1
+
+    def _lanes(self, cut_bits: int) -> int:
+        """Return how many values fit into a word if so many bits are cut off: with all noise on one site."""
+        noise = discrete_gaussian.largest(self._sigma_of(1, cut_bits=cut_bits))
+        sent = (math.ceil(Fraction(self.largest) * self.scale) + noise + (1 << cut_bits)) >> cut_bits
+        return most_lanes(participants=self.participants, largest=sent + 1)
 
     def _smallest_share(self) -> float:
         """Return the sigma of a share of tolerance 0, in the unit of the value."""
@@ -392,7 +406,8 @@ class NoisePlan:
         """Return the L2 norm of one lattice unit in each coordinate at each of a patient's sites."""
         return self.sites_per_patient * math.sqrt(self.dimension) * (1.0 + 1e-12)
 
-    def _share_sigma(self) -> Fraction:
+    def _sigma_of(self, honest: int, *, cut_bits: int) -> Fraction:
+        """Return the sigma of a share, on the lattice, of which `honest` ones make the noise."""
         on_lattice = Fraction(self.sigma) * self.scale
         if not self.integral:
             patients = Fraction(self.largest) * self.sites_per_patient / Fraction(self.sensitivity)
@@ -403,6 +418,6 @@ class NoisePlan:
                     "float64 sums over so many patients may move more than the noise can pay for"
                 )
             on_lattice *= 1 + extra
-        variance = (on_lattice**2 + KERNEL_VARIANCE * 4**self.cut_bits) / (self.participants - self.tolerance)
+        variance = (on_lattice**2 + KERNEL_VARIANCE * 4**cut_bits) / honest
         steps = math.isqrt(math.floor(variance * SIGMA_GRID**2)) + 1  # rounded up
         return Fraction(steps, SIGMA_GRID)

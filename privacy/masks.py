@@ -1,9 +1,8 @@
-"""Masks: AES-256 streams in counter mode read as words of a ring, and the seeds they are made from.
+"""Masks: AES-256 streams in counter mode read as words of 64 bits, and the seeds they are made from.
 
 Guarantee: without the seed a mask is indistinguishable from uniform words (AES-256 as a pseudorandom
-permutation, HKDF with SHA-256 as a key derivation), so a vector plus a mask modulo 2^64, or 2^32 (`ring` in
-privacy.ring_words), says nothing about the vector. A seed gives unrelated masks for different contexts and
-rings, and each key gives one stream.
+permutation, HKDF with SHA-256 as a key derivation), so a vector plus a mask modulo 2^64 says nothing about
+the vector. A seed gives unrelated masks for different contexts, and each key gives one stream.
 
 Blocks of a permutation never repeat, uniform ones may: that tells q blocks from uniform ones with an
 advantage of at most q²/2^129 (the PRP/PRF switching lemma), 2^-91 for a million words and 2^-69 for the
@@ -16,7 +15,6 @@ Source: FIPS 197 (AES), SP 800-38A (counter mode), RFC 5869 (HKDF).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -24,15 +22,15 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
-from numpy.typing import NDArray
 
 from privacy.errors import BadParameters
-from privacy.ring_words import WORD_BYTES, ring
+from privacy.lanes import WORD_BYTES
+from privacy.rng import Words
 
-LABELS = {8: "mask aes-256-ctr", 4: "mask aes-256-ctr 32"}  # of the keys of streams, by the bytes of a word
+LABEL = "mask aes-256-ctr"  # of the keys of streams
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
-MAX_WORDS = 2**31  # 16 GiB, twenty times 1e8 parameters; the counter of a stream has 128 bits
+MAX_WORDS = 2**31  # 16 GiB; the counter of a stream has 128 bits
 CHUNK_WORDS = (
     2**17
 )  # added at a time: long enough that threads hand over the interpreter rarely, short for a cache
@@ -54,39 +52,35 @@ def agree(secret: bytes, *, salt: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=SEED_BYTES, salt=salt, info=info).derive(secret)
 
 
-def scratch_for(words: int, *, width: int) -> NDArray[Any]:
-    """Return room for the mask of a chunk of a vector of so many words of `width` bytes."""
-    return np.empty(min(words, CHUNK_WORDS), dtype=ring(width))
+def scratch_for(words: int) -> Words:
+    """Return room for the mask of a chunk of a vector of so many words."""
+    return np.empty(min(words, CHUNK_WORDS), dtype=np.uint64)
 
 
 class MaskStream:
     """One mask, from its first word to its last, piece after piece: memory stays flat however long it is.
 
-    Args: width: bytes of a word of the sum; it names the ring.
     Raises: BadParameters for a seed or context of another size, or more than MAX_WORDS words.
     """
 
-    def __init__(
-        self, *, seed: bytes, context: bytes, width: int = WORD_BYTES, subtract: bool = False
-    ) -> None:
+    def __init__(self, *, seed: bytes, context: bytes, subtract: bool = False) -> None:
         if len(seed) != SEED_BYTES or len(context) != CONTEXT_BYTES:
             raise BadParameters(f"a seed has {SEED_BYTES} bytes and a context {CONTEXT_BYTES}")
-        self._ring = ring(width)
-        key = derive(seed, LABELS[self._ring.itemsize], context)
+        key = derive(seed, LABEL, context)
         self._stream = Cipher(AES(key), CTR(_FIRST_COUNTER)).encryptor()
         self._apply = np.subtract if subtract else np.add
         self._used = 0
 
-    def apply(self, words: NDArray[Any], *, scratch: NDArray[Any] | None = None) -> None:
-        """Add (or subtract) the mask's next words to `words`, which are of its ring, in place.
+    def apply(self, words: Words, *, scratch: Words | None = None) -> None:
+        """Add (or subtract) the mask's next words to `words`, in place.
 
         Args: scratch: from `scratch_for`, for streams that take turns over the same chunk.
-        Raises: BadParameters for words of another ring, or too many.
+        Raises: BadParameters for words of another type, or too many.
         """
         self._used += words.size
-        if self._used > MAX_WORDS or words.dtype != self._ring:
-            raise BadParameters(f"at most {MAX_WORDS} words, of the ring of the mask")
-        mask = scratch_for(words.size, width=words.itemsize) if scratch is None else scratch
+        if self._used > MAX_WORDS or words.dtype != np.uint64:
+            raise BadParameters(f"at most {MAX_WORDS} words, of uint64")
+        mask = scratch_for(words.size) if scratch is None else scratch
         data = mask.view(np.uint8).data
         for start in range(0, words.size, CHUNK_WORDS):
             part = words[start : start + CHUNK_WORDS]
@@ -97,9 +91,9 @@ class MaskStream:
         return "MaskStream(<hidden>)"
 
 
-def apply_all(streams: Sequence[MaskStream], words: NDArray[Any]) -> None:
+def apply_all(streams: Sequence[MaskStream], words: Words) -> None:
     """Add (or subtract) the next words of several masks to `words`, in place, chunk by chunk."""
-    scratch = scratch_for(words.size, width=words.itemsize)
+    scratch = scratch_for(words.size)
     for start in range(0, words.size, CHUNK_WORDS):
         chunk = words[start : start + CHUNK_WORDS]
         for stream in streams:
@@ -107,17 +101,17 @@ def apply_all(streams: Sequence[MaskStream], words: NDArray[Any]) -> None:
     scratch.fill(0)  # freed memory may stay with the process
 
 
-def add_mask(total: NDArray[Any], *, seed: bytes, context: bytes) -> None:
-    """Add the mask of `seed` and `context` to `total`, in its ring, in place.
+def add_mask(total: Words, *, seed: bytes, context: bytes) -> None:
+    """Add the mask of `seed` and `context` to `total`, in place.
 
     Raises: BadParameters for a seed or context of another size, or too long a vector.
     """
-    MaskStream(seed=seed, context=context, width=total.itemsize).apply(total)
+    MaskStream(seed=seed, context=context).apply(total)
 
 
-def subtract_mask(total: NDArray[Any], *, seed: bytes, context: bytes) -> None:
-    """Subtract the mask of `seed` and `context` from `total`, in its ring, in place.
+def subtract_mask(total: Words, *, seed: bytes, context: bytes) -> None:
+    """Subtract the mask of `seed` and `context` from `total`, in place.
 
     Raises: BadParameters for a seed or context of another size, or too long a vector.
     """
-    MaskStream(seed=seed, context=context, width=total.itemsize, subtract=True).apply(total)
+    MaskStream(seed=seed, context=context, subtract=True).apply(total)

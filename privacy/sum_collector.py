@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from privacy.errors import BadShares, OutOfOrder, ProtocolViolation, StepReused, TooFewReveals, UnopenedMask
+from privacy.lanes import WORD_BYTES, LaneVector
 from privacy.masks import MaskStream, apply_all
-from privacy.ring_words import WORD_BYTES, RunningSum, ring
 from privacy.rng import Words
 from privacy.secure_sum import SealedShares, SessionParameters, sealed_bytes, wrap_bytes
 from privacy.shamir import is_share, recover
@@ -42,7 +41,7 @@ class _Step:
     """One step: running sums by form until it is closed, then the reveals."""
 
     forms: dict[NodeId, Form] = field(default_factory=dict)
-    sums: dict[Form, RunningSum] = field(default_factory=dict)
+    sums: dict[Form, Words] = field(default_factory=dict)
     waiting: dict[NodeId, WaitingVector] = field(default_factory=dict)
     adding: Lock = field(default_factory=Lock)  # of what changes `forms` and `sums`
     form: Form | None = None
@@ -113,32 +112,43 @@ class SumCollector:
         return {sender: self._shares[sender].sealed[node] for sender in self._members if sender != node}
 
     def input(
-        self, node: NodeId, vector: Words, *, step: int, context: bytes, width: int = WORD_BYTES
+        self,
+        node: NodeId,
+        vector: Words,
+        *,
+        step: int,
+        context: bytes,
+        lanes: int = 1,
+        length: int | None = None,
     ) -> bool:
         """Take a party's masked vector and return whether it counts: it is its first and the step is open.
 
-        A vector of another length or context than most is left out at `close`, as if it had not come.
+        A vector of another length, context or number of lanes than most is left out at `close`, as if it had
+        not come. Args: length: in numbers, `lanes` of them to a word (privacy.lanes); None: all words full.
         Raises: ProtocolViolation, OutOfOrder.
         """
         state = self._open_to(node, step)
         if not isinstance(vector, np.ndarray) or vector.dtype != np.uint64 or vector.ndim != 1:
             raise ProtocolViolation("a masked vector is a one-dimensional array of uint64")
-        form = form_of(bytes(context), vector.size, width)
-        low = vector.astype(ring(width), copy=False)
-        return state is not None and self._add(state, node, form, lambda total: np.add(total, low, out=total))
+        form = form_of(bytes(context), vector.size * lanes if length is None else length, lanes)
+        if form.words != vector.size:
+            raise ProtocolViolation("another number of words than the numbers take")
+        return state is not None and self._add(
+            state, node, form, lambda total: np.add(total, vector, out=total)
+        )
 
     def piece(
-        self, node: NodeId, data: bytes, *, step: int, context: bytes, width: int, offset: int, length: int
+        self, node: NodeId, data: bytes, *, step: int, context: bytes, lanes: int, length: int, offset: int
     ) -> bool:
         """Take the next words of a party's masked vector; return whether the vector is whole now.
 
-        Then `add` puts it into the sum. Args: data: words of `width` bytes (privacy.ring_words.packed);
-        offset, length: in words. Raises: ProtocolViolation, OutOfOrder; a party that breaks off, or whose
-        pieces do not fit together, is a dropout.
+        Then `add` puts it into the sum. Args: data: words, least significant byte first; length: in numbers;
+        offset: in words. Raises: ProtocolViolation, OutOfOrder; a party that breaks off, or whose pieces do
+        not fit together, is a dropout.
         """
         state = self._open_to(node, step)
-        form = form_of(bytes(context), length, width)
-        if len(data) % width or not 0 < len(data) <= (length - offset) * width:
+        form = form_of(bytes(context), length, lanes)
+        if len(data) % WORD_BYTES or not 0 < len(data) <= (form.words - offset) * WORD_BYTES:
             raise ProtocolViolation("a piece is whole words of the vector")
         if state is None:
             return False
@@ -162,17 +172,15 @@ class SumCollector:
         self._forget(state, node)
         return counts
 
-    def _add(
-        self, state: _Step, node: NodeId, form: Form, put_into: Callable[[NDArray[Any]], object]
-    ) -> bool:
+    def _add(self, state: _Step, node: NodeId, form: Form, put_into: Callable[[Words], object]) -> bool:
         with state.adding:
             if state.survivors is not None or node in state.forms:
                 return False
             total = state.sums.get(form)
             if total is None:
-                total = state.sums[form] = RunningSum(form.length, width=form.width)
+                total = state.sums[form] = np.zeros(form.words, dtype=np.uint64)
             try:
-                put_into(total.words)
+                put_into(total)
             except BaseException:  # a file that cannot be read: half a vector is in, so there is no sum
                 state.sums.clear()
                 state.survivors = ()
@@ -273,9 +281,11 @@ class SumCollector:
     # ---- the total ----
 
     def total(self, step: int) -> Words:
-        """Return the sum of the survivors' vectors modulo 2^64. Once; a failed try may be repeated.
+        """Return the numbers of `opened`, each in a word of its own."""
+        return self.opened(step).signed()
 
-        Of words of fewer bytes, the signed sum that they stand for: exact if it fits their width.
+    def opened(self, step: int) -> LaneVector:
+        """Return the sum of the survivors' vectors modulo 2^64. Once; a failed try may be repeated.
 
         If shares are wrong, other sets of them are tried, so one liar among more than `threshold` reveals
         does no harm.
@@ -292,13 +302,13 @@ class SumCollector:
         self_seeds, pair_seeds = self._open(state, step)
         state.done = True
         total = state.sums.pop(state.form)
-        context, width = state.form.context, state.form.width
-        streams = [MaskStream(seed=seed, context=context, width=width, subtract=True) for seed in self_seeds]
+        context = state.form.context
+        streams = [MaskStream(seed=seed, context=context, subtract=True) for seed in self_seeds]
         for survivor, absent, seed in pair_seeds:
-            streams.append(MaskStream(seed=seed, context=context, width=width, subtract=survivor < absent))
-        apply_all(streams, total.words)
+            streams.append(MaskStream(seed=seed, context=context, subtract=survivor < absent))
+        apply_all(streams, total)
         state.revealed.clear()
-        return total.signed()
+        return LaneVector(total, state.form.length, state.form.lanes)
 
     def _open(self, state: _Step, step: int) -> tuple[list[bytes], list[tuple[NodeId, NodeId, bytes]]]:
         """Return the survivors' self seeds, and what nobody cancels: (survivor, absent, pair seed)."""

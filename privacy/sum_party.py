@@ -7,15 +7,13 @@ that a later look into the memory opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import Lock
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from numpy.typing import NDArray
 
 from privacy import shamir
 from privacy.errors import (
@@ -38,7 +36,6 @@ from privacy.masks import (
     apply_all,
     scratch_for,
 )
-from privacy.ring_words import WORD_BYTES, Packed, check_width, ring
 from privacy.rng import SecureBits, Words
 from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
 from privacy.shamir import SHARE_BYTES
@@ -57,11 +54,11 @@ from protocols.ids import NodeId
 class _Prepared:
     """A mask that was computed ahead, read from its beginning."""
 
-    def __init__(self, mask: NDArray[Any]) -> None:
+    def __init__(self, mask: Words) -> None:
         self._mask = mask
         self._used = 0
 
-    def apply(self, words: NDArray[Any], *, scratch: NDArray[Any] | None = None) -> None:
+    def apply(self, words: Words, *, scratch: Words | None = None) -> None:
         used = self._mask[self._used : self._used + words.size]
         words += used
         used.fill(0)  # freed memory may stay with the process
@@ -74,10 +71,9 @@ class Masking:
     It holds no more than a piece, however long the vector. Not from several threads at once.
     """
 
-    def __init__(self, streams: Sequence[MaskStream | _Prepared], *, length: int, width: int) -> None:
+    def __init__(self, streams: Sequence[MaskStream | _Prepared], *, length: int) -> None:
         self._streams = streams
         self._left = length
-        self._width = width
 
     @property
     def finished(self) -> bool:
@@ -86,31 +82,22 @@ class Masking:
 
     def over(self, part: Words) -> Words:
         """Return the vector's next words under the masks, in a new array. Raises: BadParameters."""
-        masked = np.empty(part.size, dtype=np.uint64)
-        for at, chunk in self._chunks(part):
-            masked[at : at + chunk.size] = chunk
+        _check_words(part)
+        masked = part.copy()
+        self.lay_over(masked)
         return masked
 
-    def packed(self, part: Words) -> bytes:
-        """Return the vector's next words under the masks, as they travel. Raises: BadParameters."""
-        packed = Packed(part.size, width=self._width)
-        for at, chunk in self._chunks(part):
-            packed.put(chunk, at=at)
-        return packed.data()
-
-    def _chunks(self, part: Words) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield where words begin and the words under all masks; written over when the next is asked for."""
+    def lay_over(self, part: Words) -> None:
+        """Add the masks to the vector's next words, in place. Raises: BadParameters."""
         _check_words(part)
         if not 1 <= part.size <= self._left:
             raise BadParameters("a piece lies within what is left of the vector")
         self._left -= part.size
-        words, scratch = (scratch_for(part.size, width=self._width) for _ in range(2))
+        scratch = scratch_for(part.size)
         for start in range(0, part.size, CHUNK_WORDS):  # all masks over what is in the cache, then the next
-            chunk = words[: min(CHUNK_WORDS, part.size - start)]
-            np.copyto(chunk, part[start : start + chunk.size], casting="unsafe")  # to take the low bytes
+            chunk = part[start : start + CHUNK_WORDS]
             for stream in self._streams:
                 stream.apply(chunk, scratch=scratch)
-            yield start, chunk
         scratch.fill(0)
         if self.finished:
             self._streams = ()
@@ -170,7 +157,7 @@ class SumParty:
         self._pair_seeds: dict[int, dict[NodeId, bytes]] = {}  # by step and peer, until masked
         self._held: dict[NodeId, bytearray] = {}  # the shares of all steps by owner, zeroed as revealed
         self._delivered = False
-        self._prepared: dict[int, tuple[bytes, NDArray[Any]]] = {}
+        self._prepared: dict[int, tuple[bytes, Words]] = {}
         self._masked: dict[int, Masking] = {}  # whose masks are used up, or about to be
         self._revealed: set[int] = set()
         self._agreed: dict[int, frozenset[NodeId]] = {}  # survivors by step, as signed
@@ -238,20 +225,19 @@ class SumParty:
             for absent in set(seeds) - set(self._held):
                 del seeds[absent]
 
-    def prepare(self, *, step: int, context: bytes, length: int, width: int = WORD_BYTES) -> None:
+    def prepare(self, *, step: int, context: bytes, length: int) -> None:
         """Compute the mask of a step ahead of its vector, while something else takes time.
 
         Raises: as `masked`.
         """
         self._must_be_open(step)
         self._check_form(length, context)
-        check_width(width)
         seeds = self._pair_seeds.get(step)
         self_seed = self._self_seeds.get(step)
         if seeds is None or self_seed is None:
             raise StepReused(step=step)
-        mask = np.zeros(length, dtype=ring(width))
-        apply_all(self._streams(self_seed, seeds, context=context, width=width), mask)
+        mask = np.zeros(length, dtype=np.uint64)
+        apply_all(self._streams(self_seed, seeds, context=context), mask)
         with self._lock:
             if step not in self._masked:
                 self._prepared[step] = (context, mask)
@@ -269,27 +255,25 @@ class SumParty:
         _check_words(vector)
         return self.masking(step=step, context=context, length=vector.size).over(vector)
 
-    def masking(self, *, step: int, context: bytes, length: int, width: int = WORD_BYTES) -> Masking:
+    def masking(self, *, step: int, context: bytes, length: int) -> Masking:
         """Return the masks of `step` for a vector that is sent in pieces. Once per step, as `masked`.
 
         Nothing is revealed of a step whose vector was not masked to its end: half a vector is none.
-        Args: width: bytes of a word that travel; masks of parties with another ring do not cancel.
         Raises: as `masked`.
         """
         self._must_be_open(step)
         self._check_form(length, context)
-        check_width(width)
         with self._lock:
             if step in self._masked:
                 raise StepReused(step=step)
             prepared = self._prepared.pop(step, None)
             self_seed, seeds = self._self_seeds.pop(step), self._pair_seeds.pop(step)
             streams: list[MaskStream] | list[_Prepared]
-            if prepared is not None and _is_for(prepared, context, length, width):
+            if prepared is not None and _is_for(prepared, context, length):
                 streams = [_Prepared(prepared[1])]
             else:
-                streams = self._streams(self_seed, seeds, context=context, width=width)
-            masking = self._masked[step] = Masking(streams, length=length, width=width)
+                streams = self._streams(self_seed, seeds, context=context)
+            masking = self._masked[step] = Masking(streams, length=length)
         return masking
 
     def agree(self, *, step: int, survivors: Collection[NodeId]) -> bytes:
@@ -396,11 +380,11 @@ class SumParty:
         return SealedShares(sealed=sealed, wraps=bytes(wraps))
 
     def _streams(
-        self, self_seed: bytes, pair_seeds: Mapping[NodeId, bytes], *, context: bytes, width: int
+        self, self_seed: bytes, pair_seeds: Mapping[NodeId, bytes], *, context: bytes
     ) -> list[MaskStream]:
-        own = MaskStream(seed=self_seed, context=context, width=width)
+        own = MaskStream(seed=self_seed, context=context)
         pairs = [
-            MaskStream(seed=seed, context=context, width=width, subtract=peer < self._me)
+            MaskStream(seed=seed, context=context, subtract=peer < self._me)
             for peer, seed in pair_seeds.items()
         ]
         return [own, *pairs]
@@ -425,10 +409,10 @@ class SumParty:
         return f"SumParty(<hidden>, {self._me} in {self.parameters.session_id})"
 
 
-def _is_for(prepared: tuple[bytes, NDArray[Any]], context: bytes, length: int, width: int) -> bool:
+def _is_for(prepared: tuple[bytes, Words], context: bytes, length: int) -> bool:
     """Return whether a mask that was computed ahead is the one that is needed."""
     ahead, mask = prepared
-    return ahead == context and mask.size == length and mask.dtype == ring(width)
+    return ahead == context and mask.size == length
 
 
 def _check_words(vector: Words) -> None:

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from numpy.typing import NDArray
+import numpy as np
 
 from privacy.errors import BadParameters, ProtocolViolation
+from privacy.lanes import WORD_BYTES, words_for
 from privacy.masks import CONTEXT_BYTES, MAX_WORDS
-from privacy.ring_words import WORD_BYTES, add_packed, check_width
+from privacy.rng import Words
 
 HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in a file
 
@@ -21,17 +22,21 @@ HELD_BYTES = 8 * 2**20  # of one party's pieces in memory; what is more waits in
 class Form:
     """What a vector says it is; only vectors of one form are summed. Raises: BadParameters.
 
-    Args: width: bytes of a word (privacy.ring_words); totals of narrower words come back as signed numbers.
+    Args: length: of the vector, in numbers; lanes: numbers in a word (privacy.lanes).
     """
 
     context: bytes
     length: int
-    width: int = WORD_BYTES
+    lanes: int = 1
 
     def __post_init__(self) -> None:
-        check_width(self.width)
-        if len(self.context) != CONTEXT_BYTES or not 1 <= self.length <= MAX_WORDS:
+        if len(self.context) != CONTEXT_BYTES or self.length < 1 or self.words > MAX_WORDS:
             raise BadParameters(f"a context of {CONTEXT_BYTES} bytes and 1 to {MAX_WORDS} words")
+
+    @property
+    def words(self) -> int:
+        """How many words the vector takes."""
+        return words_for(self.length, lanes=self.lanes)
 
 
 class WaitingVector:
@@ -56,13 +61,13 @@ class WaitingVector:
     @property
     def whole(self) -> bool:
         """Whether the last piece is here."""
-        return self.words == self.form.length
+        return self.words == self.form.words
 
     def take(self, data: bytes, *, offset: int) -> bool:
         """Keep the next piece; return whether it follows those before it, and is as long."""
-        words = len(data) // self.form.width
+        words = len(data) // WORD_BYTES
         self.piece_bytes = self.piece_bytes or len(data)
-        last = offset + words == self.form.length
+        last = offset + words == self.form.words
         if (
             offset != self.words
             or len(data) > self.piece_bytes
@@ -78,14 +83,14 @@ class WaitingVector:
             self.held.clear()
         return True
 
-    def add_to(self, total: NDArray[Any]) -> None:
+    def add_to(self, total: Words) -> None:
         """Add the whole vector, a piece at a time."""
-        at, width = 0, self.form.width
+        at = 0
         for data in self._in_order():
-            words = len(data) // width
-            add_packed(total[at : at + words], data, width=width)
-            at += words
-        if at != self.form.length:
+            piece = np.frombuffer(data, dtype="<u8")
+            total[at : at + piece.size] += piece
+            at += piece.size
+        if at != self.form.words:
             raise OSError("the file of a vector is not whole")
 
     def _in_order(self) -> Iterator[bytes]:
@@ -96,9 +101,9 @@ class WaitingVector:
         yield from self.held
 
 
-def form_of(context: bytes, length: int, width: int) -> Form:
+def form_of(context: bytes, length: int, lanes: int) -> Form:
     """Return what a vector says it is. Raises: ProtocolViolation."""
     try:
-        return Form(context, length, width)
+        return Form(context, length, lanes)
     except BadParameters as error:
         raise ProtocolViolation(str(error)) from error

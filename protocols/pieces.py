@@ -7,14 +7,12 @@ from collections.abc import Iterator
 PIECE_BYTES = 2**21  # half of what gRPC takes by default; a piece is masked or added in milliseconds
 
 
-def pieces(length: int, *, width: int) -> Iterator[slice]:
-    """Yield where each piece of a vector of `length` words begins and ends.
+def pieces(length: int) -> Iterator[slice]:
+    """Yield where each piece of a vector of `length` words, of eight bytes, begins and ends.
 
-    Args: width: bytes of a word.
-
-    >>> [(piece.start, piece.stop) for piece in pieces(600_000, width=8)]
+    >>> [(piece.start, piece.stop) for piece in pieces(600_000)]
     [(0, 262144), (262144, 524288), (524288, 600000)]
     """
-    words = PIECE_BYTES // width
+    words = PIECE_BYTES // 8
     for start in range(0, length, words):
         yield slice(start, min(start + words, length))

@@ -20,7 +20,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.ring_words import WORD_BYTES, put_signed
+from privacy.errors import BadParameters
+from privacy.lanes import WORD_BYTES, LaneVector, words_for
 from protocols.ids import NodeId, SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
@@ -185,23 +186,24 @@ class ArrivingTotal:
     def take(self, piece: pb.SumResult) -> RoundSum | None:
         """Return the total that this piece completes, if it does. Raises: Refused(PROTOCOL_VIOLATION)."""
         first = self._pieces[0] if self._pieces else piece
-        width = piece.width or WORD_BYTES
-        words, rest = divmod(len(piece.total), width)
-        length = piece.length or words
-        named = [(p.step, p.contributors, p.width, p.length) for p in (first, piece)]
+        words, rest = divmod(len(piece.total), WORD_BYTES)
+        named = [(p.step, p.contributors, p.length, p.lanes) for p in (first, piece)]
         if rest or not words or named[0] != named[1] or piece.offset != self._words:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
         self._pieces.append(piece)
         self._words += words
-        if self._words < length:
+        try:
+            missing = words_for(piece.length, lanes=piece.lanes) - self._words
+        except BadParameters as error:
+            raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
+        if missing > 0:
             return None
-        if self._words > length:
+        if missing < 0:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION)
-        total = np.empty(length, dtype=np.uint64)
-        for part in self._pieces:
-            put_signed(total[part.offset : part.offset + len(part.total) // width], part.total, width=width)
+        data = b"".join(part.total for part in self._pieces)
         self._pieces, self._words = [], 0
-        return RoundSum(piece.step, total, piece.contributors)
+        total = LaneVector(np.frombuffer(data, dtype="<u8").astype(np.uint64), piece.length, piece.lanes)
+        return RoundSum(piece.step, total.signed(), piece.contributors)
 
 
 def _code(text: str) -> RefusalCode:

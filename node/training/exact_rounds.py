@@ -158,9 +158,7 @@ class ExactRounds:
         def revealing() -> None:
             self.audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
 
-        return self.sums.send(
-            request.session_id, step, context, vector, width=vector.itemsize, before_reveal=revealing
-        )
+        return self.sums.send(request.session_id, step, context, vector, lanes=1, before_reveal=revealing)
 
 
 def _checked_session(study: Study, request: RoundRequest, session: OpenSession) -> ExactSums:

@@ -42,14 +42,14 @@ class Sums(Protocol):
         context: bytes,
         vector: Words,
         *,
-        width: int,
+        lanes: int,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
-        """Send `vector`, masked, in words of `width` bytes. Raises: Refused."""
+        """Send `vector`, masked, `lanes` numbers to a word. Raises: Refused."""
         ...
 
     async def prepare(
-        self, session: SessionId, step: int, context: bytes, length: int, *, width: int
+        self, session: SessionId, step: int, context: bytes, length: int, *, lanes: int
     ) -> None:
         """Do ahead what can be done ahead of a step's vector. Raises: Refused."""
         ...
@@ -80,9 +80,9 @@ class RoundSums:
         if not self.sums.is_open(session):
             raise Refused(RefusalCode.NOT_READY)
 
-    def prepare(self, session: SessionId, step: int, context: bytes, length: int, *, width: int) -> None:
+    def prepare(self, session: SessionId, step: int, context: bytes, length: int, *, lanes: int) -> None:
         """Have what can be done ahead of a step done meanwhile. If that fails, so will the step."""
-        self._in_loop(self.sums.prepare(session, step, context, length, width=width))
+        self._in_loop(self.sums.prepare(session, step, context, length, lanes=lanes))
 
     def send(
         self,
@@ -91,14 +91,14 @@ class RoundSums:
         context: bytes,
         vector: Words,
         *,
-        width: int,
+        lanes: int,
         before_reveal: Callable[[], None],
     ) -> Future[Words]:
         """Let a vector leave, masked; its total is for `total`. What it costs has to be committed before."""
 
         async def exchange() -> Words:
             await self.sums.contribute(
-                session, step, context, vector, width=width, before_reveal=before_reveal
+                session, step, context, vector, lanes=lanes, before_reveal=before_reveal
             )
             return await self.sums.result(session, step, deadline_s=self.deadline_s)
 

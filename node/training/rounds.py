@@ -48,6 +48,7 @@ from privacy.accountant import GaussianEvent, SampledGaussianEvent
 from privacy.budget import DEFAULT_DATASET, Account
 from privacy.descent import NotFinite
 from privacy.errors import SecureSumError
+from privacy.lanes import WORD_BYTES, words_for
 from privacy.lattice import NoisePlan, NotEncodable
 from privacy.ledger import BudgetExhausted, Ledger, Replayed
 from privacy.ledger_entries import Reservation
@@ -331,7 +332,7 @@ class Trainer:
         request, model = current.request, current.models.now
         context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
         plan = current.plan
-        self._sums.prepare(request.session_id, step, context, plan.dimension, width=plan.ring_bytes)
+        self._sums.prepare(request.session_id, step, context, plan.dimension, lanes=plan.lanes)
 
     def _take_look(self, current: _Round, look: _Look, walk: Walk, own: OwnPart, rows: Split) -> None:
         """Add to the fleet's sum over validation patients. The round stands, whatever becomes of the sum."""
@@ -340,7 +341,7 @@ class Trainer:
         vector = look.plan.contribution_of_rows(seen_here.added, bits=self._bits)
         context = looks.step_context(current.request.plan_hash, round=round_, model=current.models.now)
         sending = self._send(
-            current, look.reservation, walk.steps_done, context, vector, width=look.plan.ring_bytes
+            current, look.reservation, walk.steps_done, context, vector, lanes=look.plan.lanes
         )
         try:
             total = look.plan.decode(self._sums.total(sending))
@@ -388,8 +389,8 @@ class Trainer:
     def _send_step(self, current: _Round, step: int, vector: Words) -> Future[Words]:
         request, model = current.request, current.models.behind
         context = study_noise.step_context(request.plan_hash, round=request.round, step=step, model=model)
-        width, releases = current.plan.ring_bytes, study_releases.per_sum(current.study)
-        return self._send(current, current.reservation, step, context, vector, width=width, releases=releases)
+        lanes, releases = current.plan.lanes, study_releases.per_sum(current.study)
+        return self._send(current, current.reservation, step, context, vector, lanes=lanes, releases=releases)
 
     def _send(
         self,
@@ -399,7 +400,7 @@ class Trainer:
         context: bytes,
         vector: Words,
         *,
-        width: int,
+        lanes: int,
         releases: int = 1,
     ) -> Future[Words]:
         """Commit what one sum releases durably, then let its vector leave."""
@@ -414,7 +415,7 @@ class Trainer:
             session_id=request.session_id,
             step=step,
             count=releases,
-            bytes_sent=vector.size * width,  # next, or never if we stop here
+            bytes_sent=WORD_BYTES * words_for(vector.size, lanes=lanes),  # next, or never if we stop here
             ledger_seq=seq,
             ledger_head=head,
         )
@@ -424,7 +425,7 @@ class Trainer:
             self._audit.record(AuditEvent.SHARES_REVEALED, session_id=request.session_id, step=step)
 
         return self._sums.send(
-            request.session_id, step, context, vector, width=width, before_reveal=revealing
+            request.session_id, step, context, vector, lanes=lanes, before_reveal=revealing
         )
 
 

@@ -300,22 +300,22 @@ class SumDeliver(_message.Message):
     def __init__(self, session_id: _Optional[bytes] = ..., sealed: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class SumInput(_message.Message):
-    __slots__ = ("session_id", "step", "context", "masked", "offset", "length", "width")
+    __slots__ = ("session_id", "step", "context", "masked", "offset", "length", "lanes")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     MASKED_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
-    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     step: int
     context: bytes
     masked: bytes
     offset: int
     length: int
-    width: int
-    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., context: _Optional[bytes] = ..., masked: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
+    lanes: int
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., context: _Optional[bytes] = ..., masked: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., lanes: _Optional[int] = ...) -> None: ...
 
 class SumAgree(_message.Message):
     __slots__ = ("session_id", "step", "survivors")
@@ -374,22 +374,22 @@ class SumReveal(_message.Message):
     def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., shares: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class SumResult(_message.Message):
-    __slots__ = ("session_id", "step", "total", "contributors", "offset", "length", "width")
+    __slots__ = ("session_id", "step", "total", "contributors", "offset", "length", "lanes")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
-    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     step: int
     total: bytes
     contributors: int
     offset: int
     length: int
-    width: int
-    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., contributors: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
+    lanes: int
+    def __init__(self, session_id: _Optional[bytes] = ..., step: _Optional[int] = ..., total: _Optional[bytes] = ..., contributors: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., lanes: _Optional[int] = ...) -> None: ...
 
 class SumWithdraw(_message.Message):
     __slots__ = ("session_id", "refusal")

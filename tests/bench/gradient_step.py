@@ -29,6 +29,7 @@ from node.training.gradient import clipped_sums
 from node.training.round_sums import Sums
 from node.training.rounds import Trainer
 from privacy import study_noise, walks
+from privacy.lanes import laid
 from privacy.long_vectors import ready_for_long_vectors
 from privacy.secure_sum import SessionParameters, threshold_for
 from protocols import proposal
@@ -40,6 +41,7 @@ from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.bench.figure import Figure
 from tests.network.consortium import CLOCK, PROJECT, Consortium, until
+from tests.network.totals import numbers_of
 from tests.protocols.study_forms import study_form
 
 SITES = 8
@@ -228,7 +230,7 @@ class PlainNode(RunningNode):
             result = frame.sum_result
             waiting = self.totals.get((result.session_id, result.step))
             if frame.WhichOneof("body") == "sum_result" and waiting is not None:
-                waiting.set_result(np.frombuffer(result.total, dtype="<u8"))
+                waiting.set_result(numbers_of(result))
             else:
                 await heard(frame)
 
@@ -256,16 +258,19 @@ class PlainSums:
         context: bytes,
         vector: NDArray[np.uint64],
         *,
-        width: int,
+        lanes: int,
         before_reveal: Callable[[], None] | None = None,
     ) -> None:
         """Send the vector as it is."""
         self._node.totals[session.raw, step] = asyncio.get_running_loop().create_future()
-        data = vector.astype("<u8", copy=False).tobytes()
+        data = laid(vector, lanes=lanes).tobytes()
         sent = pb.SumInput(session_id=session.raw, step=step, context=context, masked=data)
+        sent.length, sent.lanes = vector.size, lanes
         self._node.send(pb.NodeFrame(sum_input=sent))
 
-    async def prepare(self, session: SessionId, step: int, context: bytes, length: int) -> None:
+    async def prepare(
+        self, session: SessionId, step: int, context: bytes, length: int, *, lanes: int
+    ) -> None:
         """Nothing: there are no masks."""
 
     async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
@@ -303,4 +308,5 @@ class PlainAdder:
             total = np.sum(inputs, axis=0, dtype=np.uint64).astype("<u8").tobytes()
             self.arrivals.append(time.perf_counter())
             result = pb.SumResult(session_id=sent.session_id, step=sent.step, total=total, contributors=SITES)
+            result.length, result.lanes = sent.length, sent.lanes
             self.broker.send_all(self.broker.connected(), pb.CoordinatorFrame(sum_result=result))

@@ -6,7 +6,8 @@ seen eight times over. `masked` has all of it in its time; `masked_ahead` has ma
 site can while it computes its gradient. Plaintext and masked steps alternate, from each site's vector of
 float64 to the total in float64 at every site. "Plaintext" sends float32, unmasked, in the same pieces over
 the same streams; the coordinator adds them as they come. Under masks the values cross as integers on the
-plan's lattice, in as many bytes as the plan needs. Noise is left out: that is what privacy costs.
+plan's lattice, as many in a word of 64 bits as the plan's totals leave room for. Noise is
+left out: that is what privacy costs.
 
 CKKS is measured without the wire, as in `tests.bench.encrypted`: processor time, and bytes of one site.
 """
@@ -28,10 +29,11 @@ import numpy as np
 
 from coordinator.server import Serving
 from node.running import Parts, RunningNode
+from privacy.lanes import laid, words_for
 from privacy.lattice import NoisePlan
 from privacy.long_vectors import ready_for_long_vectors
 from protocols.ids import NodeId, SessionId
-from protocols.pieces import pieces
+from protocols.pieces import PIECE_BYTES, pieces
 from protocols.wire import fedtwin_pb2 as pb
 from tests.bench.encrypted import _encrypted
 from tests.bench.figure import Figure
@@ -43,6 +45,7 @@ PARAMETERS = 1_000_000
 GOAL_WALL, GOAL_BYTES = 1.5, 2.1  # of the plaintext
 LARGE = 100_000_000
 LARGE_SITES = 3
+MOST = np.uint64(100_003)  # so far the numbers of a long vector go up; six times it fit into 21 bits
 PLAIN_BYTES = 4  # float32
 CONTEXT = bytes(32)
 
@@ -161,13 +164,20 @@ class CountingNode(RunningNode):
         self.plain_total = np.empty(vector.size)
         self.plain_done.clear()
         data = vector.astype("<f4")
-        for piece in pieces(vector.size, width=PLAIN_BYTES):
+        for piece in _plain_pieces(vector.size):
             await self.stream.room()
             sent = pb.SumInput(session_id=session, context=CONTEXT, masked=data[piece].tobytes())
-            sent.offset, sent.length, sent.width = piece.start, vector.size, PLAIN_BYTES
+            sent.offset, sent.length = piece.start, vector.size
             self.send(pb.NodeFrame(sum_input=sent))
         await self.plain_done.wait()
         return self.plain_total
+
+
+def _plain_pieces(values: int) -> Iterator[slice]:
+    """Yield pieces of as many bytes as masked vectors travel in."""
+    size = PIECE_BYTES // PLAIN_BYTES
+    for start in range(0, values, size):
+        yield slice(start, min(start + size, values))
 
 
 @dataclass
@@ -205,21 +215,23 @@ class PlainAdder:
         """Send the total to all, once it is whole."""
         await self.done.wait()
         nodes = self.broker.connected()
-        for piece in pieces(self.total.size, width=PLAIN_BYTES):
+        for piece in _plain_pieces(self.total.size):
             result = pb.SumResult(session_id=self.session, total=self.total[piece].tobytes())
-            result.offset, result.length, result.width = piece.start, self.total.size, PLAIN_BYTES
+            result.offset, result.length = piece.start, self.total.size
             await self.broker.room(nodes)
             self.broker.send_all(nodes, pb.CoordinatorFrame(sum_result=result))
 
 
 @contextlib.asynccontextmanager
-async def _running(folder: Path) -> AsyncIterator[tuple[Serving, list[CountingNode], PlainAdder]]:
-    consortium = Consortium(folder, sites=SITES)
+async def _running(
+    folder: Path, *, sites: int = SITES
+) -> AsyncIterator[tuple[Serving, list[CountingNode], PlainAdder]]:
+    consortium = Consortium(folder, sites=sites)
     consortium.found()
     async with consortium.coordinator() as serving:
         await consortium.enrol_all()
         async with consortium.nodes(make=CountingNode) as nodes:
-            await until(lambda: len(serving.broker.connected()) == SITES)
+            await until(lambda: len(serving.broker.connected()) == sites)
             adder = PlainAdder(serving.broker)
             serving.broker.listen(adder)
             yield serving, nodes, adder  # type: ignore[misc]  # CountingNode is what `make` makes
@@ -245,7 +257,7 @@ async def _measured(folder: Path, *, values: int, repeats: int) -> dict[str, Cos
         async def masked(step: int) -> list[np.ndarray]:
             async def one(each: CountingNode, vector: np.ndarray) -> np.ndarray:
                 words = await asyncio.to_thread(lambda: plan.to_send(plan.encode(vector)))
-                await each.sums.contribute(session.id, step, CONTEXT, words, width=plan.ring_bytes)
+                await each.sums.contribute(session.id, step, CONTEXT, words, lanes=plan.lanes)
                 total = await each.sums.result(session.id, step)
                 return await asyncio.to_thread(plan.decode, total)
 
@@ -267,7 +279,7 @@ async def _measured(folder: Path, *, values: int, repeats: int) -> dict[str, Cos
             await _timed(nodes, expected, found["masked"], masked, step=session.take_step(), kept=kept)
             step = session.take_step()
             for each in nodes:
-                await each.sums.prepare(session.id, step, CONTEXT, values, width=plan.ring_bytes)
+                await each.sums.prepare(session.id, step, CONTEXT, values, lanes=plan.lanes)
             await _timed(nodes, expected, found["masked_ahead"], masked, step=step, kept=kept)
         session.close()
     if found["masked"].error > SITES * 2.0 ** (plan.cut_bits - plan.scale_bits):
@@ -316,51 +328,99 @@ def _ckks(*, values: int, sites: int, plain: Cost) -> Iterator[Figure]:
 
 
 def _large(*, values: int) -> Iterator[Figure]:
-    """Yield time and memory of a long sum, in a process of its own whose peak is its own."""
-    command = [
-        sys.executable,
-        "-c",
-        f"from tests.bench import secure_aggregation as b; b.add_large({values})",
-    ]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    """Yield time and memory of a long sum, in processes of its own whose peaks are their own."""
+    found, wired = (
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", f"from tests.bench import secure_aggregation as b; b.{run}({values})"],
+                check=True,
+                capture_output=True,
+            ).stdout
+        )
+        for run in ("add_large", "send_large")
+    )
     label = f"secure_aggregation.{values}x{LARGE_SITES}.masked"
     yield Figure(f"{label}.wall", found["wall_s"], "s, all parties and the collector in one thread")
-    yield Figure(f"{label}.bytes", found["width"], "bytes a parameter, up", 4, "plaintext float32")
+    yield Figure(f"{label}.bytes", round(found["bytes"], 2), "bytes a parameter, up", 4, "plaintext float32")
     yield Figure(
         f"{label}.memory",
         found["grown_mb"],
         "MiB that VmHWM grew, collector and parties",
         round(8 * values / 2**20),
-        "one running sum of 8 bytes a parameter",
+        "numbers of 8 bytes a parameter",
     )
+    yield Figure(f"{label}.wire.wall", wired["wall_s"], "s, all sites and the coordinator in one process")
+    yield Figure(f"{label}.wire.memory", wired["grown_mb"], "MiB, of all of them: each holds its own numbers")
+
+
+def send_large(values: int) -> None:
+    """Add one vector as often as there are sites, over the wire, from encoding to decoding; print JSON."""
+    ready_for_long_vectors()
+    with tempfile.TemporaryDirectory(prefix="fedtwin-bench-") as folder:
+        found = asyncio.run(_sent(Path(folder), values=values))
+    sys.stdout.write(json.dumps(found))
+
+
+async def _sent(folder: Path, *, values: int) -> dict[str, float]:
+    plan = plan_for(values=values, sites=LARGE_SITES)
+    vector = np.random.default_rng(1).uniform(-16.0, 16.0, values)
+    async with _running(folder, sites=LARGE_SITES) as (serving, nodes, _):
+        session = await serving.sums.open(
+            serving.broker.connected(), steps=1, purpose="questions", tolerance=1, most_values=values
+        )
+        for each in nodes:
+            await each.sums.opened(session.id)
+            each.counting = False
+        step, before, began = session.take_step(), _peak_mb(), time.perf_counter()
+
+        async def one(each: CountingNode) -> float:
+            words = await asyncio.to_thread(lambda: plan.to_send(plan.encode(vector)))
+            await each.sums.contribute(session.id, step, CONTEXT, words, lanes=plan.lanes)
+            del words
+            total = await each.sums.result(session.id, step, deadline_s=300)
+            found = await asyncio.to_thread(plan.decode, total)
+            return float(np.abs(found - LARGE_SITES * vector).max())
+
+        adding = [asyncio.create_task(one(each)) for each in nodes]
+        await session.step(step, deadline_s=300, broadcast=True)
+        error = max(await asyncio.gather(*adding))
+        taken = time.perf_counter() - began
+        session.close()
+    if error > LARGE_SITES * 2.0 ** (plan.cut_bits - plan.scale_bits):
+        raise AssertionError("the total is not the sum")
+    return {"wall_s": round(taken, 1), "grown_mb": round(_peak_mb() - before)}
 
 
 def add_large(values: int) -> None:
     """Add vectors that nobody holds as a whole, a piece at a time from first to last; print JSON."""
     plan = plan_for(values=values, sites=LARGE_SITES)
-    network, width = SumNetwork(LARGE_SITES, colluders=0).open(), plan.ring_bytes
+    network, lanes = SumNetwork(LARGE_SITES, colluders=0).open(), plan.lanes
+    words = words_for(values, lanes=lanes)
     before, began = _peak_mb(), time.perf_counter()
     for index in range(LARGE_SITES):
-        masking = network.parties[index].masking(step=0, context=CONTEXT, length=values, width=width)
-        for piece in pieces(values, width=width):
-            words = np.arange(piece.start, piece.stop, dtype=np.uint64) * np.uint64(index + 1)
+        masking = network.parties[index].masking(step=0, context=CONTEXT, length=words)
+        for piece in pieces(words):
+            numbers = np.arange(piece.start * lanes, min(piece.stop * lanes, values), dtype=np.uint64)
+            part = laid(numbers % MOST * np.uint64(index + 1), lanes=lanes)
+            masking.lay_over(part)
             network.collector.piece(
                 node(index),
-                masking.packed(words),
+                part.tobytes(),
                 step=0,
                 context=CONTEXT,
-                width=width,
+                lanes=lanes,
                 offset=piece.start,
                 length=values,
             )
         if not network.collector.add(node(index), step=0):
             raise AssertionError("the vector is not in the sum")
-    total = network.run({})
+    network.open_masks()
+    total = network.collector.opened(0)
     taken = time.perf_counter() - began
-    seen = values // 1000
-    if not np.array_equal(total[::seen], 6 * np.arange(0, values, seen, dtype=np.uint64)):
+    grown = round(_peak_mb() - before)
+    if not np.array_equal(total.signed(), 6 * (np.arange(values, dtype=np.uint64) % MOST)):
         raise AssertionError("the total is not the sum")
-    found = {"wall_s": round(taken, 2), "grown_mb": round(_peak_mb() - before), "width": width}
+    found = {"wall_s": round(taken, 2), "grown_mb": grown, "bytes": 8 / lanes}
     sys.stdout.write(json.dumps(found))
 
 

@@ -23,12 +23,14 @@ from cryptography.x509.oid import NameOID
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from coordinator.exchange import StepTotal
 from coordinator.flower.deployment import FlowerDeployment
 from coordinator.flower.training_desk import StartedRun, TrainingDesk
 from node.flower.client_app import Trainer, make_client_app
 from node.flower.supernode import SuperNode
 from privacy import walks
 from privacy.descent import digest
+from privacy.lanes import LaneVector
 from privacy.rng import SecureBits
 from privacy.study_noise import noise_plan
 from protocols.clock import SystemClock
@@ -116,11 +118,8 @@ class OpenSums(rpc.ResearchServicer):
             except Refused as refused:
                 yield pb.RoundEvent(refusal=refused.code.value)
                 return
-            data = total.astype("<u8").tobytes()
-            found = pb.SumResult(
-                session_id=session_id.raw, step=step, total=data, contributors=len(session.participants)
-            )
-            yield pb.RoundEvent(sum=found)
+            whole = StepTotal(LaneVector(total, total.size), session.participants)
+            yield from (pb.RoundEvent(sum=found) for found in whole.results(session_id, step))
 
     def contribute(self, session_id: SessionId, step: int, node: NodeId, vector: NDArray[np.uint64]) -> None:
         with self._changed:

@@ -14,6 +14,7 @@ from node.key_holder import trust
 from node.running import RunningNode
 from privacy import layered_sum, study_noise
 from privacy.encryption import SCHEMES
+from privacy.lanes import words_for
 from privacy.walks import vector_length
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
@@ -22,6 +23,7 @@ from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.network.consortium import CLOCK, Consortium, until
 from tests.network.test_rounds_over_the_wire import propose
+from tests.network.totals import numbers_of
 from tests.protocols.study_forms import study_form
 
 SITES = 4
@@ -72,7 +74,7 @@ async def add(node: RunningNode, study: Study, session: SessionId, site: int) ->
     for step in range(opened.parameters.steps):
         context = study_noise.step_context(study.plan_hash(), round=1, step=step, model=MODEL)
         given = vector(study, site, step)
-        await node.sums.contribute(session, step, context, given, width=noise.ring_bytes)
+        await node.sums.contribute(session, step, context, given, lanes=noise.lanes)
         totals.append(await node.sums.result(session, step))
     return totals
 
@@ -109,12 +111,13 @@ def test_a_round_adds_up_both_parts_and_no_layer_crosses_as_it_should_not(
                     [vector(study, site, step) for site in range(SITES)], axis=0, dtype=np.uint64
                 )
                 assert event.sum.contributors == SITES
-                np.testing.assert_array_equal(np.frombuffer(event.sum.total, dtype="<u8"), expected)
+                np.testing.assert_array_equal(numbers_of(event.sum), expected)
                 for mine in totals:
                     np.testing.assert_array_equal(mine[step], expected)
-            width = study_noise.noise_plan(study, participants=SITES, tolerance=1).ring_bytes
+            lanes = study_noise.noise_plan(study, participants=SITES, tolerance=1).lanes
+            masked_words = words_for(vector_length(study) - layers.encrypted, lanes=lanes)
             masked = [frame.sum_input.masked for frame in frames if frame.HasField("sum_input")]
-            assert {len(data) for data in masked} == {width * (vector_length(study) - layers.encrypted)}
+            assert {len(data) for data in masked} == {8 * masked_words}
             shown = [f.sum_ciphertext.ciphertext for f in frames if f.HasField("sum_ciphertext")]
             assert {len(data) for data in shown} == {SCHEMES[scheme].form.ciphertext_bytes(layers.encrypted)}
             assert len(masked) == len(shown) == SITES * steps
@@ -147,7 +150,7 @@ def test_a_site_lost_in_a_step_is_a_dropout_of_both_parts(consortium: Consortium
                     event = await anext(events)
                 assert event.sum.contributors == 3
                 expected = np.sum([vector(study, site, 0) for site in range(3)], axis=0, dtype=np.uint64)
-                np.testing.assert_array_equal(np.frombuffer(event.sum.total, dtype="<u8"), expected)
+                np.testing.assert_array_equal(numbers_of(event.sum), expected)
 
     asyncio.run(story())
 

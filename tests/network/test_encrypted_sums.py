@@ -28,6 +28,7 @@ from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.network.consortium import CLOCK, Consortium, until
 from tests.network.test_rounds_over_the_wire import add, plan, propose
+from tests.network.totals import numbers_of
 from tests.privacy.seeded_bits import SeededBits
 
 SITES = 3
@@ -124,7 +125,7 @@ def test_a_round_of_training_gives_every_site_and_the_lead_the_same_totals(
                 assert [found.WhichOneof("body") for found in sums] == ["sum"] * 3, sums
                 for found in sums:
                     assert found.sum.contributors == SITES
-                    assert set(np.frombuffer(found.sum.total, dtype="<u8")) == {111}
+                    assert set(numbers_of(found.sum)) == {111}
                 for totals in await asyncio.gather(*adding):
                     assert all(set(total) == {111} for total in totals)
 

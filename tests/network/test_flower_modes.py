@@ -20,6 +20,7 @@ from node.running import RunningNode
 from node.training.own_part import OwnParts
 from privacy import layered_sum, study_noise, study_releases
 from privacy.encryption import SCHEMES
+from privacy.lanes import words_for
 from protocols.study import Study
 from protocols.wire import fedtwin_pb2 as pb
 from tests.network.consortium import CLOCK, Consortium, until
@@ -115,7 +116,7 @@ def test_local_training_and_encrypted_layers_through_flower(tmp_path: Path) -> N
                 assert np.isfinite(model.parameters).all()
                 layers = layered_sum.of(plan)
                 assert layers is not None
-                width = study_noise.noise_plan(plan, participants=SITES, tolerance=1).ring_bytes
+                lanes = study_noise.noise_plan(plan, participants=SITES, tolerance=1).lanes
                 masked = [len(frame.sum_input.masked) for frame in frames if frame.HasField("sum_input")]
                 form = SCHEMES[plan.aggregation.scheme].form
                 shown = [
@@ -123,7 +124,7 @@ def test_local_training_and_encrypted_layers_through_flower(tmp_path: Path) -> N
                     for frame in frames
                     if frame.HasField("sum_ciphertext")
                 ]
-                assert set(masked) == {width * (plan.parameters - layers.encrypted)}
+                assert set(masked) == {8 * words_for(plan.parameters - layers.encrypted, lanes=lanes)}
                 assert set(shown) == {form.ciphertext_bytes(layers.encrypted)}
                 assert len(masked) == len(shown) == SITES * plan.training.steps
 

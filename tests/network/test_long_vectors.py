@@ -12,13 +12,14 @@ from coordinator.flower.round_source import ArrivingTotal, RoundSum
 from coordinator.server import Serving
 from coordinator.sums import SumSession
 from node.running import RunningNode
+from privacy.lanes import words_for
 from protocols.pieces import PIECE_BYTES, pieces
 from protocols.refusal import RefusalCode, Refused
 from protocols.wire import fedtwin_pb2 as pb
 from tests.network.consortium import Consortium, until
 
-WIDTH = 5
-VALUES = 2_000_003  # ten megabytes: five pieces
+LANES = 3
+VALUES = 3_300_007  # nine megabytes: five pieces
 CONTEXT = bytes(range(32))
 
 
@@ -44,21 +45,21 @@ async def session_of(
 
 
 def vectors(sites: int) -> list[np.ndarray]:
-    """Return signed numbers whose sums need all of five bytes."""
-    most = (2**39 - 1) // sites
+    """Return signed numbers whose sums need all of a lane of 21 bits."""
+    most = (2**20 - 1) // sites
     found = np.random.default_rng(1).integers(-most, most + 1, (sites, VALUES))
     found[:, 0], found[:, -1] = most, -most
     return [row.view(np.uint64) for row in found]
 
 
 def test_a_total_of_many_pieces_is_exact_at_every_site_and_at_the_lead(consortium: Consortium) -> None:
-    assert len(list(pieces(VALUES, width=WIDTH))) == 5
+    assert len(list(pieces(words_for(VALUES, lanes=LANES)))) == 5
 
     async def story() -> None:
         async with session_of(consortium) as (_, nodes, session):
             given = vectors(4)
             adding = [
-                asyncio.create_task(node.sums.contribute(session.id, 0, CONTEXT, vector, width=WIDTH))
+                asyncio.create_task(node.sums.contribute(session.id, 0, CONTEXT, vector, lanes=LANES))
                 for node, vector in zip(nodes, given, strict=True)
             ]
             found = await session.step(0, deadline_s=60, broadcast=True)
@@ -97,10 +98,10 @@ def test_a_vector_cut_in_the_middle_is_a_dropout(consortium: Consortium) -> None
 
             cut.sums._send = three_pieces
             for node, vector in zip(nodes, given, strict=True):
-                await node.sums.contribute(session.id, 0, CONTEXT, vector, width=WIDTH)
+                await node.sums.contribute(session.id, 0, CONTEXT, vector, lanes=LANES)
             collector = session.exchange._collector
             await until(lambda: lost in collector._steps[0].waiting)
-            await until(lambda: collector._steps[0].waiting[lost].words == 3 * (PIECE_BYTES // WIDTH))
+            await until(lambda: collector._steps[0].waiting[lost].words == 3 * (PIECE_BYTES // 8))
             serving.broker._drop(serving.broker._links[lost])
             found = await session.step(0, deadline_s=60, broadcast=True)
             assert found.contributors == tuple(sorted(node._parts.me for node in nodes[:3]))
@@ -123,10 +124,10 @@ def test_a_vector_that_is_late_in_the_middle_is_a_dropout_too(consortium: Consor
 
             nodes[0].sums._room = never  # after its first piece
             slow = asyncio.create_task(
-                nodes[0].sums.contribute(session.id, 0, CONTEXT, given[0], width=WIDTH)
+                nodes[0].sums.contribute(session.id, 0, CONTEXT, given[0], lanes=LANES)
             )
             for node, vector in list(zip(nodes, given, strict=True))[1:]:
-                await node.sums.contribute(session.id, 0, CONTEXT, vector, width=WIDTH)
+                await node.sums.contribute(session.id, 0, CONTEXT, vector, lanes=LANES)
             found = await session.step(0, deadline_s=3)
             assert len(found.contributors) == 3
             np.testing.assert_array_equal(found.total, np.sum(given[1:], axis=0, dtype=np.uint64))
@@ -151,18 +152,18 @@ def test_a_vector_longer_than_the_session_has_costs_its_sender_its_place(consort
 def results() -> Iterator[pb.SumResult]:
     for start in (0, 3, 6):
         yield pb.SumResult(
-            session_id=bytes(16), step=1, total=bytes(6), contributors=4, offset=start, length=9, width=2
+            session_id=bytes(16), step=1, total=bytes(24), contributors=4, offset=start, length=18, lanes=2
         )
 
 
 def test_pieces_of_a_total_that_do_not_fit_together_are_refused() -> None:
     for name, wrong in (
         ("offset", 4),
-        ("length", 10),
-        ("width", 3),
+        ("length", 19),
+        ("lanes", 3),
         ("contributors", 3),
         ("step", 2),
-        ("total", bytes(5)),
+        ("total", bytes(23)),
         ("total", b""),
     ):
         arriving = ArrivingTotal()
@@ -172,7 +173,7 @@ def test_pieces_of_a_total_that_do_not_fit_together_are_refused() -> None:
         with pytest.raises(Refused, match="protocol"):
             arriving.take(second)
     arriving, (first, second, third) = ArrivingTotal(), results()
-    third.total = bytes(8)
+    third.total = bytes(32)
     arriving.take(first), arriving.take(second)
     with pytest.raises(Refused):
         arriving.take(third)

@@ -16,6 +16,7 @@ from protocols.study import Study
 from protocols.wire import fedtwin_pb2 as pb
 from protocols.wire import fedtwin_pb2_grpc
 from tests.network.consortium import CLOCK, Consortium, until
+from tests.network.totals import numbers_of
 from tests.protocols.study_forms import study_form
 
 VALUES = 1_000
@@ -82,7 +83,7 @@ def test_a_round_gives_every_site_and_the_lead_the_same_totals(tmp_path: Path) -
                     assert [found.step for found in sums] == list(range(steps))
                     for found in sums:
                         assert found.contributors == 4
-                        assert set(np.frombuffer(found.total, dtype="<u8")) == {1111}
+                        assert set(numbers_of(found)) == {1111}
                     for totals in await asyncio.gather(*adding):
                         assert all(set(total) == {1111} for total in totals)
                     print(f"{per_step_ms:.1f} ms a step of {VALUES} values at 4 sites in one process")

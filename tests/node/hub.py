@@ -21,6 +21,7 @@ from node.training.own_part import OwnParts
 from node.training.rounds import Trainer
 from node.training.validation import LocalFigures
 from privacy import study_noise
+from privacy.lanes import laid, words_for
 from privacy.ledger import Ledger
 from privacy.rng import SecureBits
 from privacy.secure_sum import SessionParameters, threshold_for
@@ -115,13 +116,14 @@ class HubSums:
     def is_open(self, session: SessionId) -> bool:
         return session in self._hub._sessions and self._me not in self._hub.session(session).left
 
-    async def contribute(self, session, step, context, vector, *, width=8, before_reveal=None) -> None:
+    async def contribute(self, session, step, context, vector, *, lanes=1, before_reveal=None) -> None:
         if self._me in self._hub.gone:
             raise Refused(RefusalCode.NOT_READY)
         state = self._hub.session(session)
         self._hub.vectors.append((self._me, vector))
-        masked = state.parties[self._me].masked(vector, step=step, context=context)
-        state.collector.input(self._me, masked, step=step, context=context)
+        masked = state.parties[self._me].masked(laid(vector, lanes=lanes), step=step, context=context)
+        terms = {"lanes": lanes, "length": len(vector)}
+        state.collector.input(self._me, masked, step=step, context=context, **terms)
         state.inputs.setdefault(step, {})[self._me] = before_reveal
         state.totals.setdefault(step, asyncio.get_running_loop().create_future())
         self.settle(session, step)
@@ -141,10 +143,10 @@ class HubSums:
         state.totals[step].set_result(state.collector.total(step))
 
     async def prepare(
-        self, session: SessionId, step: int, context: bytes, length: int, *, width: int
+        self, session: SessionId, step: int, context: bytes, length: int, *, lanes: int
     ) -> None:
         party = self._hub.session(session).parties[self._me]
-        party.prepare(step=step, context=context, length=length, width=width)
+        party.prepare(step=step, context=context, length=words_for(length, lanes=lanes))
 
     async def withdraw(self, session: SessionId, code: RefusalCode) -> None:
         state = self._hub._sessions.get(session)

@@ -9,6 +9,7 @@ import pytest
 from node.training.own_part import OwnParts
 from privacy import descent, study_noise, study_releases, walks
 from privacy.accountant import SampledGaussianEvent, epsilon
+from privacy.lanes import words_for
 from privacy.server_step import ServerStep
 from privacy.walks import begin
 from protocols.refusal import RefusalCode
@@ -185,7 +186,7 @@ def test_neither_audit_trail_nor_ledger_says_who_or_how_many_were_drawn(
         line["fields"] for line in audit_lines(network.all[0].home) if line["event"] == "budget-committed"
     ]
     plan = study_noise.private_plan(study, participants=4, tolerance=1)
-    assert {charge["bytes_sent"] for charge in charges} == {plan.dimension * plan.ring_bytes}
+    assert {charge["bytes_sent"] for charge in charges} == {8 * words_for(plan.dimension, lanes=plan.lanes)}
     assert {charge["count"] for charge in charges} == {PER_SUM[mode]}
     known = {
         "request_id", "session_id", "step", "count", "bytes_sent", "ledger_seq", "ledger_head",

@@ -17,6 +17,7 @@ from node.training.gradient import sum_of_clipped_grads
 from privacy import descent, study_noise, walks
 from privacy.accountant import epsilon
 from privacy.budget import Account
+from privacy.lanes import words_for
 from protocols.ids import SessionId
 from protocols.refusal import RefusalCode, Refused
 from protocols.round import RoundReply, RoundRequest
@@ -300,8 +301,8 @@ def test_the_audit_trail_names_the_round_and_each_charge_and_holds_no_value(netw
     events = [line["event"] for line in lines]
     charges = [line["fields"] for line in lines if line["event"] == "budget-committed"]
     assert len(charges) == 3
-    width = study_noise.noise_plan(STUDY, participants=4, tolerance=1).ring_bytes
-    assert {charge["bytes_sent"] for charge in charges} == {width * STUDY.parameters}
+    lanes = study_noise.noise_plan(STUDY, participants=4, tolerance=1).lanes
+    assert {charge["bytes_sent"] for charge in charges} == {8 * words_for(STUDY.parameters, lanes=lanes)}
     assert events[0] == "budget-reserved"
     assert events[-1] == "round-finished"
     verify(network.all[0].home / "audit.jsonl")

@@ -136,11 +136,15 @@ class SumNetwork:
         """Run one whole step with those who have a vector and are alive."""
         for index in sorted(self.alive & vectors.keys()):
             self.send(index, vectors[index], step=step, context=context)
+        self.open_masks(step=step)
+        return self.collector.total(step)
+
+    def open_masks(self, *, step: int = 0) -> None:
+        """Have all survivors of a step that are alive open their shares."""
         for survivor in self.collector.close(step):
             index = int.from_bytes(survivor.raw, "big")
             if index in self.alive:
                 self.reveal(index, step=step)
-        return self.collector.total(step)
 
 
 def vectors_of(parties: int, *, length: int, seed: int = 1) -> dict[int, Words]:

@@ -11,6 +11,7 @@ import pytest
 
 from privacy import discrete_gaussian
 from privacy.accountant import DISTANCE_PER_RELEASE, GaussianEvent
+from privacy.lanes import LaneVector, laid
 from privacy.lattice import KERNEL_VARIANCE, NoisePlan, NotEncodable
 from privacy.rng import SecureBits
 
@@ -117,13 +118,11 @@ def test_the_worst_total_does_not_wrap() -> None:
     plan = real_plan(largest=1e6)
     extreme = np.full(14, 1e6)
     noise = np.uint64(discrete_gaussian.largest(plan.share_sigma))
-    unused = 8 * (8 - plan.ring_bytes)
     for sign, noisy in ((1, plan.encode(extreme) + noise), (-1, plan.encode(-extreme) - noise)):
         sent = plan.to_send(noisy)
         assert (np.abs(sent.view(np.int64)) == plan.largest_contribution).all(), "no site sends more"
-        total = (4 * sent) << np.uint64(unused)  # as words of that many bytes
-        signed = total.view(np.int64) >> unused
-        assert (sign * plan.decode(signed.view(np.uint64)) > 4e6).all()
+        total = LaneVector(4 * laid(sent, lanes=plan.lanes), sent.size, plan.lanes)
+        assert (sign * plan.decode(total.signed()) > 4e6).all()
 
 
 def test_a_plan_that_could_wrap_cannot_be_built() -> None:
@@ -292,7 +291,27 @@ def test_what_is_cut_off_says_nothing_and_the_total_is_gaussian_on_what_is_left(
 
 @pytest.mark.parametrize("participants", [1, 2, 8, 300])
 @pytest.mark.parametrize("sigma", [1e-3, 1.0, 8.0, 1e6])
-def test_a_share_keeps_what_the_proof_needs_and_no_more(participants: int, sigma: float) -> None:
-    plan = real_plan(participants=participants, tolerance=0, sigma=sigma, largest=1.0, dimension=3)
-    assert 2**12 <= plan.share_sigma / 2**plan.cut_bits < 2**13 * 1.001
+@pytest.mark.parametrize("largest", [1.0, 1e4])
+def test_a_noisy_number_keeps_what_the_proof_needs_and_no_more(
+    participants: int, sigma: float, largest: float
+) -> None:
+    plan = real_plan(participants=participants, tolerance=0, sigma=sigma, largest=largest, dimension=3)
+    share = float(plan.share_sigma) / 2**plan.cut_bits
+    assert 2**3 <= share < 2**13 * 1.001
+    total = share * math.sqrt(participants)
+    assert total >= 2**6
+    added = participants / 12 / total**2 + KERNEL_VARIANCE / total**2
+    assert added < 0.003, "of the noise, by rounding and by what it is charged for"
+    assert share >= 2**12 or coarser(plan) == plan.lanes > finer(plan)
     assert count_plan().cut_bits == 0
+
+
+def coarser(plan: NoisePlan) -> int:
+    """Return the lanes of the coarsest numbers that the proof allows."""
+    share, total = plan.sigma / math.sqrt(plan.participants), plan.sigma
+    return plan._lanes(min(plan._log2_units(share) - 3, plan._log2_units(total) - 6))
+
+
+def finer(plan: NoisePlan) -> int:
+    """Return the lanes of numbers with one more bit."""
+    return plan._lanes(plan.cut_bits - 1)

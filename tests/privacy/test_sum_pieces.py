@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from privacy.errors import BadParameters, OutOfOrder, ProtocolViolation, StepReused
+from privacy.lanes import laid
 from privacy.rng import Words
 from privacy.sum_collector import SumCollector
 from privacy.waiting_vector import HELD_BYTES
@@ -17,17 +18,17 @@ from tests.privacy.sum_network import CONTEXT, OTHER_CONTEXT, SumNetwork, node, 
 
 
 def send_in_pieces(
-    network: SumNetwork, index: int, vector: Words, *, size: int, width: int = 8, most: int | None = None
+    network: SumNetwork, index: int, vector: Words, *, size: int, lanes: int = 1, most: int | None = None
 ) -> bool:
     """Mask and send a vector piece by piece, the first `most` of them; return whether it counts."""
-    masking = network.parties[index].masking(step=0, context=CONTEXT, length=vector.size, width=width)
-    starts = range(0, vector.size, size)
+    words = laid(vector, lanes=lanes)
+    masking = network.parties[index].masking(step=0, context=CONTEXT, length=words.size)
+    starts = range(0, words.size, size)
     whole = False
     for start in list(starts)[:most]:
-        data = masking.packed(vector[start : start + size])
-        whole = network.collector.piece(
-            node(index), data, step=0, context=CONTEXT, width=width, offset=start, length=vector.size
-        )
+        data = masking.over(words[start : start + size]).tobytes()
+        terms = {"lanes": lanes, "offset": start, "length": vector.size}
+        whole = network.collector.piece(node(index), data, step=0, context=CONTEXT, **terms)
     return whole and network.collector.add(node(index), step=0)
 
 
@@ -41,36 +42,36 @@ def test_pieces_add_up_to_what_whole_vectors_do(size: int) -> None:
     np.testing.assert_array_equal(network.run({}), plain_sum(vectors, range(4)))
 
 
-@pytest.mark.parametrize("width", [1, 3, 4, 5, 7])
-def test_narrow_words_give_the_signed_sum(width: int) -> None:
-    most = (2 ** (8 * width - 1) - 1) // 4
-    rng = np.random.default_rng(width)
+@pytest.mark.parametrize("lanes", [1, 2, 3, 5, 32])
+def test_numbers_that_share_words_give_the_signed_sum(lanes: int) -> None:
+    most = (2 ** (64 // lanes - 1) - 1) // 4
+    rng = np.random.default_rng(lanes)
     values = rng.integers(-most, most + 1, (4, 50))
     values[:, 0], values[:, 1] = most, -most
     network = SumNetwork(4, colluders=1).open()
     for index in range(4):
-        assert send_in_pieces(network, index, values[index].view(np.uint64), size=20, width=width)
+        assert send_in_pieces(network, index, values[index].view(np.uint64), size=7, lanes=lanes)
     network.die(2)  # after its vector: what is in the sum stands
     np.testing.assert_array_equal(network.run({}).view(np.int64), values.sum(axis=0))
 
 
-@pytest.mark.parametrize(("prepared", "sent"), [(4, 4), (3, 4), (5, 8)])
-def test_a_mask_computed_ahead_is_the_one_that_is_made_on_the_way(prepared: int, sent: int) -> None:
-    ahead, same = (SumNetwork(3, seed=4).open() for _ in range(2))
-    ahead.parties[0].prepare(step=0, context=CONTEXT, length=50, width=prepared)
-    vector = np.arange(50, dtype=np.uint64)
-    both = [each.parties[0].masking(step=0, context=CONTEXT, length=50, width=sent) for each in (ahead, same)]
-    assert both[0].packed(vector) == both[1].packed(vector)
-
-
-def test_a_mask_of_another_ring_is_not_taken() -> None:
-    """A mask of 64-bit words computed ahead for a vector of 32-bit ones would not cancel."""
-    network = SumNetwork(3, seed=4).open()
-    values = np.arange(-25, 25)
-    for index in range(3):
-        network.parties[index].prepare(step=0, context=CONTEXT, length=50, width=8 if index else 2)
-        assert send_in_pieces(network, index, values.view(np.uint64), size=50, width=2)
+def test_whoever_lays_its_numbers_out_otherwise_is_no_survivor() -> None:
+    network = SumNetwork(4, colluders=1).open()
+    values = np.arange(-12, 12)
+    for index in range(4):
+        assert send_in_pieces(network, index, values.view(np.uint64), size=50, lanes=3 if index else 2)
+    assert network.collector.close(0) == (node(1), node(2), node(3))
     np.testing.assert_array_equal(network.run({}).view(np.int64), 3 * values)
+
+
+@pytest.mark.parametrize("length", [50, 49])
+def test_a_mask_computed_ahead_is_the_one_that_is_made_on_the_way(length: int) -> None:
+    """And one of another length is not taken."""
+    ahead, same = (SumNetwork(3, seed=4).open() for _ in range(2))
+    ahead.parties[0].prepare(step=0, context=CONTEXT, length=length)
+    vector = np.arange(50, dtype=np.uint64)
+    both = [each.parties[0].masking(step=0, context=CONTEXT, length=50) for each in (ahead, same)]
+    np.testing.assert_array_equal(both[0].over(vector), both[1].over(vector))
 
 
 @pytest.mark.parametrize("pieces", [1, 9])
@@ -91,19 +92,19 @@ def test_a_vector_that_breaks_off_is_a_dropout_and_no_word_of_it_is_in_the_sum(p
 
 def test_pieces_that_do_not_follow_each_other_cost_the_vector() -> None:
     network = SumNetwork(3, colluders=0).open()
-    good = {"step": 0, "context": CONTEXT, "width": 8, "length": 4}
+    good = {"step": 0, "context": CONTEXT, "lanes": 1, "length": 4}
     for wrong in (
         {"offset": 1},
         {"offset": 0},
         {"offset": 2, "length": 5},
-        {"offset": 2, "width": 4},
+        {"offset": 1, "lanes": 2},
         {"offset": 2, "context": OTHER_CONTEXT},
     ):
         network.collector.piece(node(0), bytes(16), **(good | {"offset": 0}))  # type: ignore[arg-type]
         with pytest.raises(ProtocolViolation, match="follow"):
             network.collector.piece(node(0), bytes(8), **(good | wrong))  # type: ignore[arg-type]
         assert not network.collector.add(node(0), step=0)
-    for wrong in ({"data": b""}, {"data": bytes(9)}, {"data": bytes(40)}, {"length": 0}, {"width": 9}):
+    for wrong in ({"data": b""}, {"data": bytes(9)}, {"data": bytes(40)}, {"length": 0}, {"lanes": 33}):
         fields = {"data": bytes(16), "offset": 0} | good | wrong
         with pytest.raises(ProtocolViolation):
             network.collector.piece(node(1), fields.pop("data"), **fields)  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ def test_a_vector_in_pieces_is_added_once() -> None:
     network = SumNetwork(3, colluders=0).open()
     for index in range(3):
         assert send_in_pieces(network, index, vectors[index], size=5)
-        again = {"step": 0, "context": CONTEXT, "width": 8, "offset": 0, "length": 10}
+        again = {"step": 0, "context": CONTEXT, "lanes": 1, "offset": 0, "length": 10}
         assert not network.collector.piece(node(index), bytes(80), **again)  # type: ignore[arg-type]
         assert not network.collector.add(node(index), step=0)
         with pytest.raises(StepReused):
@@ -168,5 +169,5 @@ def test_memory_holds_one_running_sum_however_many_send() -> None:
     found = json.loads(
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout
     )
-    one_sum_mb = 8 * values / 2**20
-    assert found["grown_mb"] < one_sum_mb + 60, "three vectors would be 460 MB"
+    one_sum_mb = found["bytes"] * values / 2**20
+    assert found["grown_mb"] < one_sum_mb + 60, "three vectors would be 150 MB"

@@ -57,13 +57,13 @@ def test_anything_else_is_refused(given: dict[str, Any], path: str) -> None:
         of(**given)
 
 
-def test_fewer_patients_a_site_make_narrower_words_and_the_same_noise() -> None:
-    widths = []
+def test_fewer_patients_a_site_make_more_lanes_and_the_same_noise() -> None:
+    lanes = []
     for patients in (100_000, 5_000, 100):
         study = of(site_patients=patients)
         plan = study_noise.noise_plan(study, participants=8, tolerance=1)
         assert plan.largest_norm == patients * study.privacy.clip_norm
         assert plan.noise_multiplier == pytest.approx(study_noise.noise_multiplier(study))
-        widths.append(plan.ring_bytes)
-    assert widths == sorted(widths, reverse=True)
-    assert widths[0] > widths[-1]
+        lanes.append(plan.lanes)
+    assert lanes == sorted(lanes)
+    assert lanes[0] < lanes[-1]
