@@ -79,6 +79,7 @@ LAB_PLAUSIBLE = {  # outside, in the standard unit, is a typing error
 }
 SEX_CONCEPTS = (8507, 8532)  # male, female
 SMOKER_CONCEPT = 4298794  # Smoker
+ECG_CONCEPT = 4163951  # Electrocardiographic procedure
 
 _ICD10 = {
     "diabetes": "E11.9",
@@ -140,6 +141,7 @@ SAINT_AUREL = Dialect(
         "birth_date": "geburtsdatum",
         "sex": "geschlecht",
         "smoker": "raucher",
+        "ecg": "ekg",
         "recorded": "aufnahme",
         "visit": "fall",
         "kind": "fallart",

@@ -81,6 +81,7 @@ def _write_patients(
     }
     if dialect.yes_no:
         columns["smoker"] = np.where(people.latent["smoker"] > 0, *dialect.yes_no).tolist()
+    columns["ecg"] = ["1"] * size  # on the index day
     columns["recorded"] = dates.write(people.index_day)
     nobody = {
         "mrn": dialect.record_number.format(9_999_999),

@@ -9,6 +9,7 @@ from pathlib import Path
 from sim.dialects import (
     CONDITION_CONCEPTS,
     DRUG_CONCEPTS,
+    ECG_CONCEPT,
     LAB_CONCEPTS,
     LAB_PLAUSIBLE,
     SEX_CONCEPTS,
@@ -59,6 +60,9 @@ def _patients(dialect: Dialect) -> str:
             f'\n[[events]]\nname = "Smoker"\ntable = "observation"\ncolumn = {_q(dialect.column("smoker"))}\n'
         )
         text += f'kind = "present"\npresent = [{_q(dialect.yes_no[0])}]\nconcept_id = {SMOKER_CONCEPT}\n'
+    text += '\n[[events]]\nname = "Electrocardiogram"\ntable = "procedure_occurrence"\n'
+    text += f'column = {_q(dialect.column("ecg"))}\nkind = "present"\npresent = ["1"]\n'
+    text += f"concept_id = {ECG_CONCEPT}\n"
     return text
 
 

@@ -81,7 +81,8 @@ def test_a_hospital_reads_a_plan_before_it_approves_it(fedtwin: Fedtwin, hospita
     Approvals(hospital).propose(study, proposed_by="ada")
     digits = study.plan_hash().hex()
     said = fedtwin("node", "studies", digits[:10], "--home", hospital)
-    assert "ALSO AFTER the index date" in said.out
+    assert "the index date, by the dates of records" in said.out
+    assert "ALSO AFTER" not in said.out
     assert "pending" in said.out
     found = fedtwin("node", "studies", digits, "--home", hospital, "--json").json
     assert Study.from_json(found["plan"]).plan_hash() == study.plan_hash()
