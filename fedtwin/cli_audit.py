@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedtwin.options import Json
 from fedtwin.screen import Exit, Stop, emit_fields, emit_json
+
+if TYPE_CHECKING:
+    from privacy.audit.noise import NoiseSeen
 
 
 def audit(
@@ -35,7 +38,8 @@ def audit(
 
     Trains on made-up patients by the code that the nodes run, with and without one patient chosen to be
     conspicuous, and guesses which was which. The answer is a lower bound on ε: above the claim, the claim is
-    wrong (exit code 1). No patient data is read, and no budget is spent.
+    wrong (exit code 1). So it is if the noise itself has not the promised size, or was used again in a later
+    step. No patient data is read, and no budget is spent.
     """
     import numpy as np
     import torch
@@ -68,7 +72,8 @@ def audit(
             one = audit_in_one_run(
                 plan, canaries=canaries, sites=count, confidence=confidence, bits=bits, generator=generator
             )
-    refuted = many.refuted or (one is not None and one.refuted)
+    noise = many.noise
+    refuted = many.refuted or (one is not None and one.refuted) or not noise.as_promised
     if json:
         emit_json(
             {
@@ -89,6 +94,13 @@ def audit(
                     "right": one.right,
                     "bound": one.bound,
                 },
+                "noise": {
+                    "numbers": noise.numbers,
+                    "spread": noise.spread,
+                    "too_small": noise.too_small,
+                    "too_large": noise.too_large,
+                    "used_again": noise.used_again,
+                },
                 "refuted": refuted,
             }
         )
@@ -101,7 +113,20 @@ def audit(
         }
         if one is not None:
             fields["shown by one run"] = f"ε ≥ {one.bound:.2f} ({one.right} of {one.guesses} guesses right)"
+        fields["the noise"] = _of_noise(noise)
         fields["the claim"] = "is wrong: do not train this" if refuted else "stands"
         emit_fields(fields)
     if refuted:
         raise typer.Exit(Exit.FAULT)
+
+
+def _of_noise(noise: NoiseSeen) -> str:
+    """Say what the noise of the runs showed: found means found, at the module's rate of false alarms."""
+    size = f"{noise.spread:.3f} of the promised standard deviation ({noise.numbers} numbers)"
+    wrong = {
+        "too small": noise.too_small,
+        "too large": noise.too_large,
+        "used again in a later step": noise.used_again,
+    }
+    found = [name for name, is_so in wrong.items() if is_so]
+    return f"{size}: {', '.join(found) if found else 'as it should be'}"

@@ -37,6 +37,7 @@ class Attack:
 
     score: float = 0.0
     squares: list[float] = field(default_factory=list)
+    releases: list[Vector] = field(default_factory=list)  # less what others add: noise, without the canary
 
     def hear(self, noisy: Vector, moved: Vector, *, sigma: float, rate: float, sites: int) -> None:
         """Take in one release that the canary moves by `moved` for each site at which it was drawn."""
@@ -44,6 +45,7 @@ class Attack:
         told = np.array([float(noisy @ moved) / sigma**2])
         self.score += float(log_ratio(told, square, rate=rate, sites=sites)[0])
         self.squares.append(square)
+        self.releases.append(noisy)
 
 
 def random_samples(study: Study) -> bool:

@@ -21,6 +21,8 @@ from node.features.table import FeatureTable
 from privacy import sampled_gaussian, study_noise, walks
 from privacy.accountant import GaussianEvent, SampledGaussianEvent, epsilon
 from privacy.audit import bounds, trade_off
+from privacy.audit import noise as residual
+from privacy.audit.noise import NoiseSeen
 from privacy.audit.trade_off import Curve, Seen
 from privacy.lattice import NoisePlan
 from privacy.rng import SecureBits
@@ -37,6 +39,7 @@ PATIENTS_PER_SITE = (
 WIDEST = 16.0  # times the plan's multiplier, either way: where the bound is looked for
 GRID = 2.0**-8  # of loss distributions in bounds: they need two digits
 LARGEST_LOSS = 12.0  # ε up to which trade-off curves are drawn: no audit finds errors as dear as e^12
+MOST_NUMBERS = 2**22  # of noise that are kept for a look at it: 32 MB, and 1 % too little shows in 2^18
 TOLD_APART = np.geomspace(4.0, 1.0, 13)  # times the plan's multiplier: what thresholds are chosen by
 _HALVINGS = 10
 
@@ -62,10 +65,11 @@ class Audit:
     gaussian: float  # lower bound on ε, given that releases are Gaussian, and of the plan's samples
     any_mechanism: float  # lower bound on ε, whatever the mechanism
     attainable: float  # what the Gaussian bound tends to with ever more runs: the canary's own ε
+    noise: NoiseSeen  # of runs without the canary: the canary sees one direction of it only
 
     @property
     def refuted(self) -> bool:
-        """Whether the claim is shown to be wrong."""
+        """Whether the attack shows the claim to be wrong. What the noise itself shows is another matter."""
         return max(self.gaussian, self.any_mechanism) > self.epsilon
 
 
@@ -113,9 +117,13 @@ def audit(
         generator=generator,
     )
     scores = np.zeros((2, runs))
+    noise: list[Vector] = []  # of each run [steps, numbers]
     for run in range(runs):
         for inside in (0, 1):
-            scores[inside, run] = attack(inside, totals).score
+            told = attack(inside, totals)
+            scores[inside, run] = told.score
+            if not inside:
+                _keep(noise, np.stack(told.releases))
             if watch is not None:
                 watch(2 * run + inside + 1, 2 * runs)
     seen = [Seen.of(scores[1], scores[0], threshold=one) for one in at]
@@ -128,7 +136,23 @@ def audit(
         gaussian=max(lower_bound(study, one, confidence=each) for one in seen),
         any_mechanism=max(bounds.epsilon(one, delta=delta, confidence=each) for one in seen),
         attainable=_attainable(study, squares),
+        noise=residual.seen(np.stack(noise), promised_sd=_promised_sd(study, sites=sites)),
     )
+
+
+def _keep(noise: list[Vector], of_one_run: Vector) -> None:
+    """Add a run's noise while there is room; a local run that broke off has fewer steps, and is left out."""
+    room = (len(noise) + 1) * of_one_run.size <= MOST_NUMBERS
+    if not noise or (room and of_one_run.shape == noise[0].shape):
+        noise.append(of_one_run)
+
+
+def _promised_sd(study: Study, *, sites: int) -> float:
+    """Return the standard deviation of a release's noise, less that of the colluding sites."""
+    if study.local_training is not None:
+        return study_noise.step_noise_plan(study).standard_deviation(contributors=1)
+    plan = study_noise.noise_plan(study, participants=sites, tolerance=study.sites.tolerance)
+    return plan.standard_deviation(contributors=sites - plan.tolerance)
 
 
 def lower_bound(study: Study, seen: Seen, *, confidence: float) -> float:
