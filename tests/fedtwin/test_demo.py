@@ -113,6 +113,8 @@ def test_a_demo_that_is_stopped_stops_everything_and_says_where_the_logs_are(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # as in a terminal, even where the shell that started the tests turned it off for its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not list(tmp_path.glob("*/logs/coordinator.log")):

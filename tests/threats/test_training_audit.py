@@ -90,6 +90,7 @@ def test_the_claim_stands_and_the_attack_comes_close_to_it() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # 1,000 runs of a network
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 @pytest.mark.parametrize("model", ["logistic", "mlp", "early", "intermediate", "late", "attention"])
 def test_the_claim_stands_for_every_model(model: str, epsilon: float) -> None:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from privacy.lanes import laid
 from privacy.rng import Words
 from privacy.shamir import split
 from tests.privacy.seeded_bits import SeededBits
@@ -11,6 +14,7 @@ from tests.privacy.sum_network import CONTEXT, SumNetwork, node, vectors_of
 
 PATH = Path(__file__).with_name("secure_sum.json")
 PARTIES, STEPS, COLLUDERS, LENGTH, SEED = 4, 2, 1, 5, 11
+NUMBERS, LANES = (1, -1, 2**20 - 1, -(2**20), 0, 7, -7), 3
 
 
 def network() -> SumNetwork:
@@ -21,6 +25,11 @@ def network() -> SumNetwork:
 def words(vector: Words) -> str:
     """Return a vector as it crosses the wire, in hex."""
     return vector.astype("<u8").tobytes().hex()
+
+
+def laid_numbers() -> Words:
+    """Return numbers side by side in words, as they are before masks cover them."""
+    return laid(np.array(NUMBERS).view(np.uint64), lanes=LANES)
 
 
 def made() -> dict[str, Any]:
@@ -35,6 +44,7 @@ def made() -> dict[str, Any]:
     return {
         "about": "4 parties, 1 colluder, 2 steps; party 2 drops out of step 1. In hex, little-endian.",
         "shamir": {"secret": secret.hex(), "threshold": 3, "shares": [share.hex() for share in shares]},
+        "laid": {"numbers": NUMBERS, "lanes": LANES, "words": words(laid_numbers())},
         "digest": session.parameters.digest().hex(),
         "context": CONTEXT.hex(),
         "vectors": [words(vectors[index]) for index in range(PARTIES)],

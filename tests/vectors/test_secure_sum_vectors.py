@@ -21,6 +21,17 @@ SP_800_38A_COUNTER = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
 SP_800_38A_BLOCK = "0bdf7df1591716335e9a8b15c860c502"
 
 
+def test_numbers_lie_in_words_as_recorded() -> None:
+    """By plain integers: 7 numbers in 3 words, first those of the lowest lanes; each lane is 21 bits above."""
+    recorded = VECTORS["laid"]
+    numbers, bits = recorded["numbers"], 64 // recorded["lanes"]
+    expected = [
+        sum(number << (bits * lane) for lane, number in enumerate(numbers[word::3])) % 2**64
+        for word in range(3)
+    ]
+    assert np.frombuffer(bytes.fromhex(recorded["words"]), dtype="<u8").tolist() == expected
+
+
 def test_the_session_makes_the_recorded_bytes() -> None:
     again = json.loads(json.dumps(made()))
     assert again.keys() == VECTORS.keys()

@@ -396,15 +396,39 @@ def _line(step: tuple[str, str, str | None, str | None, str]) -> Any:
             return [event(what, patient, SMOKES if key else LAB, key=key, version=version, encounter=key)]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    files=st.lists(st.lists(_STEP, min_size=1, max_size=6), min_size=2, max_size=4),
-    order=st.randoms(use_true_random=False),
-    batch=st.sampled_from([1, 2, 100]),
-)
+_FILES: dict[str, Any] = {
+    "files": st.lists(st.lists(_STEP, min_size=1, max_size=6), min_size=2, max_size=4),
+    "order": st.randoms(use_true_random=False),
+    "batch": st.sampled_from([1, 2, 100]),
+}
+_AS_IT_IS: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+}
+
+
+@settings(max_examples=8, **_AS_IT_IS)
+@given(**_FILES)
 def test_any_files_in_any_order_and_in_any_batches(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[Any]], order: Any, batch: int
 ) -> None:
+    _end_in_one_store(tmp_path_factory, files, order, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(max_examples=100, **_AS_IT_IS)
+@given(**_FILES)
+def test_a_hundred_sets_of_files_in_any_order_and_in_any_batches(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[Any]], order: Any, batch: int
+) -> None:
+    _end_in_one_store(tmp_path_factory, files, order, batch)
+
+
+def _end_in_one_store(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[Any]], order: Any, batch: int
+) -> None:
+    """Check that files taken in two orders give one store, in which nobody is without a reason."""
     named = {f"f{n}": [_line(step) for step in steps] for n, steps in enumerate(files)}
     names = list(named)
     shuffled = names[:]
