@@ -22,7 +22,7 @@ SP_800_38A_BLOCK = "0bdf7df1591716335e9a8b15c860c502"
 
 
 def test_numbers_lie_in_words_as_recorded() -> None:
-    """By plain integers: 7 numbers in 3 words, first those of the lowest lanes; each lane is 21 bits above."""
+    """By plain integers: 7 numbers in 3 words, first those of the lowest lanes, then those 21 bits above."""
     recorded = VECTORS["laid"]
     numbers, bits = recorded["numbers"], 64 // recorded["lanes"]
     expected = [
