@@ -16,14 +16,12 @@ from threading import Lock
 import numpy as np
 import pytest
 import tomli_w
-import torch
 
 from fedtwin.cli import run
 from node.features.splitting import in_training
 from node.features.study_rows import feature_table
 from node.features.table import FeatureTable
 from node.training.gradient import sum_of_clipped_grads
-from node.training.local_sgd import LatticeOptimizer
 from privacy import study_noise, walks
 from privacy.audit.noise import NoiseSeen, seen
 from privacy.descent import Descent, digest
@@ -35,21 +33,13 @@ from tests.node.hub import Hospital, Hospitals
 from tests.node.test_rounds import fill_all
 from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import study_form
+from tests.threats.faulty_noise import weaken_local_noise
 
 SITES = 4
 STUDY = Study.from_json(study_form(study__model="mlp", study__hidden=[64]))
 STEPS = STUDY.training.steps
 Words = np.ndarray
 Plant = Callable[[Hospitals], None]  # puts a fault into hospitals before their next round
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -236,15 +226,7 @@ def test_the_command_finds_noise_a_tenth_too_small(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So few runs of a canary show nothing of it."""
-    right = LatticeOptimizer.add_noise
-
-    def wrong(self: LatticeOptimizer) -> None:
-        right(self)
-        [params] = self.params
-        exact = params.summed_grad.numpy()
-        self.noisy_sum = exact + 0.9 * (self.noisy_sum - exact)
-
-    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
+    weaken_local_noise(monkeypatch, share=0.9)
     code, shown = audited(tmp_path, capfd, study__model="mlp", study__hidden=[8], **LOCAL)
     assert code == 1
     assert shown["noise"]["too_small"]

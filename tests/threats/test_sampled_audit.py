@@ -21,8 +21,8 @@ from sim.one_run_audit import OneRun, audit_in_one_run
 from sim.privacy_audit import Audit, audit, lower_bound, noisy_total
 from tests.privacy.seeded_bits import SeededBits
 from tests.protocols.study_forms import study_form
+from tests.threats.faulty_noise import weaken_local_noise
 from tests.threats.test_training_audit import clipped_twice_as_long, one_share_missing
-from tests.threats.test_training_audit import one_thread as one_thread  # a fixture
 
 Vector = NDArray[np.float64]
 FEATURES = [
@@ -125,16 +125,7 @@ def test_samples_that_are_reported_but_not_drawn_are_found(
 def test_local_noise_that_is_too_small_or_missing_is_found(
     share: float, runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = LatticeOptimizer.add_noise
-
-    def wrong(self: LatticeOptimizer) -> None:
-        right(self)
-        [params] = self.params
-        exact = params.summed_grad.numpy()
-        self.noisy_sum = exact + share * (self.noisy_sum - exact)
-        params.grad.copy_(params.grad.new_tensor(self.noisy_sum))
-
-    monkeypatch.setattr(LatticeOptimizer, "add_noise", wrong)
+    weaken_local_noise(monkeypatch, share=share)
     assert attacked(plan("local", claim=3.0, rate=0.9), runs=runs).refuted
 
 

@@ -6,13 +6,12 @@ Each planted fault is one that a node could have, and that an attack or a direct
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from fedtwin.cli import run
@@ -38,15 +37,6 @@ Vector = NDArray[np.float64]
 SITES = 3
 CONFIDENCE = 0.95  # of each bound; seeds are fixed, so a test misses always or never
 SURE = 0.999  # of each of 18 claims that must stand: at .95, 2.7 % of them would fall by luck, each by itself
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def plan(epsilon: float, *, columns: int = 24, rounds: int = 1, steps: int = 2, **changes: object) -> Study:
