@@ -112,7 +112,7 @@ class EncryptedExchange:
             await self._endorsed(step, state)
             opening = self._collector.opening(step)
             total = await self._key_holder.open(self._members.parameters.session_id, step, opening)
-            return StepTotal(LaneVector(total, total.size).narrowed(), opening.survivors)
+            return StepTotal(LaneVector(total, total.size), opening.survivors)
         except ValueError as error:
             log.warning("session %s step %d failed: %s", self._members.parameters.session_id, step, error)
             raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,10 @@ class StepTotal:
     def total(self) -> NDArray[np.uint64]:
         """The numbers of the sum."""
         return self.sum.signed()
+
+    def narrowed(self) -> StepTotal:
+        """Return it with as many numbers in a word as they allow, as it is sent."""
+        return replace(self, sum=self.sum.narrowed())
 
     def results(self, session: SessionId, step: int) -> Iterator[pb.SumResult]:
         """Yield it as it crosses the wire, in pieces if it is long."""

@@ -59,7 +59,7 @@ class LayeredExchange:
         both = self._members.enough(node for node in masked.contributors if node in encrypted.contributors)
         try:
             joined = self._layers.joined(masked.total, encrypted.total)
-            return StepTotal(LaneVector(joined, joined.size).narrowed(), both)
+            return StepTotal(LaneVector(joined, joined.size), both)
         except ValueError as error:
             raise Refused(RefusalCode.PROTOCOL_VIOLATION) from error
 

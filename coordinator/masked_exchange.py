@@ -203,7 +203,7 @@ class MaskedExchange:
                 refusal=refusal,
             )
             try:
-                return await asyncio.to_thread(lambda: self._collector.opened(step).narrowed())
+                return await asyncio.to_thread(self._collector.opened, step)
             except UnopenedMask:
                 log.warning(
                     "session %s step %d: shares do not fit, waiting for more",

@@ -8,6 +8,7 @@ may take part: each node checks that itself.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -140,6 +141,7 @@ class SumSession:
         if broadcast:
             for other in (self.exchange.sent(step) - set(found.contributors)) & members.alive:
                 self.cut(other, RefusalCode.PROTOCOL_VIOLATION)  # its vector had another form than most
+            found = await asyncio.to_thread(found.narrowed)
             for result in found.results(self.id, step):
                 await members.broker.room(members.alive)
                 members.send(sorted(members.alive), pb.CoordinatorFrame(sum_result=result))

@@ -15,6 +15,7 @@ Source: FIPS 197 (AES), SP 800-38A (counter mode), RFC 5869 (HKDF).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -31,9 +32,7 @@ LABEL = "mask aes-256-ctr"  # of the keys of streams
 SEED_BYTES = 32
 CONTEXT_BYTES = 32
 MAX_WORDS = 2**31  # 16 GiB; the counter of a stream has 128 bits
-CHUNK_WORDS = (
-    2**17
-)  # added at a time: long enough that threads hand over the interpreter rarely, short for a cache
+CHUNK_WORDS = 2**17  # added at a time: threads hand over the interpreter rarely, and a cache holds them
 _FIRST_COUNTER = bytes(16)  # every key is derived for one stream, so each begins at zero
 _ZEROS = bytes(WORD_BYTES * CHUNK_WORDS)
 
@@ -91,7 +90,14 @@ class MaskStream:
         return "MaskStream(<hidden>)"
 
 
-def apply_all(streams: Sequence[MaskStream], words: Words) -> None:
+class Stream(Protocol):
+    """Masks in the order of a vector's words."""
+
+    def apply(self, words: Words, *, scratch: Words | None = None) -> None:
+        """Add (or subtract) the next words to `words`, in place. Args: scratch: from `scratch_for`."""
+
+
+def apply_all(streams: Sequence[Stream], words: Words) -> None:
     """Add (or subtract) the next words of several masks to `words`, in place, chunk by chunk."""
     scratch = scratch_for(words.size)
     for start in range(0, words.size, CHUNK_WORDS):

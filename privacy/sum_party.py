@@ -28,13 +28,12 @@ from privacy.errors import (
     TooFewSurvivors,
 )
 from privacy.masks import (
-    CHUNK_WORDS,
     CONTEXT_BYTES,
     MAX_WORDS,
     SEED_BYTES,
     MaskStream,
+    Stream,
     apply_all,
-    scratch_for,
 )
 from privacy.rng import SecureBits, Words
 from privacy.secure_sum import STEP_SHARES_BYTES, SealedShares, SessionParameters, sealed_bytes
@@ -71,7 +70,7 @@ class Masking:
     It holds no more than a piece, however long the vector. Not from several threads at once.
     """
 
-    def __init__(self, streams: Sequence[MaskStream | _Prepared], *, length: int) -> None:
+    def __init__(self, streams: Sequence[Stream], *, length: int) -> None:
         self._streams = streams
         self._left = length
 
@@ -93,12 +92,7 @@ class Masking:
         if not 1 <= part.size <= self._left:
             raise BadParameters("a piece lies within what is left of the vector")
         self._left -= part.size
-        scratch = scratch_for(part.size)
-        for start in range(0, part.size, CHUNK_WORDS):  # all masks over what is in the cache, then the next
-            chunk = part[start : start + CHUNK_WORDS]
-            for stream in self._streams:
-                stream.apply(chunk, scratch=scratch)
-        scratch.fill(0)
+        apply_all(self._streams, part)
         if self.finished:
             self._streams = ()
 
@@ -268,7 +262,7 @@ class SumParty:
                 raise StepReused(step=step)
             prepared = self._prepared.pop(step, None)
             self_seed, seeds = self._self_seeds.pop(step), self._pair_seeds.pop(step)
-            streams: list[MaskStream] | list[_Prepared]
+            streams: Sequence[Stream]
             if prepared is not None and _is_for(prepared, context, length):
                 streams = [_Prepared(prepared[1])]
             else:
